@@ -1,0 +1,21 @@
+"""The suite's surroundings: offline, single-threaded, away from the user's caches; set before transformers is imported."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+_home = tempfile.mkdtemp(prefix="attar-tests-")
+atexit.register(shutil.rmtree, _home, ignore_errors=True)
+
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    HF_HOME=_home,
+    HF_DATASETS_DISABLE_PROGRESS_BARS="1",
+    TOKENIZERS_PARALLELISM="false",
+    TRANSFORMERS_VERBOSITY="error",
+    MPLBACKEND="Agg",
+    # torch reads it when it is first imported: two test processes share two cores.
+    OMP_NUM_THREADS="1",
+)

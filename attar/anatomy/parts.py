@@ -1,0 +1,60 @@
+"""The words for where a family keeps its parts: plain frozen facts, no behaviour."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Where the modules of an encoder family are, as dotted paths.
+
+    Paths of a layer (`query` … `ffn_norm`) are relative to that layer; all others to the base model
+    (`model.base_model`), but those of `heads`, which are relative to the whole model. An empty path means that the
+    family has no such part.
+
+    Attributes:
+        name: as in `config.model_type`.
+        layers: the list of layers; ALBERT has one group that runs `num_hidden_layers` times.
+        shared: the layers are one and the same module, run several times.
+        fused_qkv: `query` names one matrix (3·heads·head_dim, hidden) that holds query, key and value in this order.
+        gated_ffn: `ffn_in` gives two halves (value and gate), so it has 2·ffn rows.
+        pre_norm: norms stand before the sublayers, so hidden states are a residual stream that no norm bounds.
+        heads: linear layers of task heads that read hidden vectors, relative to the whole model.
+        sizes: config key of each design dimension.
+    """
+
+    name: str
+    word_embeddings: str
+    position_embeddings: str
+    type_embeddings: str
+    embedding_norm: str
+    embedding_projection: str
+    layers: str
+    query: str
+    key: str
+    value: str
+    attention: str
+    attention_out: str
+    attention_norm: str
+    ffn_in: str
+    ffn_out: str
+    ffn_norm: str
+    final_norm: str = ""
+    pooler: str = ""
+    heads: tuple[str, ...] = ()
+    shared: bool = False
+    fused_qkv: bool = False
+    gated_ffn: bool = False
+    pre_norm: bool = False
+    sizes: "Sizes" = field(default_factory=lambda: Sizes())
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Config keys of the design dimensions; an empty key means that the family has no such dimension."""
+
+    layers: str = "num_hidden_layers"
+    hidden: str = "hidden_size"
+    heads: str = "num_attention_heads"
+    ffn: str = "intermediate_size"
+    embedding: str = ""
+    dropouts: tuple[str, ...] = ("hidden_dropout_prob", "attention_probs_dropout_prob")

@@ -1,0 +1,126 @@
+"""Bind a family's facts to a model, and check every one of them before anybody relies on it."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from attar.anatomy.families import FAMILIES
+from attar.anatomy.parts import Anatomy
+from attar.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of an encoder; `embedding` equals `hidden` where the embedding is not factorised."""
+
+    layers: int
+    hidden: int
+    heads: int
+    ffn: int
+    embedding: int
+    vocab: int
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden // self.heads
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A family's anatomy bound to one model."""
+
+    anatomy: Anatomy
+    model: PreTrainedModel
+    shape: Shape
+
+    @property
+    def base(self) -> nn.Module:
+        return self.model.base_model
+
+    def at(self, path: str, layer: int | None = None) -> nn.Module | None:
+        """The module at a path of the anatomy, in a layer where one is given; None for an empty path."""
+        if not path:
+            return None
+        if layer is None:
+            return _find(self.base, path)
+        layers = _find(self.base, self.anatomy.layers)
+        return _find(layers[0 if self.anatomy.shared else layer], path)  # type: ignore[index]
+
+
+def family(model_type: str) -> Anatomy:
+    """The anatomy of a family.
+
+    Raises:
+        ModelError: attar does not know the family; the nearest name is in the message.
+    """
+    if model_type not in FAMILIES:
+        close = get_close_matches(model_type, FAMILIES, n=1, cutoff=0.3)
+        raise ModelError(
+            expected=f"a model of one of the families {', '.join(FAMILIES)}",
+            found=f"{model_type!r}" + (f" (nearest: {close[0]!r})" if close else ""),
+            fix='add the family: CONTRIBUTING.md, "add a family"',
+        )
+    return FAMILIES[model_type]
+
+
+def shape_of(config: Any) -> Shape:
+    """The sizes that a config names."""
+    sizes = family(config.model_type).sizes
+    hidden = getattr(config, sizes.hidden)
+    return Shape(
+        layers=getattr(config, sizes.layers),
+        hidden=hidden,
+        heads=getattr(config, sizes.heads),
+        ffn=getattr(config, sizes.ffn),
+        embedding=getattr(config, sizes.embedding) if sizes.embedding else hidden,
+        vocab=config.vocab_size,
+    )
+
+
+def resolve(model: PreTrainedModel) -> Bound:
+    """Bind the family's anatomy to a model and check every path and size.
+
+    Raises:
+        ModelError: an unknown family, a path that is not there, or a matrix of another size than the config says.
+    """
+    anatomy = family(model.config.model_type)
+    bound = Bound(anatomy, model, shape_of(model.config))
+    s = bound.shape
+    wide = s.heads * s.head_dim
+    expected = {
+        "query": (3 * wide if anatomy.fused_qkv else wide, s.hidden),
+        "attention_out": (s.hidden, wide),
+        "ffn_in": (2 * s.ffn if anatomy.gated_ffn else s.ffn, s.hidden),
+        "ffn_out": (s.hidden, s.ffn),
+    }
+    _check(bound, "word_embeddings", (s.vocab, s.embedding))
+    for layer in range(s.layers):
+        for part, size in expected.items():
+            _check(bound, part, size, layer)
+    return bound
+
+
+def _check(bound: Bound, part: str, size: tuple[int, int], layer: int | None = None) -> None:
+    path = getattr(bound.anatomy, part)
+    try:
+        module = bound.at(path, layer)
+    except (AttributeError, IndexError, KeyError):
+        module = None
+    found = tuple(module.weight.shape) if module is not None else None  # type: ignore[union-attr,arg-type]
+    if found != size:
+        where = path if layer is None else f"{bound.anatomy.layers}.{layer}.{path}"
+        raise ModelError(
+            expected=f"{where} of a {bound.anatomy.name} model to be {size}",
+            found="no such module" if found is None else str(found),
+            fix="check that the directory's weights and config.json belong together; a customised "
+            'architecture needs a family of its own (CONTRIBUTING.md, "add a family")',
+        )
+
+
+def _find(module: nn.Module, path: str) -> nn.Module:
+    for name in path.split("."):
+        module = getattr(module, name)
+    return module

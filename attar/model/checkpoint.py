@@ -1,0 +1,258 @@
+"""Model directories: loaded with checks, written whole or not at all, verified by loading them again."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+
+from attar.errors import ModelError, OutputError
+
+Head = Literal["sequence-classification", "masked-lm", "base"]
+LINEAGE = "lineage.json"
+HEADS: dict[Head, Any] = {
+    "sequence-classification": transformers.AutoModelForSequenceClassification,
+    "masked-lm": transformers.AutoModelForMaskedLM,
+    "base": transformers.AutoModel,
+}
+# What a reloaded model's logits may differ by: the weights are the same bits, only kernels may round otherwise.
+RELOAD_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in evaluation mode with its tokenizer, and the name it was asked for by."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    name: str
+
+
+def load(
+    source: str | Path | PreTrainedModel, *, tokenizer: Any = None, head: Head | None = None, **config: Any
+) -> Loaded:
+    """Load a model and its tokenizer from a directory or a hub name.
+
+    Args:
+        source: a directory, a hub name, or a model that is loaded already (then `tokenizer` is needed).
+        tokenizer: used instead of the one beside the model.
+        head: which head to load; the one the checkpoint was saved with where None.
+        config: values to write over the checkpoint's config, such as `num_labels`.
+
+    Raises:
+        ModelError: the directory is missing, empty, truncated, or holds no model that transformers knows.
+    """
+    if isinstance(source, PreTrainedModel):
+        if tokenizer is None:
+            raise ModelError(expected="a tokenizer beside the loaded model", found="none", fix="pass tokenizer=…")
+        return Loaded(source.eval(), tokenizer, source.config.name_or_path or type(source).__name__)
+    path = Path(source)
+    if path.is_dir():
+        _check_directory(path)
+    elif path.exists() or str(source).count("/") > 1 or str(source).startswith((".", "/")):
+        raise ModelError(expected=f"a model directory at {source}", found="no such directory", fix="check the path")
+    try:
+        base = AutoConfig.from_pretrained(source)
+        loader = HEADS[head or _saved_head(base)]
+        model = loader.from_pretrained(source, **config)
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError, SafetensorError, json.JSONDecodeError, RuntimeError) as error:
+        raise ModelError(
+            expected=f"a model that transformers can load at {source}",
+            found=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}",
+            fix="check the name or directory; a damaged file has to be fetched or saved again",
+        ) from error
+    return Loaded(model.eval(), tokenizer, str(source))
+
+
+def save(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    out: str | Path,
+    *,
+    lineage: Mapping[str, Any],
+    files: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a model directory and prove that it loads: reload it and compare logits.
+
+    Args:
+        lineage: how the model was made; written to `lineage.json` with the versions of what made it.
+        files: further text files of the directory, by name (`README.md`).
+        overwrite: replace a directory that attar wrote before.
+
+    Raises:
+        OutputError: `out` is taken, or the disk is full.
+        ModelError: the reloaded model gives other logits; nothing is left behind.
+    """
+    out = Path(out)
+    with new_directory(out, overwrite=overwrite) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        text = json.dumps({**lineage, "versions": versions()}, indent=2, ensure_ascii=False, default=str)
+        (temporary / LINEAGE).write_text(text + "\n", encoding="utf-8")
+        for name, content in (files or {}).items():
+            (temporary / name).write_text(content, encoding="utf-8")
+        verify(model, temporary)
+    return out
+
+
+@torch.no_grad()
+def verify(model: PreTrainedModel, directory: Path) -> float:
+    """Reload a saved model and compare it with the one in memory on random tokens.
+
+    Returns:
+        The largest absolute difference of the outputs.
+
+    Raises:
+        ModelError: the difference is above `RELOAD_TOLERANCE`, or weights are missing.
+    """
+    again, info = type(model).from_pretrained(directory, output_loading_info=True)
+    missing = sorted(info["missing_keys"])
+    ids = torch.randint(5, model.config.vocab_size, (2, 12), generator=torch.Generator().manual_seed(0))
+    training, device = model.training, model.device
+    ours = model.eval()(input_ids=ids.to(device))[0].float().cpu()
+    model.train(training)
+    theirs = again.eval()(input_ids=ids)[0].float()
+    difference = (ours - theirs).abs().max().item() if ours.shape == theirs.shape else float("inf")
+    if missing or not difference <= RELOAD_TOLERANCE:
+        raise ModelError(
+            expected=f"the saved {type(model).__name__} to load and give the same outputs",
+            found=f"missing weights {missing[:3]}" if missing else f"outputs that differ by {difference:.2g}",
+            fix="report this as a bug of attar, with the model's config.json; nothing was written",
+        )
+    return difference
+
+
+@contextmanager
+def new_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary directory beside `out` that becomes `out` when the block ends well, and is removed when it fails.
+
+    Raises:
+        OutputError: `out` holds something already (and is not attar's own to overwrite), or the disk is full.
+    """
+    out = Path(out)
+    check_free(out, overwrite=overwrite)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    try:
+        yield temporary
+        _sync(temporary)
+        old = None
+        if out.exists():
+            old = temporary.with_suffix(".old")
+            out.rename(old)
+        temporary.rename(out)
+        if old is not None:
+            shutil.rmtree(old)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}:
+            raise _unwritable(out, error) from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_free(out: str | Path, *, overwrite: bool = False) -> None:
+    """Raise OutputError where `out` is taken: before hours of work, not after them."""
+    out = Path(out)
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    ours = out.is_dir() and any((out / name).exists() for name in (LINEAGE, "export.json", "report.json"))
+    if not (overwrite and ours):
+        raise OutputError(
+            expected=f"{out} to be new or empty",
+            found="a file" if out.is_file() else f"{len(list(out.iterdir()))} files in it",
+            fix="name another directory" + (", or pass overwrite=True (--overwrite)" if ours else " or move it away"),
+        )
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def read_lineage(directory: str | Path) -> dict[str, Any]:
+    """The lineage written beside a model, empty for one that attar did not make."""
+    path = Path(directory) / LINEAGE
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def digest(*things: Any) -> str:
+    """A short name for values, tensors, tables, models or files, equal where the content is equal."""
+    total = hashlib.sha256()
+    for thing in things:
+        if isinstance(thing, torch.nn.Module):
+            for name, tensor in sorted(thing.state_dict().items()):
+                total.update(name.encode())
+                total.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        elif isinstance(thing, torch.Tensor):
+            total.update(thing.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        elif hasattr(thing, "tobytes"):
+            total.update(thing.tobytes())
+        elif isinstance(thing, Path) and thing.is_file():
+            total.update(thing.read_bytes())
+        else:
+            total.update(json.dumps(thing, sort_keys=True, default=str).encode())
+        total.update(b"\0")
+    return total.hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made a result."""
+    return {name: version(name) for name in ("attar", "torch", "transformers")}
+
+
+def _saved_head(config: Any) -> Head:
+    written = (config.architectures or [""])[0]
+    if written.endswith("ForSequenceClassification"):
+        return "sequence-classification"
+    if written.endswith(("ForMaskedLM", "ForPreTraining")):
+        return "masked-lm"
+    return "base"
+
+
+def _check_directory(path: Path) -> None:
+    files = {file.name for file in path.iterdir()}
+    weights = {name for name in files if name.endswith((".safetensors", ".bin", ".safetensors.index.json"))}
+    lacking = "config.json" if "config.json" not in files else "" if weights else "model.safetensors"
+    if lacking:
+        raise ModelError(
+            expected=f"{lacking} in {path}",
+            found=", ".join(sorted(files)[:8]) or "an empty directory",
+            fix="name the directory that save_pretrained wrote",
+        )
+
+
+def _sync(directory: Path) -> None:
+    for file in directory.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        expected=f"to write {path}", found=error.strerror or str(error), fix="free space or name another place; nothing was left behind"
+    )

@@ -1,0 +1,408 @@
+"""Tables of texts: read, checked, tokenized, and dealt out in batches that do not depend on the number of processes."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, IterableDataset, load_dataset
+from torch import Tensor
+
+from attar.errors import DataError
+from attar.model.tasks import Task, names
+
+Columns = Mapping[str, str]
+TABLE_COLUMNS = ("text", "text_pair", "label")
+LABEL_SEPARATOR = "|"
+
+
+def read_table(
+    source: str | Path | Dataset | Sequence[Mapping[str, Any]],
+    *,
+    columns: Columns | None = None,
+    task: Task | None = None,
+    require_label: bool = False,
+    encoding: str = "utf-8-sig",
+) -> tuple[Dataset, Task | None]:
+    """Read a table of texts, and of labels where there are any.
+
+    Args:
+        source: a .csv, .tsv, .jsonl, .parquet or .txt file (one text a line), a `Dataset`, or a list of rows.
+        columns: which column holds `text`, `text_pair` and `label`; their own names where None.
+        task: the task whose label names the labels must be of; found from the labels where None: numbers with a
+            fraction mean regression, labels joined by `|` mean multi-label.
+        require_label: whether a table without labels is an error.
+        encoding: of a text file.
+
+    Returns:
+        A table with the columns `text`, `text_pair` where named, and `label` where present (class number, list of
+        zeros and ones, or score), and the task, None where there are neither labels nor a task.
+
+    Raises:
+        DataError: the file is missing, empty or in another encoding; a named column is not there; a text is empty;
+            a label is unknown to the task; all rows have the same class.
+    """
+    table = _open(source, encoding)
+    table = _rename(table, columns, require_label)
+    if len(table) == 0:
+        raise DataError(expected="at least one row", found=f"none in {_name(source)}", fix="check the file")
+    _reject_empty(table, _name(source))
+    if "label" not in table.column_names:
+        return table, task
+    values = table["label"][:]
+    task = task or _infer(values)
+    encoded = _encode_labels(values, task, _name(source))
+    return table.remove_columns("label").add_column("label", encoded), task
+
+
+def read_texts(
+    source: str | Path | Sequence[str | Path] | Dataset | IterableDataset, *, streaming: bool = False
+) -> Dataset | IterableDataset:
+    """Read plain text, one text a line, as a dataset with the one column `text`; empty lines are skipped.
+
+    Args:
+        source: a file, several files, a list of sentences, or a dataset that has a column `text`.
+        streaming: read lines as they are needed, for text that does not fit in memory (files only).
+
+    Raises:
+        DataError: a file is missing, or there is no text.
+    """
+    if isinstance(source, IterableDataset):
+        return source
+    if isinstance(source, Dataset):
+        return read_table(source)[0].select_columns(["text"])
+    items = [source] if isinstance(source, str | Path) else list(source)
+    files = [Path(item) for item in items if isinstance(item, Path) or Path(item[:255]).is_file()]
+    if not files and not isinstance(source, str | Path):
+        return Dataset.from_dict({"text": [str(text) for text in items if str(text).strip()]})
+    for item in items:
+        if not Path(item).is_file():
+            raise DataError(expected=f"a text file at {item}", found="no such file", fix="check the path")
+    paths = [str(path) for path in files]
+    texts = load_dataset("text", data_files=paths, split="train", streaming=streaming)
+    texts = texts.filter(_not_blank)
+    if not streaming and len(texts) == 0:
+        raise DataError(expected="at least one line of text", found=f"none in {', '.join(paths)}", fix="check the file")
+    return texts
+
+
+def encode(table: Dataset | IterableDataset, tokenizer: Any, *, max_length: int = 128) -> Dataset | IterableDataset:
+    """Tokenize `text` (and `text_pair`) to at most `max_length` tokens, special tokens included.
+
+    Returns:
+        The columns the tokenizer gives (`input_ids`, and `token_type_ids` where the family has them), `length` in
+        tokens and, where the table has labels, `labels`. No padding: batches pad to their own longest row.
+    """
+
+    def tokens(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        texts = [rows["text"]] + ([rows["text_pair"]] if "text_pair" in rows else [])
+        found = dict(tokenizer(*texts, truncation=True, max_length=max_length, return_attention_mask=False))
+        found["length"] = [len(ids) for ids in found["input_ids"]]
+        if "label" in rows:
+            found["labels"] = rows["label"]
+        return found
+
+    columns = table.column_names or TABLE_COLUMNS
+    if isinstance(table, IterableDataset):
+        return table.map(tokens, batched=True, remove_columns=[c for c in columns])
+    return table.map(tokens, batched=True, remove_columns=list(columns), load_from_cache_file=False)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a sum over a batch is divided by to give a mean, the same for every split of one optimizer step.
+
+    The numbers are those of the whole step (all accumulated micro-batches of all processes) divided by the number of
+    processes, since data-parallel training averages gradients over processes.
+    """
+
+    examples: float
+    tokens: float
+    pairs: float  # sum of squared lengths: entries of the attention matrices
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.examples + other.examples, self.tokens + other.tokens, self.pairs + other.pairs)
+
+    def __truediv__(self, by: float) -> "Counts":
+        return Counts(self.examples / by, self.tokens / by, self.pairs / by)
+
+    @classmethod
+    def of(cls, lengths: Sequence[int] | np.ndarray) -> "Counts":
+        sizes = np.asarray(lengths, dtype=np.float64)
+        return cls(float(len(sizes)), float(sizes.sum()), float((sizes**2).sum()))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch.
+
+    Attributes:
+        inputs: the model's keyword arguments, (B, T) each: `input_ids`, `attention_mask`, `token_type_ids`.
+        labels: (B,) or (B, C), or None.
+        index: (B,) row numbers in the encoded table.
+        counts: the denominators of this batch's means.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor | None
+    index: Tensor
+    counts: Counts
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, T), True at real tokens."""
+        return self.inputs["attention_mask"].bool()
+
+    def to(self, device: torch.device | str) -> "Batch":
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(self, inputs={k: v.to(device) for k, v in self.inputs.items()}, labels=labels)
+
+
+class Batches:
+    """Batches of an encoded table, in an order that a seed and an epoch number fix.
+
+    Sentences of like length go together (`bucket`), so that little is computed on padding: rows are shuffled, cut
+    into pools of `POOL` batches, sorted by length inside a pool, and the batches are shuffled again. The global batches
+    are the same whatever the number of processes; each process takes every `world`-th row of each.
+    """
+
+    POOL = 64
+
+    def __init__(
+        self,
+        encoded: Dataset,
+        tokenizer: Any,
+        *,
+        batch_size: int = 32,
+        shuffle: bool = False,
+        seed: int = 0,
+        bucket: bool = True,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.batch_size, self.shuffle, self.seed, self.bucket = batch_size, shuffle, seed, bucket
+        self.rank, self.world = rank, world
+        self.lengths = np.asarray(encoded["length"][:], dtype=np.int64)
+        self.labels = _label_tensor(encoded)
+        self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        self._flat = {name: _flatten(encoded, name) for name in ("input_ids", "token_type_ids") if name in encoded.column_names}
+        self._pad = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0)}
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def order(self, epoch: int) -> list[np.ndarray]:
+        """Row numbers of each global batch of an epoch."""
+        generator = np.random.default_rng((self.seed, epoch))
+        rows = generator.permutation(len(self.lengths)) if self.shuffle else np.arange(len(self.lengths))
+        size = self.batch_size
+        if not self.bucket:
+            return [rows[i : i + size] for i in range(0, len(rows), size)]
+        pool = size * self.POOL if self.shuffle else len(rows)
+        batches = []
+        for i in range(0, len(rows), pool):
+            part = rows[i : i + pool]
+            part = part[np.argsort(self.lengths[part], kind="stable")]
+            batches += [part[j : j + size] for j in range(0, len(part), size)]
+        if self.shuffle:
+            generator.shuffle(batches)  # type: ignore[arg-type]  # numpy shuffles a list in place
+        return batches
+
+    def epoch(self, number: int = 0, *, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, from the `start`-th on (to resume)."""
+        for rows in self.order(number)[start:]:
+            counts = Counts.of(self.lengths[rows]) / self.world
+            yield self.rows(rows[self.rank :: self.world], counts)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.epoch(0)
+
+    def rows(self, rows: np.ndarray, counts: Counts | None = None) -> Batch:
+        """The batch of given row numbers, padded to its longest row."""
+        sizes = self.lengths[rows]
+        width = int(sizes.max(initial=1))
+        mask = np.arange(width)[None, :] < sizes[:, None]
+        take = (self._starts[rows][:, None] + np.arange(width)[None, :])[mask]
+        inputs = {}
+        for name, flat in self._flat.items():
+            padded = np.full((len(rows), width), self._pad[name], dtype=np.int64)
+            padded[mask] = flat[take]
+            inputs[name] = torch.from_numpy(padded)
+        inputs["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
+        index = torch.from_numpy(np.ascontiguousarray(rows))
+        labels = None if self.labels is None else self.labels[index]
+        return Batch(inputs, labels, index, counts or Counts.of(sizes))
+
+
+def _open(source: str | Path | Dataset | Sequence[Mapping[str, Any]], encoding: str) -> Dataset:
+    if isinstance(source, Dataset):
+        return source
+    if not isinstance(source, str | Path):
+        return Dataset.from_list([dict(row) for row in source])
+    path = Path(source)
+    if not path.is_file():
+        raise DataError(expected=f"a table at {path}", found="no such file", fix="check the path")
+    try:
+        if path.suffix == ".txt":
+            lines = path.read_text(encoding=encoding).splitlines()
+            return Dataset.from_dict({"text": [line for line in lines if line.strip()]})
+        if path.suffix in {".csv", ".tsv"}:
+            return _read_separated(path, encoding)
+        if path.suffix in {".json", ".jsonl"}:
+            return Dataset.from_json(str(path), cache_dir=None, keep_in_memory=True)
+        if path.suffix == ".parquet":
+            return Dataset.from_parquet(str(path), keep_in_memory=True)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            expected=f"{path} to be {encoding}",
+            found=f"byte 0x{error.object[error.start]:02x} at offset {error.start}, which {encoding} has no letter for",
+            fix='name its encoding (encoding="cp949", say) or convert it to UTF-8',
+        ) from error
+    raise DataError(
+        expected="a .csv, .tsv, .jsonl, .parquet or .txt file", found=path.name, fix="convert it to one of them"
+    )
+
+
+def _read_separated(path: Path, encoding: str) -> Dataset:
+    with path.open(encoding=encoding, newline="") as file:
+        # A tab-separated file has no quoting by custom (GLUE, NSMC): a lone " there is a letter of the text.
+        tsv = path.suffix == ".tsv"
+        reader = csv.reader(file, delimiter="\t" if tsv else ",", quoting=csv.QUOTE_NONE if tsv else csv.QUOTE_MINIMAL)
+        header = next(reader, None)
+        if not header:
+            raise DataError(expected=f"a header line in {path}", found="an empty file", fix="check the file")
+        columns: list[list[str]] = [[] for _ in header]
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise DataError(
+                    expected=f"{len(header)} fields ({', '.join(header)}) in every row of {path}",
+                    found=f"{len(row)} in line {reader.line_num}",
+                    fix="quote fields that hold the separator, or mend that line",
+                )
+            for column, value in zip(columns, row, strict=True):
+                column.append(value)
+    return Dataset.from_dict(dict(zip(header, columns, strict=True)))
+
+
+def _rename(table: Dataset, columns: Columns | None, require_label: bool) -> Dataset:
+    wanted = dict(columns or {})
+    if unknown := set(wanted) - set(TABLE_COLUMNS):
+        raise DataError(
+            expected=f"columns to name only {', '.join(TABLE_COLUMNS)}", found=", ".join(sorted(unknown)), fix="rename the key"
+        )
+    chosen = {}
+    for role in TABLE_COLUMNS:
+        name = wanted.get(role, role)
+        needed = role in wanted or role == "text" or (role == "label" and require_label)
+        if name in table.column_names:
+            chosen[role] = name
+        elif needed:
+            close = get_close_matches(name, table.column_names, n=1)
+            nearest = close[0] if close else table.column_names[0] if table.column_names else "?"
+            raise DataError(
+                expected=f"a column {name!r} for the {role}",
+                found=f"the columns {', '.join(table.column_names)}",
+                fix=f"name it: columns={{'{role}': '{nearest}'}} (command line: --columns {role}={nearest})",
+            )
+    return Dataset.from_dict({role: table[name][:] for role, name in chosen.items()})
+
+
+def _reject_empty(table: Dataset, name: str) -> None:
+    for column in ("text", "text_pair"):
+        if column not in table.column_names:
+            continue
+        bad = [i for i, text in enumerate(table[column]) if not isinstance(text, str) or not text.strip()]
+        if bad:
+            shown = ", ".join(str(i + 1) for i in bad[:5]) + ("…" if len(bad) > 5 else "")  # noqa: PLR2004
+            raise DataError(
+                expected=f"a text in every row of {name}",
+                found=f"{len(bad)} of {len(table)} rows with an empty {column} (rows {shown})",
+                fix="fill or drop those rows",
+            )
+
+
+def _infer(values: Sequence[Any]) -> Task:
+    if any(isinstance(value, list | tuple) for value in values):
+        return Task("multi_label", names([name for value in values for name in value]))
+    if any(isinstance(value, str) and LABEL_SEPARATOR in value for value in values):
+        return Task("multi_label", names([name for value in values for name in str(value).split(LABEL_SEPARATOR) if name]))
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        return Task("single_label", names(values))
+    written_as_fraction = any(isinstance(v, float) or (isinstance(v, str) and "." in v) for v in values)
+    if written_as_fraction and any(not number.is_integer() for number in numbers):
+        return Task("regression", ("score",))
+    return Task("single_label", names([int(number) for number in numbers]))
+
+
+def _encode_labels(values: Sequence[Any], task: Task, name: str) -> list[Any]:
+    if task.kind == "regression":
+        return [_number(value, row, name) for row, value in enumerate(values)]
+    ids = {label: i for i, label in enumerate(task.labels)}
+    if task.kind == "multi_label":
+        rows = []
+        for row, value in enumerate(values):
+            present = value if isinstance(value, list | tuple) else [v for v in str(value).split(LABEL_SEPARATOR) if v]
+            if len(present) == len(ids) and all(isinstance(v, float) for v in present):
+                rows.append([float(v) for v in present])
+                continue
+            chosen = {_class(v, ids, row, name) for v in present}
+            rows.append([float(i in chosen) for i in range(len(ids))])
+        return rows
+    encoded = [_class(value, ids, row, name) for row, value in enumerate(values)]
+    if len(set(encoded)) == 1 and len(encoded) > 1:
+        raise DataError(
+            expected="at least two classes",
+            found=f"only {task.labels[encoded[0]]!r} in all {len(encoded)} rows of {name}",
+            fix="check the label column, or shuffle before you split",
+        )
+    return encoded
+
+
+def _class(value: Any, ids: Mapping[str, int], row: int, name: str) -> int:
+    key = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    if key in ids:
+        return ids[key]
+    # A model that names its classes is often trained from a table that numbers them.
+    if key.isdigit() and int(key) < len(ids) and not any(label.isdigit() for label in ids):
+        return int(key)
+    raise DataError(
+        expected=f"one of the model's labels: {', '.join(list(ids)[:20])}",
+        found=f"{value!r} in row {row + 1} of {name}",
+        fix="rename that label, or fine-tune a model that knows it",
+    )
+
+
+def _number(value: Any, row: int, name: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise DataError(
+            expected="a number as label, since the model predicts a score",
+            found=f"{value!r} in row {row + 1} of {name}",
+            fix="mend that row, or name another label column",
+        ) from None
+
+
+def _label_tensor(encoded: Dataset) -> Tensor | None:
+    return torch.tensor(encoded["labels"][:]) if "labels" in encoded.column_names else None
+
+
+def _flatten(encoded: Dataset, name: str) -> np.ndarray:
+    column = encoded.with_format("arrow")[:].column(name).combine_chunks()
+    return np.asarray(column.flatten().to_numpy(zero_copy_only=False), dtype=np.int32)
+
+
+def _not_blank(row: dict[str, Any]) -> bool:
+    return bool(row["text"].strip())
+
+
+def _name(source: object) -> str:
+    return str(source) if isinstance(source, str | Path) else "the table"

@@ -1,0 +1,42 @@
+"""Where long work tells how far it is: silent in a library, bars and lines where the CLI attached a console."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+T = TypeVar("T")
+log = logging.getLogger("attar")
+_console: ContextVar["Console | None"] = ContextVar("attar_console", default=None)
+
+
+def attach(console: "Console | None") -> None:
+    """Show progress on `console` from now on (the CLI does); None is silent again."""
+    _console.set(console)
+
+
+def say(message: str) -> None:
+    """Tell one line of what happens and why."""
+    console = _console.get()
+    if console is None:
+        log.info(message)
+    else:
+        console.print(f"[dim]·[/dim] {message}")
+
+
+def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Yield from `iterable`, with a bar on the attached console (`total` items; from `len()` where None)."""
+    console = _console.get()
+    if console is None:
+        yield from iterable
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    if total is None and hasattr(iterable, "__len__"):
+        total = len(iterable)
+    with Progress(*columns, console=console) as bar:
+        yield from bar.track(iterable, total=total, description=description)

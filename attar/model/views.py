@@ -1,0 +1,176 @@
+"""The one place that reads a model's inside: hidden states, attention scores, queries, keys and values."""
+
+from collections.abc import Collection, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from attar.errors import ModelError
+
+Part = Literal["hidden", "scores", "queries", "keys", "values"]
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a View shall hold, by layer: 0 is the embedding (hidden only), 1 … L the layers."""
+
+    hidden: frozenset[int] = frozenset()
+    scores: frozenset[int] = frozenset()
+    relations: frozenset[int] = frozenset()  # queries, keys and values
+
+    @property
+    def attention(self) -> bool:
+        return bool(self.scores or self.relations)
+
+
+@dataclass(frozen=True)
+class View:
+    """What was asked of one forward pass.
+
+    Attributes:
+        logits: the model's first output, (B, C); of a base model the last hidden state, (B, T, D).
+        hidden: layer -> (N, D), the N real tokens of the batch, row after row; layer 0 is what enters the first layer.
+        scores: layer -> (B, H, T, T), q kᵀ / sqrt(d_k) before mask and softmax.
+        queries, keys, values: layer -> (B, H, T, e).
+        mask: (B, T), True at real tokens; None where no row is padded.
+    """
+
+    logits: Tensor
+    mask: Tensor | None = None
+    hidden: Mapping[int, Tensor] = field(default_factory=dict)
+    scores: Mapping[int, Tensor] = field(default_factory=dict)
+    queries: Mapping[int, Tensor] = field(default_factory=dict)
+    keys: Mapping[int, Tensor] = field(default_factory=dict)
+    values: Mapping[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class _Probe:
+    """Collects one forward pass; held only by that call, so nothing outlives the batch."""
+
+    need: Need
+    layer: int = 0
+    parts: dict[Part, dict[int, Tensor]] = field(
+        default_factory=lambda: {"scores": {}, "queries": {}, "keys": {}, "values": {}}
+    )
+
+
+_probe: ContextVar[_Probe | None] = ContextVar("attar_probe", default=None)
+NAME = "attar"
+
+
+def call(model: PreTrainedModel, inputs: Mapping[str, Tensor], need: Need | None = None) -> View:
+    """Run a model and return what was asked for, gradients included.
+
+    Args:
+        inputs: keyword arguments of the model, (B, T) each, with `attention_mask`. Keys that the model does not take
+            (`token_type_ids` of a DistilBERT) are left out, none that it takes is.
+        need: what to keep; logits only where None.
+
+    Raises:
+        ModelError: attention was asked of a model that does not route it through `AttentionInterface`.
+    """
+    need = need or Need()
+    mask = inputs["attention_mask"].bool()
+    padded = None if bool(mask.all()) else mask
+    accepted = {name: value for name, value in inputs.items() if name in _arguments(model)}
+    with _watch(model, need) as probe:
+        output = model(**accepted, output_hidden_states=bool(need.hidden), return_dict=True)
+    layers = model.config.num_hidden_layers
+    if need.attention and probe.layer != layers:
+        raise ModelError(
+            expected=f"{layers} layers of {type(model).__name__} to call the registered attention function",
+            found=f"{probe.layer} calls",
+            fix="turn gradient checkpointing off; a family that does not use transformers' AttentionInterface "
+            'can be distilled with attention="none"',
+        )
+    rows = None if padded is None else padded.flatten().nonzero().squeeze(1)
+    hidden = {m: _pack(output.hidden_states[m], rows) for m in sorted(need.hidden)}
+    parts = probe.parts
+    return View(_logits(output), padded, hidden, parts["scores"], parts["queries"], parts["keys"], parts["values"])
+
+
+def _logits(output: Any) -> Tensor:
+    logits: Tensor = output.logits if "logits" in output else output[0]
+    return logits
+
+
+def _pack(hidden: Tensor, rows: Tensor | None) -> Tensor:
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    return flat if rows is None else flat.index_select(0, rows)
+
+
+def _arguments(model: PreTrainedModel) -> Collection[str]:
+    known: Collection[str] | None = model.__dict__.get("_attar_arguments")
+    if known is None:
+        import inspect
+
+        known = frozenset(inspect.signature(model.forward).parameters)
+        model.__dict__["_attar_arguments"] = known
+    return known
+
+
+@contextmanager
+def _watch(model: PreTrainedModel, need: Need) -> Any:
+    probe = _Probe(need)
+    if not need.attention:
+        yield probe
+        return
+    before = model.config._attn_implementation
+    token = _probe.set(probe)
+    model.config._attn_implementation = NAME
+    try:
+        yield probe
+    finally:
+        model.config._attn_implementation = before
+        _probe.reset(token)
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention that hands its inside to the probe; the plain SDPA kernel in layers of which no scores are asked."""
+    probe = _probe.get()
+    if probe is None:
+        raise ModelError(
+            expected="attention implementation 'attar' only inside attar.model.views.call",
+            found="a model whose config kept it",
+            fix="model.set_attn_implementation('sdpa')",
+        )
+    probe.layer += 1
+    layer = probe.layer
+    if layer in probe.need.relations:
+        probe.parts["queries"][layer], probe.parts["keys"][layer], probe.parts["values"][layer] = query, key, value
+    if layer not in probe.need.scores:
+        kwargs["is_causal"] = False
+        return sdpa_attention_forward(  # type: ignore[no-any-return]
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = torch.matmul(query * scale, key.transpose(-1, -2))
+    probe.parts["scores"][layer] = scores
+    weights = scores if attention_mask is None else scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    weights = weights.softmax(-1)
+    if dropout:
+        weights = F.dropout(weights, dropout)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
+
+
+# Registration is what `import attar` may do; both names must be known to transformers before a config asks for them.
+AttentionInterface.register(NAME, _attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

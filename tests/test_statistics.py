@@ -1,0 +1,128 @@
+"""Laws of the intervals: exact where nothing varies, scipy's where it has them, and they cover the truth."""
+
+import numpy as np
+import pytest
+from attar.errors import DataError
+from attar.measure import statistics
+from attar.measure.statistics import Interval, bootstrap, paired_bootstrap, seed_interval
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+
+def _classes(rows: int, seed: int, accuracy: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(3, size=rows)
+    return labels, np.where(rng.random(rows) < accuracy, labels, (labels + 1) % 3)
+
+
+@pytest.mark.parametrize("metric", [statistics.accuracy, matthews_corrcoef])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_model_retains_exactly_all_of_itself(metric: statistics.Metric, seeds: int) -> None:
+    labels, predictions = _classes(60, seed=1)
+    student = predictions if seeds == 1 else [predictions] * seeds
+    assert paired_bootstrap(metric, student, predictions, labels, resamples=20) == Interval(1.0, 1.0, 1.0)
+    difference = paired_bootstrap(metric, student, predictions, labels, statistic="difference", resamples=20)
+    assert difference == Interval(0.0, 0.0, 0.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(2, 5))
+def test_row_wise_metrics_are_those_of_scikit_learn(seed: int, rows: int, labels: int) -> None:
+    rng = np.random.default_rng(seed)
+    classes, guesses = rng.integers(labels, size=(2, rows))
+    assert statistics.accuracy(guesses, classes) == pytest.approx(accuracy_score(classes, guesses))
+    true, chosen = rng.integers(2, size=(2, rows, labels))
+    assert statistics.accuracy(chosen, true) == pytest.approx(accuracy_score(true, chosen))
+    expected = f1_score(true, chosen, average="micro", zero_division=0)
+    assert statistics.micro_f1(chosen, true) == pytest.approx(expected)
+
+
+def test_the_fast_way_equals_the_general_way() -> None:
+    labels, student = _classes(80, seed=2)
+    teacher = _classes(80, seed=2, accuracy=0.9)[1]
+
+    def plain(predictions: np.ndarray, true: np.ndarray) -> float:
+        return float(np.mean(predictions == true))
+
+    fast = paired_bootstrap(statistics.accuracy, student, teacher, labels, resamples=200, seed=5)
+    slow = paired_bootstrap(plain, student, teacher, labels, resamples=200, seed=5)
+    assert (fast.value, fast.low, fast.high) == pytest.approx((slow.value, slow.low, slow.high))
+
+
+def test_one_student_is_scipys_paired_percentile_bootstrap() -> None:
+    labels, student = _classes(400, seed=3, accuracy=0.85)
+    teacher = _classes(400, seed=4, accuracy=0.9)[1]
+    teacher = np.where(teacher == _classes(400, seed=4)[0], labels, (labels + 1) % 3)
+
+    def retained(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+        return a.mean(axis=axis) / b.mean(axis=axis)
+
+    reference = stats.bootstrap(
+        ((student == labels) * 1.0, (teacher == labels) * 1.0), retained, paired=True, vectorized=True,
+        method="percentile", n_resamples=20_000, rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    ours = paired_bootstrap(statistics.accuracy, student, teacher, labels, resamples=20_000)
+    assert (ours.low, ours.high) == pytest.approx((reference.low, reference.high), abs=2e-3)
+
+
+def test_interval_of_accuracy_is_the_binomial_one() -> None:
+    labels, predictions = _classes(2000, seed=6)
+    ours = bootstrap(statistics.accuracy, predictions, labels, resamples=10_000)
+    error = np.sqrt(ours.value * (1 - ours.value) / 2000)
+    assert ours.margin == pytest.approx(1.96 * error, rel=0.05)
+
+
+def test_seed_interval_is_the_t_interval() -> None:
+    values = [0.91, 0.93, 0.90]
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+    ours = seed_interval(values)
+    assert (ours.value, ours.low, ours.high) == pytest.approx((np.mean(values), low, high))
+    assert seed_interval([0.5]) == Interval(0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (3, 0.0), (3, 0.3), (5, 0.3)])
+def test_interval_covers_the_truth(seeds: int, spread: float) -> None:
+    """Simulated students: rows of uneven difficulty, seeds of uneven skill; the truth is the mean over both."""
+    rng = np.random.default_rng(7)
+
+    def right(skill: np.ndarray, ease: np.ndarray) -> np.ndarray:
+        return stats.logistic.cdf(skill + ease) > rng.random(ease.shape)
+
+    population = rng.normal(0, 1.5, size=200_000)
+    truth = np.mean(right(1.5 + rng.normal(0, spread, 200_000), population)) / np.mean(right(np.array(2.0), population))
+    hits, trials, rows = 0, 200, 300
+    for trial in range(trials):
+        ease = rng.normal(0, 1.5, size=rows)
+        teacher = right(np.array(2.0), ease)
+        students = [right(1.5 + rng.normal(0, spread), ease) for _ in range(seeds)]
+        found = paired_bootstrap(
+            statistics.accuracy, students if seeds > 1 else students[0], teacher, np.ones(rows, bool),
+            resamples=200, seed=trial,
+        )  # fmt: skip
+        hits += found.low <= truth <= found.high
+    assert hits / trials >= 0.9
+
+
+def test_seed_of_the_generator_decides() -> None:
+    labels, student = _classes(50, seed=8)
+    teacher = _classes(50, seed=8, accuracy=0.95)[1]
+    first, again, other = (
+        paired_bootstrap(statistics.accuracy, student, teacher, labels, resamples=100, seed=s) for s in (1, 1, 2)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_user_mistakes_say_what_to_do() -> None:
+    labels, predictions = _classes(20, seed=9)
+    with pytest.raises(DataError, match="same rows"):
+        paired_bootstrap(statistics.accuracy, predictions[:-1], predictions, labels)
+    with pytest.raises(DataError, match="over 0"):
+        paired_bootstrap(statistics.accuracy, predictions, (labels + 1) % 3, labels)
+    constant = np.zeros(20)
+    with pytest.raises(DataError, match="undefined"):
+        bootstrap(lambda a, b: float("nan") if np.ptp(a) == 0 else 1.0, constant, labels, resamples=10)
+    with pytest.raises(DataError, match="at least one value"):
+        seed_interval([])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, IterableDataset, load_dataset
+from datasets import ClassLabel, Dataset, IterableDataset, load_dataset
 from torch import Tensor
 
 from attar.errors import DataError
@@ -53,7 +53,11 @@ def read_table(
     _reject_empty(table, _name(source))
     if "label" not in table.column_names:
         return table, task
+    feature = table.features["label"]
     values = table["label"][:]
+    if isinstance(feature, ClassLabel):
+        values = [feature.int2str(value) for value in values]
+        task = task or Task("single_label", tuple(feature.names))
     task = task or _infer(values)
     encoded = _encode_labels(values, task, _name(source))
     return table.remove_columns("label").add_column("label", encoded), task
@@ -136,6 +140,9 @@ class Counts:
         return cls(float(len(sizes)), float(sizes.sum()), float((sizes**2).sum()))
 
 
+NOTHING = Counts(float("inf"), float("inf"), float("inf"))
+
+
 @dataclass(frozen=True)
 class Batch:
     """One micro-batch.
@@ -167,7 +174,8 @@ class Batches:
 
     Sentences of like length go together (`bucket`), so that little is computed on padding: rows are shuffled, cut
     into pools of `POOL` batches, sorted by length inside a pool, and the batches are shuffled again. The global batches
-    are the same whatever the number of processes; each process takes every `world`-th row of each.
+    are the same whatever the number of processes; of each, a process takes the rows whose number leaves its rank as
+    remainder, so that a row is always the same process's and it alone needs the teacher's outputs for it.
     """
 
     POOL = 64
@@ -216,7 +224,16 @@ class Batches:
         """The batches of one epoch, from the `start`-th on (to resume)."""
         for rows in self.order(number)[start:]:
             counts = Counts.of(self.lengths[rows]) / self.world
-            yield self.rows(rows[self.rank :: self.world], counts)
+            own = rows[rows % self.world == self.rank]
+            if len(own):
+                yield self.rows(own, counts)
+            else:  # every process must take part in the step: a row of its own, divided by infinity, adds nothing
+                yield self.rows(np.array([self.rank]), NOTHING)
+
+    def own(self) -> np.ndarray:
+        """The rows of this process, short ones first: the order in which a teacher passes over them fastest."""
+        rows = np.arange(self.rank, len(self.lengths), self.world)
+        return rows[np.argsort(self.lengths[rows], kind="stable")]
 
     def __iter__(self) -> Iterator[Batch]:
         return self.epoch(0)
@@ -310,7 +327,7 @@ def _rename(table: Dataset, columns: Columns | None, require_label: bool) -> Dat
                 found=f"the columns {', '.join(table.column_names)}",
                 fix=f"name it: columns={{'{role}': '{nearest}'}} (command line: --columns {role}={nearest})",
             )
-    return Dataset.from_dict({role: table[name][:] for role, name in chosen.items()})
+    return table.select_columns(list(chosen.values())).rename_columns({name: role for role, name in chosen.items()})
 
 
 def _reject_empty(table: Dataset, name: str) -> None:

@@ -1,0 +1,196 @@
+"""Fine-tune an encoder on labelled texts: the teacher of a distillation, and its undistilled baselines."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from attar import work
+from attar.errors import DataError
+from attar.measure.evaluate import Evaluation, judge, predict
+from attar.measure.report import Point, Report, Row
+from attar.model.checkpoint import check_free, digest, load, save, versions, write_atomic
+from attar.model.data import Batch, Batches, Columns, encode, read_table
+from attar.model.tasks import Task
+from attar.progress import say, track
+from attar.train import Precision, agree, fit, is_main, processes
+
+
+class Supervised(nn.Module):
+    """A model with the loss of its task."""
+
+    def __init__(self, model: PreTrainedModel, task: Task) -> None:
+        super().__init__()
+        self.model, self.task = model, task
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`{"task": loss}` of a batch."""
+        if batch.labels is None:
+            raise DataError(expected="labels to learn from", found="a table without", fix="name the label column")
+        logits = self.model(**batch.inputs).logits
+        return {"task": self.task.loss(logits, batch.labels, count=batch.counts.examples)}
+
+
+@dataclass
+class Best:
+    """The best epoch by the dev metric, kept on disk so that a killed run goes on with it."""
+
+    place: Path
+    patience: int | None
+    history: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.weights, self.log = self.place / "best.pt", self.place / "history.json"
+        if self.log.is_file() and self.weights.is_file():
+            self.history = {int(k): v for k, v in json.loads(self.log.read_text()).items()}
+
+    def add(self, epoch: int, value: float, model: nn.Module) -> None:
+        """Note an epoch's dev metric; keep its weights where it is the best so far (the first of equals)."""
+        earlier = [v for e, v in self.history.items() if e < epoch]
+        better = not earlier or value > max(earlier)
+        self.history[epoch] = value
+        if is_main():
+            if better:
+                part = self.weights.with_suffix(".part")
+                torch.save(model.state_dict(), part)
+                part.replace(self.weights)
+            write_atomic(self.log, json.dumps(self.history))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the last `patience` epochs brought nothing better."""
+        best = max(self.history, key=lambda epoch: (self.history[epoch], -epoch))
+        return self.patience is not None and max(self.history) - best >= self.patience
+
+    def restore(self, model: nn.Module) -> None:
+        """Put the best epoch's weights back."""
+        model.load_state_dict(torch.load(self.weights, weights_only=True))
+
+
+def finetune(
+    model: str | Path | PreTrainedModel,
+    data: str | Path | Dataset,
+    *,
+    out: str | Path,
+    dev: str | Path | Dataset | None = None,
+    columns: Columns | None = None,
+    tokenizer: Any = None,
+    epochs: int = 3,
+    lr: float = 3e-5,
+    batch_size: int = 32,
+    max_length: int = 128,
+    patience: int | None = 2,
+    seed: int = 0,
+    precision: Precision = "auto",
+    overwrite: bool = False,
+) -> Report:
+    """Fine-tune an encoder for classification (one label or several, of sentences or pairs) or regression.
+
+    Args:
+        model: a directory, a hub name, or a model (then with its `tokenizer`).
+        data: the training table; the labels decide the task (see `read_table`).
+        out: the directory to write; it appears whole, after it was loaded again and compared.
+        dev: the table that decides the best epoch; a tenth of the training table where None.
+        patience: epochs without a better dev metric before training stops; None never stops early.
+
+    Returns:
+        A report with the dev metrics and the training curve.
+
+    Raises:
+        ModelError, DataError, OutputError, TrainingError: see the functions that this one calls.
+    """
+    check_free(out, overwrite=overwrite)
+    table, task = read_table(data, columns=columns, require_label=True)
+    assert task is not None  # a table with labels always has one
+    table, held = _held_out(table, dev, columns, task, seed)
+    loaded = load(model, tokenizer=tokenizer, head="sequence-classification", num_labels=len(task.labels))
+    task.configure(loaded.model.config)
+    options = {
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "patience": patience,
+        "seed": seed,
+        "precision": precision,
+    }
+    key = digest(loaded.model, table._fingerprint, held._fingerprint, options)
+    with work.space(out) as place:
+        evaluation, curve = supervise(
+            loaded.model, loaded.tokenizer, table, held, task, place=place / f"finetune-{key}", **options
+        )
+        lineage = {"stage": "finetune", "parent": loaded.name, "options": options, "metrics": evaluation.metrics}
+        if is_main():
+            save(loaded.model, loaded.tokenizer, out, lineage=lineage, overwrite=overwrite)
+    row = Row(Path(out).name, "teacher", metrics=evaluation.metrics, parameters=loaded.model.num_parameters(), directory=str(out))
+    return Report(
+        f"fine-tuned {loaded.name}", evaluation.main, (row,), {"fine-tuning": curve}, settings=options, versions=versions()
+    )
+
+
+def supervise(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    train: Dataset,
+    dev: Dataset,
+    task: Task,
+    *,
+    place: Path,
+    epochs: int,
+    lr: float,
+    batch_size: int,
+    max_length: int,
+    patience: int | None,
+    seed: int,
+    precision: Precision = "auto",
+) -> tuple[Evaluation, tuple[Point, ...]]:
+    """Train `model` in place on labels, keep its best epoch, and return its dev evaluation and the training curve."""
+    place.mkdir(parents=True, exist_ok=True)
+    rank, world = processes()
+    batches = Batches(
+        encode(train, tokenizer, max_length=max_length),
+        tokenizer,
+        batch_size=batch_size,
+        shuffle=True,
+        seed=seed,
+        rank=rank,
+        world=world,
+    )
+    judged = Batches(encode(dev, tokenizer, max_length=max_length), tokenizer, batch_size=batch_size)
+    assert judged.labels is not None  # _held_out asks for them
+    best = Best(place, patience)
+    learner = Supervised(model, task)
+    steps = fit(
+        learner, batches, epochs=epochs, lr=lr, precision=precision, seed=seed, checkpoint=place / "state"
+    )
+    curve = work.Curve(place / "curve.json")
+    for step in track(steps, "fine-tune", epochs * len(batches)):
+        curve.add(step)
+        if step.last_of_epoch:
+            found = judge(task, predict(model, judged), judged.labels.numpy())
+            best.add(step.epoch, agree(found.value), model)
+            say(f"epoch {step.epoch + 1}: dev {found.main} {found.value:.4f}, loss {curve.recent():.4f}")
+            if best.exhausted:
+                say(f"no better for {patience} epochs: stopping")
+                break
+    best.restore(model)
+    return judge(task, predict(model, judged), judged.labels.numpy()), curve.points()
+
+
+def _held_out(
+    table: Dataset, dev: str | Path | Dataset | None, columns: Columns | None, task: Task, seed: int
+) -> tuple[Dataset, Dataset]:
+    if dev is not None:
+        return table, read_table(dev, columns=columns, task=task, require_label=True)[0]
+    if len(table) < 10:  # noqa: PLR2004
+        raise DataError(
+            expected="at least 10 rows, to hold a tenth out for dev", found=str(len(table)), fix="give a dev table"
+        )
+    parts = table.train_test_split(test_size=0.1, seed=seed)
+    say(f"no dev table: {len(parts['test'])} of {len(table)} rows are held out to choose the best epoch")
+    return parts["train"], parts["test"]

@@ -1,0 +1,161 @@
+"""Linear algebra of projecting a network onto fewer dimensions: leading directions, weighted low rank, ridge.
+
+Everything is solved in float64 and handed back in the type it came in: Gram matrices of hidden states have
+condition numbers that float32 does not survive.
+"""
+
+import torch
+from torch import Tensor
+
+# Eigenvalues below this part of the largest are rounding: dividing by their root would blow noise up.
+RANK_TOLERANCE = 1e-9
+
+
+def second_moment(x: Tensor, *, weights: Tensor | None = None, centred: bool = False) -> Tensor:
+    """Second moment of rows, `E[x xᵀ]`, (N, D) to (D, D).
+
+    Args:
+        x: (N, D).
+        weights: (N,) not negative; equal where None.
+        centred: subtract the mean first, which gives the covariance.
+    """
+    x = x.double()
+    w = torch.ones(len(x), dtype=x.dtype) if weights is None else weights.double()
+    w = w / w.sum()
+    if centred:
+        x = x - w @ x
+    return (x * w[:, None]).T @ x
+
+
+def leading_directions(moment: Tensor, count: int) -> Tensor:
+    """Orthonormal eigenvectors of a symmetric matrix with the largest eigenvalues: (D, D) to (D, d), best first.
+
+    Signs are fixed (the entry of largest size is positive), so the same matrix gives the same directions.
+    """
+    vectors = torch.linalg.eigh(moment.double())[1].flip(1)[:, :count]
+    largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
+    return vectors * largest.sign()
+
+
+def explained(moment: Tensor, directions: Tensor) -> float:
+    """Share of a second moment (D, D) inside the span of orthonormal directions (D, d): 0 to 1."""
+    inside = (directions.double().T @ moment.double() @ directions.double()).trace()
+    return float(inside / moment.double().trace())
+
+
+def low_rank(matrix: Tensor, rank: int, *, left: Tensor, right: Tensor | None = None, skip: int = 0) -> tuple[Tensor, Tensor]:
+    """Factors of the matrix of a given rank that is nearest in the metric of the data.
+
+    Minimises `E |lᵀ (M - A Bᵀ) r|²` over independent l and r with the given second moments (Eckart-Young after
+    whitening). With `right` None it minimises `E ‖Mᵀ l - B Aᵀ l‖²`: a linear map of l.
+
+    Args:
+        matrix: M, (p, q).
+        rank: r; where it exceeds the rank of M the last columns are zero.
+        left: (p, p) second moment of l.
+        right: (q, q) second moment of r; the identity where None.
+        skip: leave out that many leading components, and give the `rank` that follow them.
+
+    Returns:
+        A (p, r) and B (q, r), singular values shared evenly between them.
+    """
+    root, inverse = _roots(left)
+    core = root @ matrix.double()
+    root_r = inverse_r = None
+    if right is not None:
+        root_r, inverse_r = _roots(right)
+        core = core @ root_r
+    u, s, vt = torch.linalg.svd(core, full_matrices=False)
+    u, s, vt = u[:, skip : skip + rank], s[skip : skip + rank], vt[skip : skip + rank]
+    a = inverse @ u * s.sqrt()
+    b = vt.T * s.sqrt()
+    if inverse_r is not None:
+        b = inverse_r @ b
+    lacking = rank - s.numel()
+    return torch.nn.functional.pad(a, (0, lacking)), torch.nn.functional.pad(b, (0, lacking))
+
+
+def ridge(
+    x: Tensor,
+    y: Tensor,
+    *,
+    penalty: float,
+    bias: bool = True,
+    prior: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Least squares `x W + b ≈ y`, drawn towards a prior: minimises `Σ wᵢ‖xᵢW + b - yᵢ‖² + λ‖W - W₀‖²`.
+
+    A prior that fits already comes back unchanged.
+
+    Args:
+        x: (N, p).
+        y: (N, q).
+        penalty: λ as a part of the mean diagonal of the Gram matrix of x, so it has no unit.
+        bias: fit b as well (it is not penalised); else b is 0.
+        prior: W₀, (p, q); 0 where None.
+        weights: (N,) of the rows.
+
+    Returns:
+        W (p, q) and b (q,), in the type of x.
+    """
+    w = torch.ones(len(x), dtype=x.dtype) if weights is None else weights.to(x.dtype)
+    w = w / w.sum()
+    mean_x, mean_y = (w @ x, w @ y) if bias else (torch.zeros_like(x[0]), torch.zeros_like(y[0]))
+    x, y = x - mean_x, y - mean_y
+    start = torch.zeros(x.shape[1], y.shape[1], dtype=x.dtype) if prior is None else prior.to(x.dtype)
+    weighted = (x * w[:, None]).T
+    gram = (weighted @ x).double()
+    cross = (weighted @ (y - x @ start)).double()
+    ground = max(penalty * gram.diagonal().mean().item(), torch.finfo(torch.float64).tiny)
+    gram.diagonal().add_(ground)
+    found = start + torch.linalg.solve(gram, cross).to(x.dtype)
+    return found, mean_y - mean_x @ found
+
+
+def choose(features: Tensor, target: Tensor, count: int, *, groups: int = 1, penalty: float = 1e-3) -> Tensor:
+    """Greedy choice of the features that together explain a target best (orthogonal matching pursuit).
+
+    Args:
+        features: (N, p); centre them where a bias will be fitted.
+        target: (N, q).
+        count: how many groups to take.
+        groups: features in one group, side by side: they are taken together (the dimensions of a head).
+
+    Returns:
+        (count,) group numbers, in rising order.
+    """
+    gram = (features.T @ features).double()
+    cross = (features.T @ target).double()
+    gram.diagonal().add_(penalty * gram.diagonal().mean().clamp_min(1e-30))
+    total = len(gram) // groups
+    if count >= total:
+        return torch.arange(total)
+    index = torch.arange(len(gram)).view(total, groups)
+    blocks = gram[index[:, :, None], index[:, None, :]]
+    # Rows of a pivoted block Cholesky factor: updating them is far cheaper than taking each choice out of the Gram.
+    rows = gram.new_zeros(count * groups, len(gram))
+    taken: list[int] = []
+    for step in range(count):
+        part = cross.view(total, groups, -1)
+        gain = (torch.linalg.solve(blocks, part) * part).sum((1, 2)) if groups > 1 else part.square().sum((1, 2)) / blocks.view(-1)
+        gain[taken] = -1.0
+        best = int(gain.argmax())
+        taken.append(best)
+        mine, done = slice(best * groups, (best + 1) * groups), rows[: step * groups]
+        factor = torch.linalg.cholesky(blocks[best])
+        new = torch.linalg.solve_triangular(factor, gram[mine] - done[:, mine].T @ done, upper=False)
+        rows[step * groups : (step + 1) * groups] = new
+        cross = cross - new.T @ torch.linalg.solve_triangular(factor, cross[mine], upper=False)
+        spread = new.view(groups, total, groups)
+        blocks = blocks - torch.einsum("rti,rtj->tij", spread, spread)
+        # What is chosen has no variance left; a floor keeps its block invertible.
+        blocks.diagonal(dim1=1, dim2=2).clamp_min_(1e-12 * float(gram.diagonal().mean()))
+    return torch.tensor(sorted(taken))
+
+
+def _roots(moment: Tensor) -> tuple[Tensor, Tensor]:
+    """Symmetric square root and its (pseudo-)inverse."""
+    values, vectors = torch.linalg.eigh(moment.double())
+    values = values.clamp_min(values.max() * RANK_TOLERANCE)
+    return vectors * values.sqrt() @ vectors.T, vectors / values.sqrt() @ vectors.T

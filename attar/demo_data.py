@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -90,7 +91,7 @@ def split_sentences(text: str) -> list[str]:
     """Cut running text at the ends of its sentences; nothing but white space between them is lost."""
     text = _tidy(text)
     edges = [0, *(match.end() for match in SENTENCE_END.finditer(text)), len(text)]
-    sentences = (text[start:end].strip() for start, end in zip(edges, edges[1:], strict=False))
+    sentences = (text[start:end].strip() for start, end in pairwise(edges))
     return [sentence for sentence in sentences if sentence]
 
 

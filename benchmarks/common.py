@@ -78,7 +78,9 @@ def save(
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{benchmark}.json"
     temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    temporary.write_text(
+        json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8"
+    )
     temporary.replace(path)
     return path
 

@@ -1,4 +1,4 @@
-"""The suite's surroundings: offline, single-threaded, away from the user's caches; set before transformers is imported."""
+"""The suite's surroundings, set before transformers is imported: offline, one thread, away from the user's caches."""
 
 import atexit
 import os

@@ -59,7 +59,12 @@ def test_labels_are_the_corpus_own():
 
 
 def test_a_text_with_both_labels_is_dropped_and_a_repeated_one_kept_once():
-    rows = [("fresh", "A joy.", "X"), ("fresh", "a joy", "Y"), ("fresh", "So so", "X"), ("rotten", "So so!", "Y")]
+    rows = [
+        ("fresh", "A joy.", "X"),
+        ("fresh", "a joy", "Y"),
+        ("fresh", "So so", "X"),
+        ("rotten", "So so!", "Y"),
+    ]
     assert demo_data._distinct(demo_data.Row(*row) for row in rows) == [demo_data.Row("fresh", "A joy.", "X")]
 
 
@@ -79,12 +84,19 @@ def test_unlabelled_texts_hold_nothing_of_dev_or_test(tables):
     held_out = {row.movie for split in ("dev", "test") for row in demo_data._splits(0)[split]}
     plots = [row for row in demo_data._corpus() if row.category == "plot" and row.movie in held_out]
     assert plots
-    told = {key(sentence) for plot in plots for sentence in demo_data.split_sentences(plot.text) if len(sentence) > 40}
+    told = {
+        key(sentence)
+        for plot in plots
+        for sentence in demo_data.split_sentences(plot.text)
+        if len(sentence) > 40
+    }
     assert not keys & told
 
 
 def test_sentences_are_cut_at_their_ends_only():
-    text = 'Mr. Smith met J. Doe at 3.5 Main St. today!  "Really?" he said. (Yes.) Then: 1999 came... It rained.'
+    text = (
+        'Mr. Smith met J. Doe at 3.5 Main St. today!  "Really?" he said. (Yes.) Then: 1999 came... It rained.'
+    )
     assert demo_data.split_sentences(text) == [
         "Mr. Smith met J. Doe at 3.5 Main St. today!",
         '"Really?" he said.',

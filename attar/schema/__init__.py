@@ -1,0 +1,21 @@
+"""What a user may write in a recipe, read and checked without torch."""
+
+from attar.schema.checking import Problem, check
+from attar.schema.options import Data, Distill, Evaluate, Export, Finetune, Options, Recipe, Stage, Student
+from attar.schema.reading import load_recipe, parse
+
+__all__ = [
+    "Data",
+    "Distill",
+    "Evaluate",
+    "Export",
+    "Finetune",
+    "Options",
+    "Problem",
+    "Recipe",
+    "Stage",
+    "Student",
+    "check",
+    "load_recipe",
+    "parse",
+]

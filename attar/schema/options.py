@@ -1,0 +1,182 @@
+"""Everything a user may write in a recipe, as frozen values.
+
+Defaults equal those of the public function that each group of options is for (a test compares them).
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Options(BaseModel):
+    """A group of options: no key but those named, no change once made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Columns(Options):
+    """Which column of a table holds what, where not the column of that name; one named here must be there."""
+
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+
+
+class Data(Options):
+    """Tables (.csv, .tsv, .jsonl, .parquet, .txt) and plain text, one text a line, for the general stage."""
+
+    train: str | None = None
+    dev: str | None = None
+    test: str | None = None
+    texts: str | tuple[str, ...] | None = None
+    columns: Columns = Columns()
+
+
+class Finetune(Options):
+    """Options of `attar.finetune`; `patience` is in epochs without a better dev metric, None never stops early."""
+
+    epochs: Count = 3
+    lr: Rate = 3e-5
+    batch_size: Count = 32
+    max_length: Count = 128
+    patience: Count | None = 2
+    seed: int = 0
+
+
+class Student(Options):
+    """Shape of the student and where its weights start; a size left out is the teacher's.
+
+    `embedding` under `hidden` factorises the embedding. `init` is "random", "layers" (chosen layers copied) or
+    "project" (the teacher's weights on the leading directions of its hidden states).
+    """
+
+    layers: Count | None = None
+    hidden: Count | None = None
+    heads: Count | None = None
+    ffn: Count | None = None
+    embedding: Count | None = None
+    init: Literal["random", "layers", "project"] = "project"
+
+
+class General(Options):
+    """TinyBERT's first stage: the pre-trained teacher on plain text, intermediate losses only."""
+
+    texts: str | tuple[str, ...] | None = None
+    epochs: Count = 3
+    lr: Rate = 5e-5
+    batch_size: Count = 32
+    max_length: Count = 128
+
+
+class Augment(Options):
+    """Options of `attar.augment`: N_a copies, p_t, K, and where candidates come from.
+
+    `source` is "embeddings" (the teacher's own, whole words only), a masked language model, or a GloVe or word2vec
+    text file.
+    """
+
+    copies: Count = 20
+    probability: Annotated[float, Field(gt=0, le=1)] = 0.4
+    k: Count = 15
+    source: str = "embeddings"
+
+
+class Intermediate(Options):
+    """Task distillation's first part: attention, hidden and embedding losses."""
+
+    epochs: Count = 20
+    lr: Rate = 5e-5
+    batch_size: Count = 32
+
+
+class Prediction(Options):
+    """Task distillation's second part: soft cross-entropy at `temperature`."""
+
+    epochs: Count = 3
+    lr: Rate = 3e-5
+    batch_size: Count = 32
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Distill(Options):
+    """Options of `attar.distill`; a part that is null is left out.
+
+    `mapping` names the teacher layer of each student layer, or lists them, counted from 1.
+    """
+
+    student: Student = Student()
+    general: General | None = None
+    augment: Augment | None = None
+    intermediate: Intermediate | None = Intermediate()
+    prediction: Prediction | None = Prediction()
+    mapping: Literal["uniform", "top", "bottom"] | tuple[Count, ...] = "uniform"
+    attention: Literal["auto", "scores", "relations", "none"] = "auto"
+    hidden: bool = True
+    embedding: bool = True
+    projection: Literal["per-layer", "shared"] = "per-layer"
+    cache: bool = True
+    max_length: Count = 128
+    seed: int = 0
+
+
+class Export(Options):
+    """Options of `attar.export`."""
+
+    formats: Annotated[tuple[Literal["fp32", "int8"], ...], Field(min_length=1)] = ("fp32", "int8")
+
+
+class Evaluate(Options):
+    """Options of `attar.evaluate`, on the test table."""
+
+    batch_size: Count = 32
+    max_length: Count = 128
+
+
+class Stage(Options):
+    """One entry of `stages`: the name of a verb with its options, such as `finetune: {epochs: 3}`."""
+
+    finetune: Finetune | None = None
+    distill: Distill | None = None
+    export: Export | None = None
+    evaluate: Evaluate | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        # `- evaluate` and `- evaluate:` mean all defaults.
+        if isinstance(value, str):
+            return {value: {}}
+        if isinstance(value, Mapping):
+            return {verb: {} if options is None else options for verb, options in value.items()}
+        return value
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if len(self.model_fields_set) != 1:
+            raise ValueError(f"one verb an entry, found {len(self.model_fields_set)}")
+        return self
+
+    @property
+    def verb(self) -> str:
+        """The stage's name, which is that of a public function."""
+        return next(iter(self.model_fields_set))
+
+    @property
+    def options(self) -> Options:
+        """The options of that function."""
+        options: Options = getattr(self, self.verb)
+        return options
+
+
+class Recipe(Options):
+    """A model, its data, and what is done with them in which order."""
+
+    name: str
+    description: str = ""
+    model: str
+    data: Data = Data()
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]

@@ -1,0 +1,385 @@
+"""Laws of recipes: every mistake is named with its cure, and reading one needs no torch."""
+
+import dataclasses
+import importlib
+import inspect
+import json
+import re
+import struct
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from attar import schema
+from attar.errors import DataError, ModelError, RecipeError
+from attar.schema import check, load_recipe, options, parse
+from attar.schema.reading import RECIPES
+
+PACKAGED = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+RECIPE = {"name": "small", "model": "some/model", "stages": [{"distill": {"student": {"layers": 2}}}]}
+BERT = {
+    "model_type": "bert",
+    "num_hidden_layers": 4,
+    "hidden_size": 48,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "max_position_embeddings": 64,
+}
+
+
+def groups():
+    return [
+        group
+        for _, group in inspect.getmembers(options, inspect.isclass)
+        if issubclass(group, options.Options) and group is not options.Options
+    ]
+
+
+def model_directory(path, config=BERT, weights=True):
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(config))
+    if weights:
+        header = json.dumps({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
+        (path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A sound recipe over real files, as a function of what to change."""
+    model_directory(tmp_path / "teacher")
+    (tmp_path / "train.csv").write_text("sentence,label\ngood,1\nbad,0\n")
+    (tmp_path / "texts.txt").write_text("one\ntwo\n")
+    base = {
+        "name": "sound",
+        "model": str(tmp_path / "teacher"),
+        "data": {
+            "train": str(tmp_path / "train.csv"),
+            "test": str(tmp_path / "train.csv"),
+            "texts": str(tmp_path / "texts.txt"),
+            "columns": {"text": "sentence"},
+        },
+        "stages": [
+            {"finetune": {"max_length": 32}},
+            {
+                "distill": {
+                    "student": {"layers": 2, "hidden": 24},
+                    "general": {"max_length": 32},
+                    "max_length": 32,
+                }
+            },
+            "export",
+            {"evaluate": {"max_length": 32}},
+        ],
+    }
+    return lambda **overrides: parse(
+        base, {key.replace("__", "."): value for key, value in overrides.items()}
+    )
+
+
+# Reading
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_packaged_recipes_are_read_by_name(name):
+    assert load_recipe(name) == load_recipe(RECIPES / f"{name}.yaml") == load_recipe(f"{name}.yaml")
+    assert load_recipe(name).name == name
+
+
+def test_tinybert_recipes_have_the_papers_figures():
+    for name, shape in {"tinybert4": (4, 312, 12, 1200), "tinybert6": (6, 768, 12, 3072)}.items():
+        distill = next(stage.options for stage in load_recipe(name).stages if stage.verb == "distill")
+        student = distill.student
+        assert (student.layers, student.hidden, student.heads, student.ffn) == shape
+        assert (distill.general.epochs, distill.general.max_length) == (3, 128)
+        assert (distill.augment.probability, distill.augment.copies, distill.augment.k) == (0.4, 20, 15)
+        assert distill.intermediate == options.Intermediate(epochs=20, batch_size=32, lr=5e-5)
+        assert distill.prediction == options.Prediction(epochs=3, batch_size=32, lr=3e-5, temperature=1.0)
+        assert (distill.mapping, distill.max_length) == ("uniform", 64)
+
+
+def test_stages_keep_their_order_and_a_bare_verb_means_defaults():
+    recipe = parse({**RECIPE, "stages": ["evaluate", {"finetune": None}, {"distill": {}}, {"export": {}}]})
+    assert [stage.verb for stage in recipe.stages] == ["evaluate", "finetune", "distill", "export"]
+    assert [stage.options for stage in recipe.stages] == [
+        options.Evaluate(),
+        options.Finetune(),
+        options.Distill(),
+        options.Export(),
+    ]
+
+
+def test_overrides_reach_every_depth_and_change_nothing_else():
+    changed = load_recipe(
+        "tinybert4",
+        {"model": "my/bert", "data.train": "t.csv", "data.columns.text": "s", "distill.student.layers": 3,
+         "distill.general": None},
+    )  # fmt: skip
+    plain = load_recipe("tinybert4").model_dump()
+    plain["model"] = "my/bert"
+    plain["data"]["train"], plain["data"]["columns"]["text"] = "t.csv", "s"
+    plain["stages"][1]["distill"]["student"]["layers"] = 3
+    plain["stages"][1]["distill"]["general"] = None
+    assert changed.model_dump() == plain
+
+
+def test_a_recipe_written_and_read_again_is_the_same(tmp_path):
+    recipe = load_recipe("tinybert4")
+    path = tmp_path / "again.yaml"
+    content = recipe.model_dump(mode="json", exclude_unset=True)
+    path.write_text(yaml.safe_dump(content))
+    assert load_recipe(path) == load_recipe(content) == recipe
+
+
+def test_options_are_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        load_recipe("tinybert4").name = "other"
+
+
+# Mistakes
+
+
+@given(data=st.data())
+def test_every_misspelled_key_names_the_nearest(data):
+    group = data.draw(st.sampled_from(groups()))
+    key = data.draw(st.sampled_from([key for key in group.model_fields if len(key) > 3]))
+    place = data.draw(st.integers(1, len(key) - 1))
+    wrong = key[:place] + key[place + 1 :]
+    content = {
+        "Recipe": {**RECIPE, wrong: 1},
+        "Data": {**RECIPE, "data": {wrong: 1}},
+        "Columns": {**RECIPE, "data": {"columns": {wrong: 1}}},
+        "Stage": {**RECIPE, "stages": [{wrong: {}}]},
+        "Finetune": {**RECIPE, "stages": [{"finetune": {wrong: 1}}]},
+        "Export": {**RECIPE, "stages": [{"export": {wrong: 1}}]},
+        "Evaluate": {**RECIPE, "stages": [{"evaluate": {wrong: 1}}]},
+        "Distill": {**RECIPE, "stages": [{"distill": {wrong: 1}}]},
+    }.get(group.__name__, {**RECIPE, "stages": [{"distill": {group.__name__.lower(): {wrong: 1}}}]})
+    with pytest.raises(RecipeError) as caught:
+        parse(content)
+    assert wrong in caught.value.found
+    assert key in caught.value.expected.replace(",", " ").split()
+    assert caught.value.fix.endswith(f"instead of {wrong}")
+
+
+def test_a_mistake_names_its_line(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: x\nmodel: m\nstages:\n  - distill:\n      intermediate:\n        epoch: 3\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert "stages[0].distill.intermediate" in caught.value.expected
+    assert caught.value.found == "epoch (mine.yaml, line 6)"
+    assert caught.value.fix == "write epochs instead of epoch"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected", "fix"),
+    [
+        ({"distill.mapping": "unifrom"}, "stages[0].distill.mapping", "write uniform"),
+        ({"distill.mapping": [0, 2]}, "stages[0].distill.mapping[0]: greater than or equal to 1", None),
+        ({"distill.augment.probability": 1.5}, "less than or equal to 1", None),
+        ({"distill.intermediate.lr": "fast"}, "stages[0].distill.intermediate.lr: a valid number", None),
+        ({"distill.student.layers": 0}, "greater than or equal to 1", None),
+        ({"stages": []}, "stages: at least one", None),
+        ({"stages": 3}, "stages: a list", None),
+        ({"stages": [{"finetune": {}, "export": {}}]}, "one verb an entry", None),
+        ({"data": "train.csv"}, "data: keys and values", None),
+        ({"model": None}, "model: text", None),
+    ],
+)
+def test_a_wrong_value_names_its_place(change, expected, fix):
+    with pytest.raises(RecipeError) as caught:
+        parse(RECIPE, change)
+    assert expected in caught.value.expected
+    assert fix is None or caught.value.fix == fix
+
+
+def test_a_missing_key_is_named():
+    with pytest.raises(RecipeError, match="expected model at the top"):
+        parse({"name": "x", "stages": ["evaluate"]})
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "name: [", "a: \x00", "just words"])
+def test_what_is_no_recipe_is_an_error(text, tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=r"broken\.yaml"):
+        load_recipe(path)
+
+
+def test_a_key_that_comes_twice_is_an_error(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("name: x\nmodel: a\nmodel: b\nstages: [evaluate]\n")
+    with pytest.raises(RecipeError, match=r"model again in line 3 of twice\.yaml"):
+        load_recipe(path)
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(RecipeError, match="did you mean tinybert4"):
+        load_recipe("tinybert44")
+
+
+def test_an_override_for_a_stage_that_is_not_there_is_an_error():
+    with pytest.raises(RecipeError, match=r"one stage finetune, for finetune\.lr"):
+        parse(RECIPE, {"finetune.lr": 1e-4})
+
+
+# Checks
+
+
+def test_a_sound_recipe_has_no_problem(recipe):
+    assert check(recipe()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "kind", "message"),
+    [
+        ({"model": "./nowhere"}, "model", ModelError, "no such directory"),
+        ({"data__train": "nowhere.csv"}, "data.train", DataError, "no such file"),
+        ({"data__train": "nowhere.xls"}, "data.train", DataError, "no such file"),
+        ({"data__train": None}, "data.train", RecipeError, "with labels to fine-tune on"),
+        ({"data__test": None}, "data.test", RecipeError, "evaluate on"),
+        ({"data__columns": {"text": "sentense"}}, "data.train", DataError, r"data\.columns\.text=sentence"),
+        ({"data__columns__label": "class"}, "data.train", DataError, "'class' for the label"),
+        ({"data__texts": None}, "stages[1].distill.general.texts", RecipeError, "plain text"),
+        ({"data__texts": "nowhere.txt"}, "data.texts", DataError, "no such file"),
+        ({"distill__student__heads": 5}, "stages[1].distill.student.heads", RecipeError, "set heads to (4|6)"),
+        ({"distill__student__embedding": 25}, "stages[1].distill.student.embedding", RecipeError, "hidden = 24"),
+        ({"distill__mapping": [2, 5]}, "stages[1].distill.mapping", RecipeError, "from 1 to 4"),
+        ({"distill__mapping": [2]}, "stages[1].distill.mapping", RecipeError, "2 teacher layers"),
+        ({"distill__student__init": "layers"}, "stages[1].distill.student.init", RecipeError, "hidden 24 .teacher 48"),
+        ({"distill__student__hidden": 96}, "stages[1].distill.student.init", RecipeError, "at most the teacher's 48"),
+        ({"distill__max_length": 65}, "stages[1].distill.max_length", RecipeError, "set it to 64"),
+        ({"distill__general__max_length": 65}, "stages[1].distill.general.max_length", RecipeError, "64 positions"),
+    ],
+)  # fmt: skip
+def test_each_fault_is_found_at_its_place(recipe, change, where, kind, message):
+    found = {problem.where: problem.error for problem in check(recipe(**change))}
+    assert isinstance(found[where], kind)
+    assert re.search(message, str(found[where]))
+
+
+def test_scores_need_the_teachers_heads(recipe):
+    change = {"distill__student__heads": 6, "distill__attention": "scores"}
+    assert [problem.where for problem in check(recipe(**change))] == ["stages[1].distill.attention"]
+    assert check(recipe(**{**change, "distill__attention": "relations"})) == []
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda path: (path / "config.json").unlink(), r"config\.json in"),
+        (lambda path: (path / "model.safetensors").unlink(), r"model\.safetensors in"),
+        (lambda path: [file.unlink() for file in path.iterdir()], "an empty directory"),
+        (lambda path: (path / "config.json").write_text("{"), "damage"),
+        (lambda path: (path / "config.json").write_text('{"model_type": "brt"}'), "nearest: bert"),
+        (lambda path: (path / "model.safetensors").write_bytes(b""), "truncated"),
+        (lambda path: (path / "model.safetensors").write_bytes(bytes(50)), "truncated"),
+        (lambda path: cut(path / "model.safetensors", 1), "truncated"),
+        (lambda path: cut(path / "model.safetensors", 30), "truncated"),
+    ],
+)
+def test_a_damaged_model_directory_is_told(recipe, tmp_path, break_it, message):
+    break_it(tmp_path / "teacher")
+    problems = [problem for problem in check(recipe()) if problem.where == "model"]
+    assert problems
+    assert isinstance(problems[0].error, ModelError)
+    assert re.search(message, str(problems[0].error))
+
+
+def cut(path, count):
+    path.write_bytes(path.read_bytes()[:-count])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", "", "an empty file"),
+        ("t.csv", "sentence,label\ncaf\xe9,1\n".encode("latin-1"), "UTF-8"),
+        ("t.jsonl", '{"sentence": "a"', "jsonl in UTF-8"),
+        ("t.jsonl", '{"text": "a", "label": 1}\n', "sentence"),
+        ("t.tsv", "label\ttext\n", "sentence"),
+        ("t.xls", "x", "convert it"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_told(recipe, tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    problems = check(recipe(data__train=str(path)))
+    assert [problem.where for problem in problems] == ["data.train"]
+    assert message in str(problems[0].error)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", "\ufeffsentence,label\n" + "x" * (1 << 20) + "é,1\n"),
+        ("t.tsv", 'label\tsentence\n1\ta "lone quote\n'),
+        ("t.jsonl", '\n{"sentence": "a", "label": 1}\n'),
+    ],
+)
+def test_a_table_that_can_be_read_is_no_problem(recipe, tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    assert check(recipe(data__train=str(path))) == []
+
+
+def test_reading_and_checking_import_no_torch():
+    code = (
+        "import sys; from attar.schema import check, load_recipe; check(load_recipe('tinybert4')); "
+        "print(sorted({'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(schema.__file__).parents[2],
+    )
+    assert run.stdout.strip() == "[]"
+
+
+# Defaults: the schema's and the functions'
+
+
+VERBS = {
+    "finetune": options.Finetune,
+    "distill": options.Distill,
+    "augment": options.Augment,
+    "export": options.Export,
+    "evaluate": options.Evaluate,
+}
+
+
+def plain(value):
+    """A default as data, whichever way its room writes it."""
+    if isinstance(value, options.Options):
+        return plain(value.model_dump())
+    if dataclasses.is_dataclass(value):
+        return plain(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return value
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_defaults_are_those_of_the_public_function(verb):
+    attar = importlib.import_module("attar")
+    if not hasattr(attar, "__all__"):
+        pytest.skip("attar has no door yet")
+    assert verb in attar.__all__
+    parameters = inspect.signature(getattr(attar, verb)).parameters
+    fields = VERBS[verb].model_fields
+    assert set(fields) <= set(parameters)
+    written = {name: plain(field.get_default(call_default_factory=True)) for name, field in fields.items()}
+    signed = {name: plain(parameters[name].default) for name in fields}
+    assert written == signed

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from attar.errors import DataError
-from attar.measure import statistics
-from attar.measure.statistics import Interval, bootstrap, paired_bootstrap, seed_interval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+from attar.errors import DataError
+from attar.measure import statistics
+from attar.measure.statistics import Interval, bootstrap, paired_bootstrap, seed_interval
 
 
 def _classes(rows: int, seed: int, accuracy: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
@@ -91,7 +92,9 @@ def test_interval_covers_the_truth(seeds: int, spread: float) -> None:
         return stats.logistic.cdf(skill + ease) > rng.random(ease.shape)
 
     population = rng.normal(0, 1.5, size=200_000)
-    truth = np.mean(right(1.5 + rng.normal(0, spread, 200_000), population)) / np.mean(right(np.array(2.0), population))
+    truth = np.mean(right(1.5 + rng.normal(0, spread, 200_000), population)) / np.mean(
+        right(np.array(2.0), population)
+    )
     hits, trials, rows = 0, 200, 300
     for trial in range(trials):
         ease = rng.normal(0, 1.5, size=rows)
@@ -109,7 +112,8 @@ def test_seed_of_the_generator_decides() -> None:
     labels, student = _classes(50, seed=8)
     teacher = _classes(50, seed=8, accuracy=0.95)[1]
     first, again, other = (
-        paired_bootstrap(statistics.accuracy, student, teacher, labels, resamples=100, seed=s) for s in (1, 1, 2)
+        paired_bootstrap(statistics.accuracy, student, teacher, labels, resamples=100, seed=s)
+        for s in (1, 1, 2)
     )
     assert first == again
     assert first != other

@@ -127,7 +127,7 @@ def metrics(task: Task, logits: Array, labels: Array) -> dict[str, float]:
         for average in ("micro", "macro"):
             found[f"{average}_f1"] = sk.f1_score(labels, guesses, average=average, zero_division=0)
     else:
-        average = "binary" if len(task.labels) == 2 else "macro"  # noqa: PLR2004
+        average = "binary" if len(task.labels) == 2 else "macro"
         found["f1"] = sk.f1_score(labels, guesses, average=average, zero_division=0)
         found["matthews"] = sk.matthews_corrcoef(labels, guesses)
     return {name: float(value) for name, value in found.items()}
@@ -186,7 +186,9 @@ def evaluate(
     return judge(task, logits, labels, teacher_logits=teacher_logits)
 
 
-def judge(task: Task, logits: Array, labels: Array | None, *, teacher_logits: Array | None = None) -> Evaluation:
+def judge(
+    task: Task, logits: Array, labels: Array | None, *, teacher_logits: Array | None = None
+) -> Evaluation:
     """The `Evaluation` of logits (N, C) that were computed before; see `evaluate`.
 
     Raises:
@@ -224,7 +226,12 @@ def retained(
     metric, truth = _main(runs[0], teacher)
     said = [run.predictions for run in runs]
     return statistics.paired_bootstrap(
-        metric, said[0] if len(said) == 1 else said, teacher.predictions, truth, resamples=resamples, seed=seed
+        metric,
+        said[0] if len(said) == 1 else said,
+        teacher.predictions,
+        truth,
+        resamples=resamples,
+        seed=seed,
     )
 
 
@@ -253,10 +260,10 @@ def _pearson(scores: Array, labels: Array) -> float:
 
 
 def _correlation(name: str, scores: Array, labels: Array) -> float:
-    """scipy's coefficient, without its warning where one side is constant and the result NaN."""
+    """Coefficient of scipy, without its warning where one side is constant and the result NaN."""
     from scipy import stats
 
-    if len(scores) < 2:  # noqa: PLR2004
+    if len(scores) < 2:
         return float("nan")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.ConstantInputWarning)

@@ -47,6 +47,7 @@ class Ratio:
     parts: Callable[[Array, Array], tuple[Array, Array]]
 
     def __call__(self, predictions: Array, labels: Array) -> float:
+        """Ratio of the sums over all rows, 0 where there is nothing to divide."""
         top, bottom = self.parts(predictions, labels)
         return float(_divide(top.sum(), bottom.sum()))
 

@@ -63,26 +63,35 @@ class Student(Options):
 
 
 class General(Options):
-    """TinyBERT's first stage: the pre-trained teacher on plain text, intermediate losses only."""
+    """TinyBERT's first stage: the pre-trained teacher on plain text, intermediate losses only.
+
+    `teacher` is the model before fine-tuning; the one that the fine-tuned teacher's lineage names where None, else the
+    fine-tuned one. `streaming` reads lines as they are needed, for text that does not fit in memory; an epoch is then
+    `steps` batches.
+    """
 
     texts: str | tuple[str, ...] | None = None
+    teacher: str | None = None
     epochs: Count = 3
     lr: Rate = 5e-5
     batch_size: Count = 32
     max_length: Count = 128
+    streaming: bool = False
+    steps: Count = 1000
 
 
 class Augment(Options):
     """Options of `attar.augment`: N_a copies, p_t, K, and where candidates come from.
 
-    `source` is "embeddings" (the teacher's own, whole words only), a masked language model, or a GloVe or word2vec
-    text file.
+    `source` is "embeddings" (the teacher's own, whole words only), a GloVe or word2vec text file, or a masked language
+    model for words of one piece; `vectors` then serves words of several pieces: "embeddings" or a file.
     """
 
     copies: Count = 20
     probability: Annotated[float, Field(gt=0, le=1)] = 0.4
     k: Count = 15
     source: str = "embeddings"
+    vectors: str = "embeddings"
 
 
 class Intermediate(Options):
@@ -118,6 +127,7 @@ class Distill(Options):
     hidden: bool = True
     embedding: bool = True
     projection: Literal["per-layer", "shared"] = "per-layer"
+    dropout: bool = False
     cache: bool = True
     max_length: Count = 128
     seed: int = 0

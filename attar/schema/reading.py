@@ -78,6 +78,16 @@ def parse(
         raise _explain(error, content, name, lines or {}) from None
 
 
+def options_of(verb: str, values: Mapping[str, Any]) -> Any:
+    """The checked options of one verb, from the values that a caller of its function gave.
+
+    Raises:
+        RecipeError: as `load_recipe`.
+    """
+    content = {"name": verb, "model": verb, "stages": [{verb: dict(values)}]}
+    return parse(content, name=f"attar.{verb}").stages[0].options
+
+
 def _find(source: str | Path) -> Path:
     path = Path(source)
     if path.is_file():

@@ -110,7 +110,7 @@ def check_texts(texts: str | tuple[str, ...] | None) -> Iterator[DataError]:
 
 
 def check_table(path: Path, columns: Columns, labelled: bool) -> Iterator[DataError]:
-    """Tell what is wrong with a table: missing, empty, in another encoding, without a column that is named or needed."""
+    """Tell what is wrong with a table: missing, empty, in another encoding, or without a column it needs."""
     if not path.is_file():
         yield DataError(expected=f"a table at {path}", found="no such file", fix="check the path")
         return

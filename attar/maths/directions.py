@@ -4,8 +4,11 @@ Everything is solved in float64 and handed back in the type it came in: Gram mat
 condition numbers that float32 does not survive.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # Eigenvalues below this part of the largest are rounding: dividing by their root would blow noise up.
 RANK_TOLERANCE = 1e-9
@@ -43,36 +46,49 @@ def explained(moment: Tensor, directions: Tensor) -> float:
     return float(inside / moment.double().trace())
 
 
-def low_rank(matrix: Tensor, rank: int, *, left: Tensor, right: Tensor | None = None, skip: int = 0) -> tuple[Tensor, Tensor]:
-    """Factors of the matrix of a given rank that is nearest in the metric of the data.
+@dataclass(frozen=True)
+class Metric:
+    """Symmetric square root of a second moment, and the inverse of that root, (p, p) each."""
+
+    root: Tensor
+    inverse: Tensor
+
+    @classmethod
+    def of(cls, moment: Tensor) -> "Metric":
+        values, vectors = torch.linalg.eigh(moment.double())
+        values = values.clamp_min(values.max() * RANK_TOLERANCE)
+        return cls(vectors * values.sqrt() @ vectors.T, vectors / values.sqrt() @ vectors.T)
+
+
+def low_rank(
+    p: Tensor, q: Tensor, rank: int, *, left: Metric, right: Metric | None = None, skip: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Factors of given rank of the matrix `M = P Qᵀ`, nearest to it in the metric of the data.
 
     Minimises `E |lᵀ (M - A Bᵀ) r|²` over independent l and r with the given second moments (Eckart-Young after
-    whitening). With `right` None it minimises `E ‖Mᵀ l - B Aᵀ l‖²`: a linear map of l.
+    whitening). With `right` None it minimises `E ‖(M - A Bᵀ)ᵀ l‖²`: M as a linear map of l.
 
     Args:
-        matrix: M, (p, q).
-        rank: r; where it exceeds the rank of M the last columns are zero.
-        left: (p, p) second moment of l.
-        right: (q, q) second moment of r; the identity where None.
+        p: (m, k).
+        q: (n, k).
+        rank: columns of the factors; those above the rank of M are zero.
+        left: metric of l, (m, m).
+        right: metric of r, (n, n).
         skip: leave out that many leading components, and give the `rank` that follow them.
 
     Returns:
-        A (p, r) and B (q, r), singular values shared evenly between them.
+        A (m, rank) and B (n, rank), singular values shared evenly between them.
     """
-    root, inverse = _roots(left)
-    core = root @ matrix.double()
-    root_r = inverse_r = None
+    basis_p, core_p = torch.linalg.qr(left.root @ p.double())
+    basis_q, core_q = torch.linalg.qr(q.double() if right is None else right.root @ q.double())
+    u, s, vt = torch.linalg.svd(core_p @ core_q.T)
+    keep = slice(skip, skip + rank)
+    a = left.inverse @ (basis_p @ u[:, keep] * s[keep].sqrt())
+    b = basis_q @ vt[keep].T * s[keep].sqrt()
     if right is not None:
-        root_r, inverse_r = _roots(right)
-        core = core @ root_r
-    u, s, vt = torch.linalg.svd(core, full_matrices=False)
-    u, s, vt = u[:, skip : skip + rank], s[skip : skip + rank], vt[skip : skip + rank]
-    a = inverse @ u * s.sqrt()
-    b = vt.T * s.sqrt()
-    if inverse_r is not None:
-        b = inverse_r @ b
-    lacking = rank - s.numel()
-    return torch.nn.functional.pad(a, (0, lacking)), torch.nn.functional.pad(b, (0, lacking))
+        b = right.inverse @ b
+    lacking = (0, rank - a.shape[1])
+    return F.pad(a, lacking), F.pad(b, lacking)
 
 
 def ridge(
@@ -152,10 +168,3 @@ def choose(features: Tensor, target: Tensor, count: int, *, groups: int = 1, pen
         # What is chosen has no variance left; a floor keeps its block invertible.
         blocks.diagonal(dim1=1, dim2=2).clamp_min_(1e-12 * float(gram.diagonal().mean()))
     return torch.tensor(sorted(taken))
-
-
-def _roots(moment: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric square root and its (pseudo-)inverse."""
-    values, vectors = torch.linalg.eigh(moment.double())
-    values = values.clamp_min(values.max() * RANK_TOLERANCE)
-    return vectors * values.sqrt() @ vectors.T, vectors / values.sqrt() @ vectors.T

@@ -1,0 +1,114 @@
+"""Project what stands on the last layer: pooler, classifier, language model head."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from attar.anatomy.resolve import Bound
+from attar.distill.observation import Seen, capture
+from attar.maths.directions import ridge
+
+# There is one row for each sentence here, not one for each token, so the fits lean on their priors more.
+PENALTY = 1e-2
+# A GELU whose input stays above this is the identity to 0.4%.
+LINEAR = 3.0
+# dense and norm of the language model head, relative to the whole model.
+LANGUAGE = {
+    "bert": ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
+    "roberta": ("lm_head.dense", "lm_head.layer_norm"),
+    "xlm-roberta": ("lm_head.dense", "lm_head.layer_norm"),
+    "camembert": ("lm_head.dense", "lm_head.layer_norm"),
+    "electra": ("generator_predictions.dense", "generator_predictions.LayerNorm"),
+    "distilbert": ("vocab_transform", "vocab_layer_norm"),
+    "albert": ("predictions.dense", "predictions.LayerNorm"),
+    "modernbert": ("head.dense", "head.norm"),
+}
+
+
+def head_modules(bound: Bound) -> dict[str, nn.Module]:
+    """The linear layers on one vector a sentence: "dense" (or pooler), and "final", the classifier."""
+    a = bound.anatomy
+    found: dict[str, nn.Module] = {}
+    if a.pooler and getattr(bound.base, a.pooler.split(".")[0], None) is not None:
+        found["dense"] = cast(nn.Module, bound.at(a.pooler))
+    if type(bound.model).__name__.endswith("ForSequenceClassification"):
+        linear = [bound.model.get_submodule(path) for path in a.heads]
+        found |= dict(zip(("dense", "final")[2 - len(linear) :], linear, strict=True))
+    return found
+
+
+def fit_head(source: Bound, target: Bound, seen: Seen, x: Tensor, lift: Tensor) -> None:
+    """Fill the student's head: dense layer projected, classifier fitted again to the teacher's logits.
+
+    Args:
+        x: the student's last hidden states, (N, d).
+        lift: (d, D), from those to the teacher's.
+    """
+    theirs, ours = head_modules(source), head_modules(target)
+    if source.model.get_output_embeddings() is not None:
+        _language(source, target, seen, x)
+    if "dense" not in theirs or "dense" not in ours:
+        return
+    dense, own = cast(nn.Linear, ours["dense"]), cast(nn.Linear, theirs["dense"])
+    pooled = capture(target.model, seen.batches, entering={"dense": dense})["dense"][0]
+    back, shift = ridge(pooled, seen.head["dense"], penalty=PENALTY, prior=lift, bias=dense.bias is not None)
+    kept = _strongest(seen, theirs, own, dense.out_features)
+    rows = own.weight.detach().float()[kept]
+    dense.weight.data[: len(kept)] = rows @ back.T
+    if dense.bias is not None:
+        dense.bias.data[: len(kept)] = rows @ shift + (0 if own.bias is None else own.bias.detach().float()[kept])
+    if "final" not in ours or seen.logits is None:
+        return
+    final, before = cast(nn.Linear, ours["final"]), cast(nn.Linear, theirs["final"])
+    features = capture(target.model, seen.batches, entering={"final": final})["final"][0]
+    prior = torch.zeros(final.in_features, final.out_features)
+    if type(source.model) is type(target.model):
+        prior[: len(kept)] = before.weight.detach().float()[:, kept].T
+    weight, bias = ridge(features, seen.logits, penalty=PENALTY, prior=prior)
+    final.weight.data.copy_(weight.T)
+    final.bias.data.copy_(bias)
+
+
+def _strongest(seen: Seen, theirs: dict[str, nn.Module], own: nn.Linear, count: int) -> Tensor:
+    """The dense layer's outputs that the logits lean on most: |weight| times spread."""
+    if count >= own.out_features:
+        return torch.arange(own.out_features)
+    if "final" in theirs:
+        spread = seen.head["final"].std(0) * cast(nn.Linear, theirs["final"]).weight.detach().float().norm(dim=0)
+    else:
+        spread = (seen.head["dense"] @ own.weight.detach().float().T).std(0)
+    return spread.topk(count).indices.sort().values
+
+
+def _language(source: Bound, target: Bound, seen: Seen, x: Tensor) -> None:
+    """Fill a language model head whose decoder is the (tied) embedding table, so that logits agree.
+
+    What the decoder reads is fitted linearly: the dense layer's inputs are shifted to where its GELU is the identity,
+    and the norm takes the shift away again.
+    """
+    dense, norm = (target.model.get_submodule(path) for path in LANGUAGE[target.anatomy.name])
+    own_dense, own_norm = (source.model.get_submodule(path) for path in LANGUAGE[source.anatomy.name])
+    table, own_table = (cast(nn.Linear, b.model.get_output_embeddings()) for b in (target, source))
+    if own_table.bias is not None and table.bias is not None:
+        table.bias.data.copy_(own_table.bias.data)
+    if dense.weight.shape == own_dense.weight.shape and type(source.model) is type(target.model):
+        dense.load_state_dict(own_dense.state_dict())
+        norm.load_state_dict(own_norm.state_dict())
+        if not torch.equal(table.weight, own_table.weight):
+            table.weight.data.copy_(own_table.weight.data)
+        return
+    read = cast(Tensor, own_norm(torch.nn.functional.gelu(own_dense(seen.last))))
+    e, big = table.weight.detach().float(), own_table.weight.detach().float()
+    gram = (e.T @ e).double()
+    gram.diagonal().add_(1e-4 * gram.diagonal().mean())
+    goal = read @ torch.linalg.solve(gram, (e.T @ big).double()).float().T
+    scale = goal.std(1).mean()
+    weight, bias = ridge(x, (goal - goal.mean(1, keepdim=True)) / scale, penalty=1e-3, bias=dense.bias is not None)
+    # Five deviations keep nearly all inputs where GELU is the identity.
+    cast(Tensor, dense.weight.data).copy_(weight.T)
+    if dense.bias is not None:
+        cast(Tensor, dense.bias.data).copy_(bias + 5 + LINEAR)
+    cast(Tensor, norm.weight.data).fill_(float(scale))
+    if norm.bias is not None:
+        cast(Tensor, norm.bias.data).copy_(goal.mean(0))

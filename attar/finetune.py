@@ -1,11 +1,8 @@
 """Fine-tune an encoder on labelled texts: the teacher of a distillation, and its undistilled baselines."""
 
-import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -14,7 +11,7 @@ from attar import work
 from attar.errors import DataError
 from attar.measure.evaluate import Evaluation, judge, predict
 from attar.measure.report import Point, Report, Row
-from attar.model.checkpoint import check_free, digest, load, save, versions, write_atomic
+from attar.model.checkpoint import check_free, digest, load, save, versions
 from attar.model.data import Batch, Batches, Columns, encode, read_table
 from attar.model.tasks import Task
 from attar.progress import say, track
@@ -34,42 +31,6 @@ class Supervised(nn.Module):
             raise DataError(expected="labels to learn from", found="a table without", fix="name the label column")
         logits = self.model(**batch.inputs).logits
         return {"task": self.task.loss(logits, batch.labels, count=batch.counts.examples)}
-
-
-@dataclass
-class Best:
-    """The best epoch by the dev metric, kept on disk so that a killed run goes on with it."""
-
-    place: Path
-    patience: int | None
-    history: dict[int, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.weights, self.log = self.place / "best.pt", self.place / "history.json"
-        if self.log.is_file() and self.weights.is_file():
-            self.history = {int(k): v for k, v in json.loads(self.log.read_text()).items()}
-
-    def add(self, epoch: int, value: float, model: nn.Module) -> None:
-        """Note an epoch's dev metric; keep its weights where it is the best so far (the first of equals)."""
-        earlier = [v for e, v in self.history.items() if e < epoch]
-        better = not earlier or value > max(earlier)
-        self.history[epoch] = value
-        if is_main():
-            if better:
-                part = self.weights.with_suffix(".part")
-                torch.save(model.state_dict(), part)
-                part.replace(self.weights)
-            write_atomic(self.log, json.dumps(self.history))
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the last `patience` epochs brought nothing better."""
-        best = max(self.history, key=lambda epoch: (self.history[epoch], -epoch))
-        return self.patience is not None and max(self.history) - best >= self.patience
-
-    def restore(self, model: nn.Module) -> None:
-        """Put the best epoch's weights back."""
-        model.load_state_dict(torch.load(self.weights, weights_only=True))
 
 
 def finetune(
@@ -119,11 +80,8 @@ def finetune(
         "seed": seed,
         "precision": precision,
     }
-    key = digest(loaded.model, table._fingerprint, held._fingerprint, options)
     with work.space(out) as place:
-        evaluation, curve = supervise(
-            loaded.model, loaded.tokenizer, table, held, task, place=place / f"finetune-{key}", **options
-        )
+        evaluation, curve = supervise(loaded.model, loaded.tokenizer, table, held, task, place=place, **options)
         lineage = {"stage": "finetune", "parent": loaded.name, "options": options, "metrics": evaluation.metrics}
         if is_main():
             save(loaded.model, loaded.tokenizer, out, lineage=lineage, overwrite=overwrite)
@@ -149,8 +107,10 @@ def supervise(
     seed: int,
     precision: Precision = "auto",
 ) -> tuple[Evaluation, tuple[Point, ...]]:
-    """Train `model` in place on labels, keep its best epoch, and return its dev evaluation and the training curve."""
-    place.mkdir(parents=True, exist_ok=True)
+    """Train `model` in place on labels, keep its best epoch, and return its dev evaluation and the training curve.
+
+    `place` keeps what a killed run goes on from, in a directory named by a digest of all that decides the result.
+    """
     rank, world = processes()
     batches = Batches(
         encode(train, tokenizer, max_length=max_length),
@@ -163,7 +123,10 @@ def supervise(
     )
     judged = Batches(encode(dev, tokenizer, max_length=max_length), tokenizer, batch_size=batch_size)
     assert judged.labels is not None  # _held_out asks for them
-    best = Best(place, patience)
+    key = digest(model, *batches.content, *judged.content, (epochs, lr, batch_size, patience, seed, precision))
+    place = place / f"finetune-{key}"
+    place.mkdir(parents=True, exist_ok=True)
+    best = work.Best(place, patience)
     learner = Supervised(model, task)
     steps = fit(
         learner, batches, epochs=epochs, lr=lr, precision=precision, seed=seed, checkpoint=place / "state"

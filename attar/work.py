@@ -4,7 +4,11 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import torch
+from torch import nn
 
 from attar.measure.report import Point
 from attar.model.checkpoint import write_atomic
@@ -54,3 +58,39 @@ class Curve:
             names = self.steps[group[0]]
             found.append((group[-1], {name: sum(self.steps[i].get(name, 0.0) for i in group) / len(group) for name in names}))
         return tuple(found)
+
+
+@dataclass
+class Best:
+    """The best epoch by the dev metric, kept on disk so that a killed run goes on with it."""
+
+    place: Path
+    patience: int | None
+    history: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.weights, self.log = self.place / "best.pt", self.place / "history.json"
+        if self.log.is_file() and self.weights.is_file():
+            self.history = {int(k): v for k, v in json.loads(self.log.read_text()).items()}
+
+    def add(self, epoch: int, value: float, model: nn.Module) -> None:
+        """Note an epoch's dev metric; keep its weights where it is the best so far (the first of equals)."""
+        earlier = [v for e, v in self.history.items() if e < epoch]
+        better = not earlier or value > max(earlier)
+        self.history[epoch] = value
+        if is_main():
+            if better:
+                part = self.weights.with_suffix(".part")
+                torch.save(model.state_dict(), part)
+                part.replace(self.weights)
+            write_atomic(self.log, json.dumps(self.history))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the last `patience` epochs brought nothing better."""
+        best = max(self.history, key=lambda epoch: (self.history[epoch], -epoch))
+        return self.patience is not None and max(self.history) - best >= self.patience
+
+    def restore(self, model: nn.Module) -> None:
+        """Put the best epoch's weights back."""
+        model.load_state_dict(torch.load(self.weights, weights_only=True))

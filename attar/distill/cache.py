@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -106,6 +107,12 @@ class CachedTeacher:
             self.states = torch.from_file(str(self.file), shared=False, size=total, dtype=torch.bfloat16)
         self.logits = torch.from_numpy(np.load(self.logit_file))
         return self
+
+    def logits_only(self) -> "CachedTeacher":
+        """The same teacher for a phase that compares predictions only: it reads no states."""
+        other = copy(self)
+        other.states = None
+        return other
 
     def view(self, batch: Batch) -> View:
         """The teacher's View of a batch, as `LiveTeacher` gives it, up to the rounding to bf16."""

@@ -139,6 +139,11 @@ class Intermediate(nn.Module):
                 parts.setdefault("attention", []).extend(self._relations(student, teacher, m, n, counts.tokens))
         return {name: torch.stack(values).sum() for name, values in parts.items()}
 
+    def weights(self) -> dict[int, Tensor]:
+        """The learned W of each compared student layer."""
+        name = {m: "shared" if self.shared else str(m) for m in self.match.student.hidden}
+        return {m: self.projections[key].detach().clone() for m, key in name.items()}
+
     def _pairs(self) -> list[tuple[int, int]]:
         pairs = [(0, 0)] if self.match.embedding else []
         return pairs + (list(enumerate(self.match.layers, start=1)) if self.match.hidden else [])

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def read_texts(
     return texts
 
 
-def encode(table: Dataset | IterableDataset, tokenizer: Any, *, max_length: int = 128) -> Dataset | IterableDataset:
+def encode(table: Dataset, tokenizer: Any, *, max_length: int = 128) -> Dataset:
     """Tokenize `text` (and `text_pair`) to at most `max_length` tokens, special tokens included.
 
     Returns:
@@ -110,10 +111,7 @@ def encode(table: Dataset | IterableDataset, tokenizer: Any, *, max_length: int 
             found["labels"] = rows["label"]
         return found
 
-    columns = table.column_names or TABLE_COLUMNS
-    if isinstance(table, IterableDataset):
-        return table.map(tokens, batched=True, remove_columns=[c for c in columns])
-    return table.map(tokens, batched=True, remove_columns=list(columns), load_from_cache_file=False)
+    return table.map(tokens, batched=True, remove_columns=table.column_names, load_from_cache_file=False)
 
 
 @dataclass(frozen=True)
@@ -203,6 +201,12 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self.lengths) // self.batch_size)
 
+    @property
+    def content(self) -> tuple[np.ndarray, ...]:
+        """The token numbers and labels of all rows: what data, tokenizer and maximal length amount to."""
+        labels = () if self.labels is None else (self.labels.numpy(),)
+        return (self.lengths, *self._flat.values(), *labels)
+
     def order(self, epoch: int) -> list[np.ndarray]:
         """Row numbers of each global batch of an epoch."""
         generator = np.random.default_rng((self.seed, epoch))
@@ -253,6 +257,59 @@ class Batches:
         index = torch.from_numpy(np.ascontiguousarray(rows))
         labels = None if self.labels is None else self.labels[index]
         return Batch(inputs, labels, index, counts or Counts.of(sizes))
+
+
+class StreamBatches:
+    """Batches of a stream of texts that is never held as a whole; an epoch is the next `steps` global batches.
+
+    Texts are tokenized as they come, in pools of `POOL` batches that are shuffled, sorted by length and dealt out as
+    `Batches` does; the stream begins anew when it ends. Every process reads the stream and keeps its share of each batch.
+    """
+
+    POOL = 64
+
+    def __init__(
+        self,
+        texts: IterableDataset,
+        tokenizer: Any,
+        *,
+        steps: int,
+        batch_size: int = 32,
+        max_length: int = 128,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.texts, self.tokenizer, self.steps = texts, tokenizer, steps
+        self.batch_size, self.max_length, self.seed = batch_size, max_length, seed
+        self.rank, self.world = rank, world
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def epoch(self, number: int = 0, *, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, from the `start`-th on; texts before it are read again and passed over."""
+        first = number * self.steps
+        pools = self._pools()
+        for _ in range(first // self.POOL):
+            next(pools)
+        batches = (batch for pool in self._tokenized(pools, first // self.POOL) for batch in pool)
+        yield from islice(batches, first % self.POOL + start, first % self.POOL + self.steps)
+
+    def _pools(self) -> Iterator[list[str]]:
+        size, pool = self.POOL * self.batch_size, []
+        while True:
+            for row in self.texts:
+                pool.append(row["text"])
+                if len(pool) == size:
+                    yield pool
+                    pool = []
+
+    def _tokenized(self, pools: Iterator[list[str]], number: int) -> Iterator[Iterator[Batch]]:
+        for index, pool in enumerate(pools, start=number):
+            encoded = encode(Dataset.from_dict({"text": pool}), self.tokenizer, max_length=self.max_length)
+            options = {"batch_size": self.batch_size, "rank": self.rank, "world": self.world}
+            yield Batches(encoded, self.tokenizer, shuffle=True, seed=self.seed, **options).epoch(index)
 
 
 def _open(source: str | Path | Dataset | Sequence[Mapping[str, Any]], encoding: str) -> Dataset:

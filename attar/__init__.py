@@ -1,0 +1,45 @@
+"""attar makes Hugging Face language models small and fast, and proves what they keep."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attar.augment import augment as augment
+    from attar.errors import AttarError as AttarError
+    from attar.export import export as export
+    from attar.finetune import finetune as finetune
+    from attar.measure import bench as bench
+    from attar.measure import compare as compare
+    from attar.measure import evaluate as evaluate
+    from attar.measure.report import Report as Report
+    from attar.pipeline import distill as distill
+    from attar.recipe import Recipe as Recipe
+    from attar.recipe import run as run
+
+_HOME = {
+    "AttarError": "attar.errors",
+    "Recipe": "attar.schema",
+    "Report": "attar.measure.report",
+    "augment": "attar.augment",
+    "bench": "attar.verbs",
+    "compare": "attar.verbs",
+    "distill": "attar.pipeline",
+    "evaluate": "attar.verbs",
+    "export": "attar.verbs",
+    "finetune": "attar.finetune",
+    "run": "attar.recipe",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used, so that reading a recipe does not wait for torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'attar' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

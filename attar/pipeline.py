@@ -1,0 +1,385 @@
+"""`distill`: TinyBERT's whole way, from a teacher and texts to a small model directory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, IterableDataset
+from transformers import PreTrainedModel
+
+from attar import schema, work
+from attar.anatomy.resolve import shape_of
+from attar.augment import Candidates, EmbeddingCandidates, MaskedLMCandidates, PaperCandidates, WordVectorCandidates
+from attar.augment import augment as augment_table
+from attar.distill.objective import Attention, Intermediate, Match, Projection, match
+from attar.distill.run import Distiller, Judge, learn, logits_of, projections, teacher_of
+from attar.distill.student import Student, head_of, student as build
+from attar.errors import DataError, ModelError
+from attar.maths.mapping import layer_map
+from attar.measure.evaluate import evaluate, predict, quality, retained
+from attar.measure.report import Point, Report, Row
+from attar.model.checkpoint import Loaded, check_free, digest, load, read_lineage, save, versions
+from attar.model.data import Batches, Columns, StreamBatches, encode, read_table, read_texts
+from attar.model.tasks import Task
+from attar.progress import say
+from attar.schema.reading import options_of
+from attar.train import Precision, Source, is_main, processes
+
+Options = Mapping[str, Any]
+# Sentences that the student builder and the cache's check look at.
+SAMPLE = 2000
+
+
+def distill(
+    teacher: str | Path | PreTrainedModel,
+    *,
+    out: str | Path,
+    data: str | Path | Dataset | None = None,
+    texts: str | Path | Sequence[str] | Dataset | None = None,
+    dev: str | Path | Dataset | None = None,
+    test: str | Path | Dataset | None = None,
+    columns: Columns | None = None,
+    tokenizer: Any = None,
+    student: Options | str | Path | PreTrainedModel | None = None,
+    general: Options | None = None,
+    augment: Options | None = None,
+    intermediate: Options | None = {},  # noqa: B006  # never written to
+    prediction: Options | None = {},  # noqa: B006
+    mapping: str | Sequence[int] = "uniform",
+    attention: Attention = "auto",
+    hidden: bool = True,
+    embedding: bool = True,
+    projection: Projection = "per-layer",
+    dropout: bool = False,
+    cache: bool = True,
+    max_length: int = 128,
+    seed: int = 0,
+    precision: Precision = "auto",
+    overwrite: bool = False,
+) -> Report:
+    """Distil a teacher into a smaller student, as TinyBERT does (1909.10351, section 3).
+
+    Labels are optional: the teacher's own outputs teach. Where dev or test have labels, quality is measured against
+    them, else as agreement with the teacher.
+
+    Args:
+        teacher: a fine-tuned model: directory, hub name, or model (then with its `tokenizer`).
+        out: the directory to write.
+        data: a table of the task's texts; labels in it are not used to train.
+        texts: plain texts of the task, one a line, instead of `data`.
+        dev: chooses the best prediction epoch; a tenth of the texts, at most 1000, is held out where None.
+        test: what the report measures on; dev where None.
+        student: sizes and start, as `schema.Student` names them (`{"layers": 4, "hidden": 312, …}`), or a student that
+            exists already: a directory or a model with the teacher's tokenizer.
+        general: the first stage on plain text (`schema.General`); None skips it.
+        augment: data augmentation (`schema.Augment`); None uses the texts as they are.
+        intermediate, prediction: the two phases of the task stage; None skips one.
+        mapping: teacher layer of each student layer (see `layer_map`).
+        attention, hidden, embedding, projection: what the intermediate phases compare (see `match`, `Intermediate`).
+        dropout: whether the student's dropout is on while it learns, as in the paper. The default is off: a small student
+            that regresses on exact targets underfits sooner than it overfits, and steps are cheaper without.
+        cache: run the teacher once and keep what is compared on disk, in the work directory beside `out`.
+
+    Returns:
+        A report with teacher and student on the test (or dev) table, and the training curves.
+
+    Raises:
+        RecipeError: an option that the schema does not know.
+        ModelError, DataError, OutputError, TrainingError: see the functions that this one calls.
+    """
+    check_free(out, overwrite=overwrite)
+    shape = student if isinstance(student, Mapping) else {}
+    options = options_of(
+        "distill",
+        {
+            "student": shape,
+            "general": general,
+            "augment": augment,
+            "intermediate": intermediate,
+            "prediction": prediction,
+            "mapping": mapping if isinstance(mapping, str) else tuple(mapping),
+            "attention": attention,
+            "hidden": hidden,
+            "embedding": embedding,
+            "projection": projection,
+            "dropout": dropout,
+            "cache": cache,
+            "max_length": max_length,
+            "seed": seed,
+        }
+    )
+    loaded = load(teacher, tokenizer=tokenizer)
+    with work.space(out) as place:
+        run = Run(loaded, options, place, precision)
+        train, held = run.tables(data, texts, dev, columns)
+        made = run.build(train, given=None if isinstance(student, Mapping) else student)
+        curves = run.stages(made, train, held)
+        rows = run.measure(made.model, held if test is None else read_table(test, columns=columns, task=run.task)[0], out)
+        lineage = {
+            "stage": "distill",
+            "parent": loaded.name,
+            "options": options.model_dump(mode="json"),
+            "metrics": dict(rows[1].metrics),
+        }
+        if is_main():
+            save(made.model, loaded.tokenizer, out, lineage=lineage, overwrite=overwrite)
+    return Report(
+        f"{loaded.name} distilled",
+        run.main,
+        rows,
+        curves,
+        settings=options.model_dump(mode="json"),
+        versions=versions(),
+    )
+
+
+@dataclass
+class Run:
+    """One run of `distill`: what its stages share, and a digest that grows with each, naming its place on disk."""
+
+    loaded: Loaded
+    options: schema.Distill
+    place: Path
+    precision: Precision
+    main: str = "accuracy"
+
+    def __post_init__(self) -> None:
+        self.teacher, self.tokenizer = self.loaded.model, self.loaded.tokenizer
+        self.head = head_of(self.teacher)
+        if self.head == "sequence-classification":
+            self.task: Task | None = Task.of(self.teacher.config)
+        elif self.options.prediction is None:
+            self.task = None
+        else:
+            raise ModelError(
+                expected="a fine-tuned teacher with a classification or regression head",
+                found=f"{type(self.teacher).__name__}",
+                fix="fine-tune it first (attar finetune), or pass prediction=None to distil its layers only",
+            )
+        self.key = digest(self.teacher, self.options.seed, self.options.max_length, self.precision)
+
+    def tables(
+        self, data: Any, texts: Any, dev: Any, columns: Columns | None
+    ) -> tuple[Dataset, Dataset]:
+        """The task's texts, without labels, and the dev table."""
+        if data is None and texts is None:
+            raise DataError(
+                expected="texts of the task", found="neither data nor texts", fix="pass data=… (a table) or texts=… (one text a line)"
+            )
+        table = read_table(data, columns=columns, task=self.task)[0] if data is not None else read_texts(texts)
+        if dev is None:
+            parts = table.train_test_split(test_size=min(1000, max(1, len(table) // 10)), seed=self.options.seed)
+            table, held = parts["train"], parts["test"]
+            say(f"no dev table: {len(held)} of the texts are held out to watch the student")
+        else:
+            held = read_table(dev, columns=columns, task=self.task)[0]
+        return table.remove_columns("label") if "label" in table.column_names else table, held
+
+    def batches(self, table: Dataset, batch_size: int, *, shuffle: bool = True, max_length: int | None = None) -> Batches:
+        """Batches of a table for this process."""
+        rank, world = processes() if shuffle else (0, 1)
+        encoded = encode(table, self.tokenizer, max_length=max_length or self.options.max_length)
+        return Batches(
+            encoded, self.tokenizer, batch_size=batch_size, shuffle=shuffle, seed=self.options.seed, rank=rank, world=world
+        )
+
+    def build(self, table: Dataset, given: str | Path | PreTrainedModel | None) -> Student:
+        """The student before it learns."""
+        if given is not None:
+            loaded = load(given, tokenizer=self.tokenizer if isinstance(given, PreTrainedModel) else None)
+            _same_tokens(self.tokenizer, loaded.tokenizer, str(given))
+            made = Student(loaded.model)
+        else:
+            wanted = self.options.student
+            sample = table.select(range(min(SAMPLE, len(table))))
+            say(f"building the student, started by {wanted.init}")
+            made = build(
+                self.teacher,
+                layers=wanted.layers,
+                hidden=wanted.hidden,
+                heads=wanted.heads,
+                ffn=wanted.ffn,
+                embedding=wanted.embedding,
+                init=wanted.init,
+                mapping=self.options.mapping,
+                texts=self.batches(sample, 32, shuffle=False),
+                seed=self.options.seed,
+            )
+        self.key = digest(self.key, made.model)
+        return made
+
+    def match(self, student: PreTrainedModel, teacher: PreTrainedModel) -> Match:
+        """What the intermediate phases compare."""
+        ours, theirs = shape_of(student.config), shape_of(teacher.config)
+        o = self.options
+        layers = layer_map(ours.layers, theirs.layers, o.mapping)
+        return match(ours, theirs, layers, attention=o.attention, hidden=o.hidden, embedding=o.embedding)
+
+    def stages(self, made: Student, table: Dataset, held: Dataset) -> dict[str, tuple[Point, ...]]:
+        """General distillation, augmentation, intermediate and prediction phases; the student is trained in place."""
+        o, curves = self.options, {}
+        start = made.projections
+        judge = self.judge(held)
+        if o.general is not None:
+            curves["general"], start = self.general(made.model, start)
+        if o.augment is not None:
+            table = self.augmented(table)
+        teacher = None
+        if o.intermediate is not None:
+            compared = self.match(made.model, self.teacher)
+            batches = self.batches(table, o.intermediate.batch_size)
+            teacher = self.source(self.teacher, compared.teacher, batches)
+            learner = Distiller(
+                made.model,
+                teacher,
+                intermediate=self.losses(compared, made.model, self.teacher, start),
+                dropout=o.dropout,
+            )
+            curves["intermediate"] = self.learn("intermediate", learner, batches, o.intermediate)
+        if o.prediction is not None:
+            batches = self.batches(table, o.prediction.batch_size)
+            options = {"cache": self.cache, "precision": self.precision, "name": digest(*batches.content)}
+            teacher = logits_of(teacher, self.teacher, batches, **options)
+            learner = Distiller(made.model, teacher, task=self.task, temperature=o.prediction.temperature, dropout=o.dropout)
+            curves["prediction"] = self.learn("prediction", learner, batches, o.prediction, judge=judge)
+        return curves
+
+    def general(self, student: PreTrainedModel, start: Any) -> tuple[tuple[Point, ...], Any]:
+        """TinyBERT's first stage: the pre-trained teacher, plain text, intermediate losses only."""
+        o = self.options.general
+        assert o is not None
+        if o.texts is None:
+            raise DataError(expected="plain text for the general stage", found="none", fix="name files: general={'texts': …}")
+        teacher = self._pretrained(o.teacher)
+        source: Source
+        texts = read_texts(o.texts, streaming=o.streaming)
+        if isinstance(texts, IterableDataset):
+            rank, world = processes()
+            source = StreamBatches(
+                texts, self.tokenizer, batch_size=o.batch_size, max_length=o.max_length, steps=o.steps, rank=rank, world=world
+            )
+        else:
+            source = self.batches(texts, o.batch_size, max_length=o.max_length)
+        compared = self.match(student, teacher)
+        learner = Distiller(
+            student,
+            self.source(teacher, compared.teacher, source),
+            intermediate=self.losses(compared, student, teacher, start),
+            dropout=self.options.dropout,
+        )
+        return self.learn("general", learner, source, o), projections(learner)
+
+    def _pretrained(self, name: str | None) -> PreTrainedModel:
+        parent = name or read_lineage(self.loaded.name).get("parent")
+        if parent is None:
+            say("general stage: no pre-trained teacher is named or known, so the fine-tuned one teaches")
+            return self.teacher
+        say(f"general stage: {parent} teaches, as it was before fine-tuning")
+        loaded = load(parent, head="base")
+        _same_tokens(self.tokenizer, loaded.tokenizer, str(parent))
+        return loaded.model
+
+    def augmented(self, table: Dataset) -> Dataset:
+        """The table with its augmented copies; made once and read from disk after that."""
+        o = self.options.augment
+        assert o is not None
+        place = self.place / f"augmented-{digest(self.teacher, table['text'][:], o.model_dump(), self.options.seed)}"
+        if not place.exists():
+            candidates = candidates_from(o.source, o.vectors, self.teacher, self.tokenizer)
+            more = augment_table(
+                table, candidates, copies=o.copies, probability=o.probability, k=o.k, seed=self.options.seed
+            )
+            part = place.with_suffix(".part")
+            more.save_to_disk(str(part))
+            part.rename(place)
+        return Dataset.load_from_disk(str(place))
+
+    def source(self, model: PreTrainedModel, need: Any, batches: Source) -> Any:
+        """The teacher over some batches, cached where that is possible."""
+        name = digest(*batches.content) if isinstance(batches, Batches) else ""
+        return teacher_of(model, need, batches, cache=self.cache, precision=self.precision, name=name)
+
+    @property
+    def cache(self) -> Path | None:
+        """Where the teacher's outputs are kept."""
+        return self.place if self.options.cache else None
+
+    def losses(self, compared: Match, student: PreTrainedModel, teacher: PreTrainedModel, start: Any) -> Intermediate:
+        """The intermediate losses with projections that start at `start`."""
+        shapes = shape_of(student.config), shape_of(teacher.config)
+        return Intermediate(compared, *shapes, projection=self.options.projection, start=start)
+
+    def learn(
+        self, phase: str, learner: Distiller, batches: Source, options: Any, judge: Judge | None = None
+    ) -> tuple[Point, ...]:
+        """One phase, in a place that a digest of everything before it names."""
+        content = digest(*batches.content) if isinstance(batches, Batches) else repr(batches)
+        self.key = digest(self.key, phase, options.model_dump(mode="json"), content, self.options.model_dump(mode="json"))
+        return learn(
+            phase,
+            learner,
+            batches,
+            place=self.place / f"{phase}-{self.key}",
+            epochs=options.epochs,
+            lr=options.lr,
+            precision=self.precision,
+            seed=self.options.seed,
+            judge=judge,
+            choose=judge is not None,
+        )
+
+    def judge(self, held: Dataset) -> Judge | None:
+        """Watches the dev table, where the task has a head."""
+        if self.task is None:
+            return None
+        batches = self.batches(held, 64, shuffle=False)
+        return Judge(self.task, batches, predict(self.teacher, batches))
+
+    def measure(self, student: PreTrainedModel, table: Dataset, out: str | Path) -> tuple[Row, ...]:
+        """Rows of teacher and student on a table."""
+        sizes = [model.num_parameters() for model in (self.teacher, student)]
+        name = Path(out).name
+        if self.task is None:
+            return (Row("teacher", "teacher", parameters=sizes[0]), Row(name, "student", parameters=sizes[1], directory=str(out)))
+        options: dict[str, Any] = {"tokenizer": self.tokenizer, "task": self.task, "max_length": self.options.max_length}
+        logits = evaluate(self.teacher, table, teacher_logits=None, **options) if "label" in table.column_names else None
+        said = logits.logits if logits else predict(self.teacher, self.batches(table, 32, shuffle=False))
+        theirs = evaluate(self.teacher, table, teacher_logits=said, **options)
+        ours = evaluate(student, table, teacher_logits=said, **options)
+        self.main = ours.main
+        return (
+            Row("teacher", "teacher", metrics=theirs.metrics, quality=quality(theirs, theirs), parameters=sizes[0]),
+            Row(
+                name,
+                "student",
+                metrics=ours.metrics,
+                quality=quality(ours, theirs),
+                retained=retained(ours, theirs),
+                parameters=sizes[1],
+                directory=str(out),
+            ),
+        )
+
+
+def candidates_from(source: str, vectors: str, model: PreTrainedModel, tokenizer: Any) -> Candidates:
+    """Where augmentation takes words from: `schema.Augment` says what the names mean."""
+
+    def words(name: str) -> Candidates:
+        return EmbeddingCandidates(model, tokenizer) if name == "embeddings" else WordVectorCandidates.from_file(name)
+
+    if source == "embeddings" or Path(source).is_file():
+        return words(source)
+    masked = load(source, head="masked-lm")
+    return PaperCandidates(MaskedLMCandidates(masked.model, masked.tokenizer), words(vectors))
+
+
+def _same_tokens(ours: Any, theirs: Any, name: str) -> None:
+    """Refuse a pair of models whose tokens mean different things: they would silently distil nonsense."""
+    if ours.get_vocab() != theirs.get_vocab():
+        differ = len(set(ours.get_vocab().items()) ^ set(theirs.get_vocab().items()))
+        raise ModelError(
+            expected="teacher and student with the same tokenizer",
+            found=f"{name} has another vocabulary ({differ} entries differ)",
+            fix="build the student from the teacher (student={'layers': …}), which keeps its tokenizer",
+        )

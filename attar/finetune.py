@@ -14,6 +14,7 @@ from attar.measure.report import Point, Report, Row
 from attar.model.checkpoint import check_free, digest, load, save, versions
 from attar.model.data import Batch, Batches, Columns, encode, read_table
 from attar.model.tasks import Task
+from attar.model.vocabulary import used_rows
 from attar.progress import say, track
 from attar.train import Precision, agree, fit, is_main, processes
 
@@ -128,20 +129,21 @@ def supervise(
     place.mkdir(parents=True, exist_ok=True)
     best = work.Best(place, patience)
     learner = Supervised(model, task)
-    steps = fit(
-        learner, batches, epochs=epochs, lr=lr, precision=precision, seed=seed, checkpoint=place / "state"
-    )
-    curve = work.Curve(place / "curve.json")
-    for step in track(steps, "fine-tune", epochs * len(batches)):
-        curve.add(step)
-        if step.last_of_epoch:
-            found = judge(task, predict(model, judged), judged.labels.numpy())
-            best.add(step.epoch, agree(found.value), model)
-            say(f"epoch {step.epoch + 1}: dev {found.main} {found.value:.4f}, loss {curve.recent():.4f}")
-            if best.exhausted:
-                say(f"no better for {patience} epochs: stopping")
-                break
-    best.restore(model)
+    with used_rows(model, batches, judged):
+        steps = fit(
+            learner, batches, epochs=epochs, lr=lr, precision=precision, seed=seed, checkpoint=place / "state"
+        )
+        curve = work.Curve(place / "curve.json")
+        for step in track(steps, "fine-tune", epochs * len(batches)):
+            curve.add(step)
+            if step.last_of_epoch:
+                found = judge(task, predict(model, judged), judged.labels.numpy())
+                best.add(step.epoch, agree(found.value), model)
+                say(f"epoch {step.epoch + 1}: dev {found.main} {found.value:.4f}, loss {curve.recent():.4f}")
+                if best.exhausted:
+                    say(f"no better for {patience} epochs: stopping")
+                    break
+        best.restore(model)
     return judge(task, predict(model, judged), judged.labels.numpy()), curve.points()
 
 

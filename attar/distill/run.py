@@ -20,6 +20,7 @@ from attar.model.checkpoint import digest, write_atomic
 from attar.model.data import Batch, Batches
 from attar.model.tasks import Task
 from attar.model.views import Need, call
+from attar.model.vocabulary import used_rows
 from attar.progress import say, track
 from attar.train import Precision, Source, agree, fit, is_main
 
@@ -138,31 +139,32 @@ def learn(
         return curve.points()
     place.mkdir(parents=True, exist_ok=True)
     best = work.Best(place, None)
-    steps = fit(
-        learner,
-        batches,
-        epochs=epochs,
-        lr=lr,
-        warmup=warmup,
-        weight_decay=weight_decay,
-        accumulate=accumulate,
-        precision=precision,
-        seed=seed,
-        checkpoint=place / "state",
-    )
-    for step in track(steps, phase, epochs * (-(-len(batches) // accumulate))):
-        curve.add(step)
-        if not step.last_of_epoch:
-            continue
-        line = f"{phase}, epoch {step.epoch + 1} of {epochs}: loss {curve.recent():.4f}"
-        if judge is not None:
-            found = judge(learner.student)
-            line += f", dev {found.main} {found.value:.4f}"
-            if choose:
-                best.add(step.epoch, agree(found.value), learner)
-        say(line)
-    if choose:
-        best.restore(learner)
+    with used_rows(learner.student, batches, judge.batches if judge else None):
+        steps = fit(
+            learner,
+            batches,
+            epochs=epochs,
+            lr=lr,
+            warmup=warmup,
+            weight_decay=weight_decay,
+            accumulate=accumulate,
+            precision=precision,
+            seed=seed,
+            checkpoint=place / "state",
+        )
+        for step in track(steps, phase, epochs * (-(-len(batches) // accumulate))):
+            curve.add(step)
+            if not step.last_of_epoch:
+                continue
+            line = f"{phase}, epoch {step.epoch + 1} of {epochs}: loss {curve.recent():.4f}"
+            if judge is not None:
+                found = judge(learner.student)
+                line += f", dev {found.main} {found.value:.4f}"
+                if choose:
+                    best.add(step.epoch, agree(found.value), learner)
+            say(line)
+        if choose:
+            best.restore(learner)
     if is_main():
         part = done.with_suffix(".part")
         torch.save(learner.state_dict(), part)

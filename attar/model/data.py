@@ -202,6 +202,11 @@ class Batches:
         return -(-len(self.lengths) // self.batch_size)
 
     @property
+    def token_ids(self) -> np.ndarray:
+        """The token numbers of all rows, one after the other."""
+        return self._flat["input_ids"]
+
+    @property
     def content(self) -> tuple[np.ndarray, ...]:
         """The token numbers and labels of all rows: what data, tokenizer and maximal length amount to."""
         labels = () if self.labels is None else (self.labels.numpy(),)

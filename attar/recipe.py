@@ -1,0 +1,92 @@
+"""Run a recipe: its stages in order, each from the model that the one before it wrote."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attar import verbs
+from attar.errors import DataError, OutputError
+from attar.finetune import finetune
+from attar.measure.report import Report
+from attar.model.checkpoint import digest, write_atomic
+from attar.pipeline import distill
+from attar.progress import say
+from attar.schema import Options, Recipe, load_recipe
+from attar.train import is_main
+
+STAGES = "stages.json"
+
+
+def run(recipe: str | Path | Mapping[str, Any] | Recipe, *, out: str | Path, **overrides: Any) -> Report:
+    """Run a recipe's stages in order; a stage that is done with the same options is not run again.
+
+    Args:
+        recipe: a YAML file, the name of one that comes with attar ("tinybert4"), its content, or a `Recipe`.
+        out: a directory that gets one directory a stage, numbered, and `report.html` at the end.
+        overrides: values to put over the recipe's, by dotted name (`**{"data.train": "train.csv"}`).
+
+    Returns:
+        The report of the last stage that has one.
+
+    Raises:
+        RecipeError: see `load_recipe`. OutputError: `out` holds stages of another recipe. And what the stages raise.
+    """
+    found = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    record = out / STAGES
+    done: dict[str, str] = json.loads(record.read_text()) if record.is_file() else {}
+    model, key, report = found.model, digest(found.model, found.data.model_dump(mode="json")), None
+    for number, stage in enumerate(found.stages, start=1):
+        place = out / f"{number}-{stage.verb}"
+        key = digest(key, stage.verb, stage.options.model_dump(mode="json"))
+        if done.get(place.name, key) != key:
+            raise OutputError(
+                expected=f"{place} to be of this recipe", found="a stage with other options", fix="name another directory"
+            )
+        if place.name in done:
+            say(f"{stage.verb}: done before, in {place}")
+            report = Report.from_json((place / "report.json").read_text())
+        else:
+            report = _stage(stage.verb, stage.options, model, found, place)
+            if is_main():
+                report.write(place)
+                done[place.name] = key
+                write_atomic(record, json.dumps(done, indent=2))
+        if stage.verb in {"finetune", "distill"}:
+            model = str(place)
+    assert report is not None  # the schema wants at least one stage
+    return report
+
+
+def _stage(verb: str, options: Options, model: str, recipe: Recipe, place: Path) -> Report:
+    given = options.model_dump()
+    data, columns = recipe.data, recipe.data.columns.model_dump(exclude_none=True)
+    if data.train is None and verb in {"finetune", "distill"} and (verb == "finetune" or data.texts is None):
+        raise DataError(expected="data.train in the recipe", found="none", fix="add it, or --set data.train=train.csv")
+    columns = _present(columns, data.train or data.dev or data.test)
+    if verb == "finetune":
+        return finetune(model, data.train or "", dev=data.dev, out=place, columns=columns, **given)
+    if verb == "distill":
+        if given["general"] is not None and given["general"]["texts"] is None:
+            given["general"]["texts"] = data.texts
+        tables = {"data": data.train, "texts": None if data.train else data.texts, "dev": data.dev, "test": data.test}
+        return distill(model, out=place, columns=columns, **tables, **given)
+    test = data.test or data.dev
+    if verb == "export":
+        return verbs.export(model, out=place, data=data.dev or data.train, columns=columns, **given)
+    return verbs.evaluate(model, _needed(test), columns=columns, **given)
+
+
+def _present(columns: dict[str, str], table: str | None) -> dict[str, str]:
+    """The named columns; the default name of a label that a table does not have is not a demand for it."""
+    if table is None:
+        return columns
+    return {role: name for role, name in columns.items() if role != name}
+
+
+def _needed(table: str | None) -> str:
+    if table is None:
+        raise DataError(expected="data.test or data.dev in the recipe", found="neither", fix="add one")
+    return table

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from attar.errors import OutputError
 from attar.measure import plots, wording
@@ -105,6 +107,10 @@ def test_table_leaves_out_what_nobody_measured() -> None:
     assert report.table().row_count == 5
     for part in ("small", "97.7% (96.7 to 98.7)", "22.7M", "2.5 ms", "12.0×"):
         assert part in str(report)
+    narrow = StringIO()
+    Console(file=narrow, width=90).print(report.table(90))
+    assert "…" not in narrow.getvalue()
+    assert "a wider terminal also shows memory" in narrow.getvalue()
     bare = Report("t", rows=(Row("x", "teacher", metrics={"accuracy": 0.5}),))
     assert list(bare.columns()) == ["model", "runtime", "accuracy"]
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, Literal
 
 from attar.measure.statistics import Interval
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Role = Literal["teacher", "student", "baseline"]
+# Columns that a narrow terminal does without, the first first.
+_DISPENSABLE = ("memory", "texts/s", "FLOPs", "p90", "KL", "size", "agreement")
 # Training step and the value of each named part there.
 Point = tuple[int, Mapping[str, float]]
 
@@ -170,13 +173,11 @@ class Report:
             said.append(f"{count(student.parameters)} parameters against {count(teacher.parameters)}.")
         same, where = self.reference(student), self.settings.get("latency")
         if same is not None and student.p50 and same.p50:
-            runtimes = (
-                student.runtime
-                if same.runtime == student.runtime
-                else f"{student.runtime} against {same.runtime}"
-            )
+            other = "" if same.runtime == student.runtime else f" against {same.runtime}"
             at = f", {where}" if where else ""
-            said.append(f"{duration(student.p50)} against {duration(same.p50)} a pass ({runtimes}{at}).")
+            said.append(
+                f"{duration(student.p50)} against {duration(same.p50)} a pass ({student.runtime}{other}{at})."
+            )
         others = [
             r
             for r in self.rows
@@ -189,23 +190,26 @@ class Report:
             )
         return " ".join(said)
 
-    def table(self) -> "Table":
-        """For the terminal; columns that no row fills are left out."""
+    def table(self, width: int | None = None) -> "Table":
+        """For a terminal of `width` letters, its own where None; columns that find no room are named below."""
         from rich.table import Table
         from rich.text import Text
 
+        room = width or get_terminal_size().columns
+        columns, left_out = self.columns(), []
+        for name in _DISPENSABLE:
+            if sum(max(len(name), *map(len, cells)) + 2 for name, cells in columns.items()) <= room:
+                break
+            if columns.pop(name, None):
+                left_out.append(name)
         table = Table(
-            title=self.title,
-            title_justify="left",
-            title_style="bold",
-            header_style="dim",
-            pad_edge=False,
-            box=None,
+            title=Text(self.title, style="bold"), title_justify="left", header_style="dim", box=None
         )
-        columns = self.columns()
+        table.pad_edge, table.caption_justify = False, "left"
+        table.caption = f"a wider terminal also shows {', '.join(left_out)}" if left_out else None
         for name in columns:
-            left = name in {"model", "runtime"}
-            table.add_column(name, justify="left" if left else "right", no_wrap=not left)
+            words = name in {"model", "runtime"}
+            table.add_column(name, justify="left" if words else "right", no_wrap=not words)
         styles = {"teacher": "cyan", "student": "bold magenta", "baseline": "dim"}
         for i, row in enumerate(self.rows):
             cells = [Text(column[i]) for column in columns.values()]
@@ -267,7 +271,7 @@ class Report:
         from rich.console import Console
 
         file = StringIO()
-        Console(file=file, width=160).print(self.table())
+        Console(file=file, width=160).print(self.table(160))
         return f"{file.getvalue().rstrip()}\n{self.headline()}"
 
 

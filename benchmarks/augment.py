@@ -5,8 +5,8 @@ of one sentence, the head over the whole sentence, and the best k of the masked 
 authors' data_augmentation.py does on top: the unmasked sentence as second segment, both tokenized again for each word,
 and a full sort of the vocabulary. Neither counts the drawing of copies, which costs next to nothing.
 `speedup` is that of masks="one", the same forward computation as `one word`; the others do other work (see
-MaskedLMCandidates). Threads that wait for busy cores slow down the loops most: on a shared machine take --threads 1, the
-cautious setting.
+MaskedLMCandidates). Threads that wait for busy cores slow down the loops most: on a shared machine take
+--threads 1, the cautious setting.
 The head's weights are random: what the candidates are does not change what they cost.
 """
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -145,7 +146,7 @@ def _schedule(
         skip = max(0, done - epoch * per_epoch)
         stream = batches.epoch(epoch, start=skip * accumulate)
         for number in range(skip + 1, per_epoch + 1):
-            micro = [batch for batch, _ in zip(stream, range(accumulate), strict=False)] if accumulate > 1 else [next(stream)]
+            micro = list(islice(stream, accumulate))
             yield epoch * per_epoch + number, epoch, number == per_epoch, _share_counts(micro)
 
 

@@ -117,11 +117,11 @@ def without_dropout(module: nn.Module, loss: Any) -> float:
 
 
 def measure(runners: dict[str, Contender], rounds: int, steps: int) -> dict[str, list[Turn]]:
-    """`rounds` turns of each, after one turn that is not counted; who begins changes with the round."""
+    """`rounds` turns of each, after up to two batches that are not counted; who begins changes with the round."""
     turns: dict[str, list[Turn]] = {name: [] for name in runners}
     names = list(runners)
     for name in names:
-        runners[name].step_batches(2)
+        runners[name].step_batches(min(2, steps))
     for number in range(rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="batches in a turn")
     options = parser.parse_args()
     if options.quick:
-        options.sentences, options.rounds, options.steps = 128, 2, 2
+        options.sentences, options.rounds, options.steps = 128, 2, 1
     torch.set_num_threads(options.threads)
     logging.set_verbosity_error()  # the teacher's head is new, and no loss here reads it
     logging.disable_progress_bar()

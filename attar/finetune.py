@@ -70,7 +70,7 @@ def finetune(
     table, task = read_table(data, columns=columns, require_label=True)
     assert task is not None  # a table with labels always has one
     table, held = _held_out(table, dev, columns, task, seed)
-    loaded = load(model, tokenizer=tokenizer, head="sequence-classification", num_labels=len(task.labels))
+    loaded = load(model, tokenizer=tokenizer, head="sequence-classification", fresh_head=True, num_labels=len(task.labels))
     task.configure(loaded.model.config)
     options = {
         "epochs": epochs,

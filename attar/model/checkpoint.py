@@ -41,7 +41,12 @@ class Loaded:
 
 
 def load(
-    source: str | Path | PreTrainedModel, *, tokenizer: Any = None, head: Head | None = None, **config: Any
+    source: str | Path | PreTrainedModel,
+    *,
+    tokenizer: Any = None,
+    head: Head | None = None,
+    fresh_head: bool = False,
+    **config: Any,
 ) -> Loaded:
     """Load a model and its tokenizer from a directory or a hub name.
 
@@ -49,6 +54,8 @@ def load(
         source: a directory, a hub name, or a model that is loaded already (then `tokenizer` is needed).
         tokenizer: used instead of the one beside the model.
         head: which head to load; the one the checkpoint was saved with where None.
+        fresh_head: whether the head may be new, to be trained; else weights that the checkpoint lacks are an error, since
+            a model with a random head answers without complaint.
         config: values to write over the checkpoint's config, such as `num_labels`.
 
     Raises:
@@ -66,7 +73,7 @@ def load(
     try:
         base = AutoConfig.from_pretrained(source)
         loader = HEADS[head or _saved_head(base)]
-        model = loader.from_pretrained(source, **config)
+        model, info = loader.from_pretrained(source, output_loading_info=True, **config)
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, SafetensorError, json.JSONDecodeError, RuntimeError) as error:
         raise ModelError(
@@ -74,6 +81,13 @@ def load(
             found=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}",
             fix="check the name or directory; a damaged file has to be fetched or saved again",
         ) from error
+    missing = sorted(info["missing_keys"])
+    if missing and not fresh_head:
+        raise ModelError(
+            expected=f"all weights of {type(model).__name__} in {source}",
+            found=f"none for {', '.join(missing[:3])}" + ("…" if missing[3:] else ""),
+            fix="name a model that was trained with this head (attar finetune makes one)",
+        )
     return Loaded(model.eval(), tokenizer, str(source))
 
 
@@ -149,7 +163,7 @@ def new_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise unwritable(out, error) from error
     try:
         yield temporary
         _sync(temporary)
@@ -162,7 +176,7 @@ def new_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]
             shutil.rmtree(old)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}:
-            raise _unwritable(out, error) from error
+            raise unwritable(out, error) from error
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -190,7 +204,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def read_lineage(directory: str | Path) -> dict[str, Any]:
@@ -252,7 +266,7 @@ def _sync(directory: Path) -> None:
                 os.fsync(handle.fileno())
 
 
-def _unwritable(path: Path, error: OSError) -> OutputError:
+def unwritable(path: Path, error: OSError) -> OutputError:
     return OutputError(
         expected=f"to write {path}", found=error.strerror or str(error), fix="free space or name another place; nothing was left behind"
     )

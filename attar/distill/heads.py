@@ -58,6 +58,10 @@ def fit_head(source: Bound, target: Bound, seen: Seen, x: Tensor, lift: Tensor) 
     dense.weight.data[: len(kept)] = rows @ back.T
     if dense.bias is not None:
         dense.bias.data[: len(kept)] = rows @ shift + (0 if own.bias is None else own.bias.detach().float()[kept])
+    if source.anatomy.pre_norm and target.anatomy.pre_norm and "final" in ours:
+        norm, before_norm = (b.model.get_submodule(LANGUAGE[b.anatomy.name][1]) for b in (target, source))
+        for name, value in before_norm.named_parameters():
+            norm.get_parameter(name).data[: len(kept)] = value.data[kept]
     if "final" not in ours or seen.logits is None:
         return
     final, before = cast(nn.Linear, ours["final"]), cast(nn.Linear, theirs["final"])

@@ -15,7 +15,7 @@ from attar.progress import track
 
 # Tokens that the fits are made on. Least squares over up to 4·hidden features wants several times as many rows;
 # more than this costs memory (tokens x hidden floats, three times a layer) and gives nothing that was measured.
-TOKENS = 20_000
+TOKENS = 12_000
 BATCH = 32
 
 

@@ -26,7 +26,7 @@ from attar.anatomy.resolve import Bound, resolve
 from attar.distill.attention import assign, context, rotary_pairs, split
 from attar.distill.heads import fit_head, head_modules
 from attar.distill.observation import LayerSeen, Seen, observe, sample
-from attar.maths.directions import Metric, choose, leading_directions, low_rank, ridge, second_moment
+from attar.maths.directions import Metric, Ridge, choose, leading_directions, low_rank, ridge, second_moment
 from attar.model.data import Batches
 from attar.progress import say
 
@@ -266,12 +266,14 @@ class _Layer:
             return x + features @ weight + bias
         layer_norm, gain = cast(nn.LayerNorm, self._to(norm)), norm_gain(self._from(norm), self.basis)
         weight, bias = prior, start + before.mean(0) @ self.basis - x.mean(0)
+        solver = None
         for _ in range(ROUNDS):
             z = x + features @ weight + bias
             mean, std = z.mean(1, keepdim=True), (z.var(1, unbiased=False, keepdim=True) + layer_norm.eps).sqrt()
             scale, offset = fit_gain((z - mean) / std, goal, gain)
             wish = std * (goal - offset) / scale + mean
-            weight, bias = ridge(features, wish - x, penalty=PENALTY, prior=prior, weights=1 / std[:, 0] ** 2)
+            solver = solver or Ridge(features, penalty=PENALTY, weights=1 / std[:, 0] ** 2)
+            weight, bias = solver.fit(wish - x, prior=prior)
         set_linear(module, weight, bias)
         return fit_norm(layer_norm, x + features @ weight + bias, goal, gain)
 

@@ -91,45 +91,45 @@ def low_rank(
     return F.pad(a, lacking), F.pad(b, lacking)
 
 
-def ridge(
-    x: Tensor,
-    y: Tensor,
-    *,
-    penalty: float,
-    bias: bool = True,
-    prior: Tensor | None = None,
-    weights: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Least squares `x W + b ≈ y`, drawn towards a prior: minimises `Σ wᵢ‖xᵢW + b - yᵢ‖² + λ‖W - W₀‖²`.
+class Ridge:
+    """Least squares `x W + b ≈ y` from the same x to any y, drawn towards a prior.
 
-    A prior that fits already comes back unchanged.
+    Minimises `Σ wᵢ‖xᵢW + b - yᵢ‖² + λ‖W - W₀‖²`; a prior W₀ that fits already comes back unchanged.
 
     Args:
         x: (N, p).
-        y: (N, q).
         penalty: λ as a part of the mean diagonal of the Gram matrix of x, so it has no unit.
         bias: fit b as well (it is not penalised); else b is 0.
-        prior: W₀, (p, q); 0 where None.
-        weights: (N,) of the rows.
-
-    Returns:
-        W (p, q) and b (q,), in the type of x.
+        weights: (N,) of the rows; equal where None.
     """
-    w = torch.ones(len(x), dtype=x.dtype) if weights is None else weights.to(x.dtype)
-    w = w / w.sum()
-    mean_x, mean_y = (w @ x, w @ y) if bias else (torch.zeros_like(x[0]), torch.zeros_like(y[0]))
-    x, y = x - mean_x, y - mean_y
-    start = torch.zeros(x.shape[1], y.shape[1], dtype=x.dtype) if prior is None else prior.to(x.dtype)
-    weighted = (x * w[:, None]).T
-    gram = (weighted @ x).double()
-    cross = (weighted @ (y - x @ start)).double()
-    ground = max(penalty * gram.diagonal().mean().item(), torch.finfo(torch.float64).tiny)
-    gram.diagonal().add_(ground)
-    found = start + torch.linalg.solve(gram, cross).to(x.dtype)
-    return found, mean_y - mean_x @ found
+
+    def __init__(self, x: Tensor, *, penalty: float, bias: bool = True, weights: Tensor | None = None) -> None:
+        w = torch.ones(len(x), dtype=x.dtype) if weights is None else weights.to(x.dtype)
+        self.weights, self.bias = w / w.sum(), bias
+        self.mean = self.weights @ x if bias else torch.zeros_like(x[0])
+        self.x = x - self.mean
+        self.weighted = (self.x * self.weights[:, None]).T
+        gram = (self.weighted @ self.x).double()
+        gram.diagonal().add_(max(penalty * gram.diagonal().mean().item(), torch.finfo(torch.float64).tiny))
+        self.factor = torch.linalg.cholesky(gram)
+
+    def fit(self, y: Tensor, *, prior: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """W (p, q) and b (q,) for y (N, q), prior W₀ (p, q) or 0, in the type of x."""
+        mean = self.weights @ y if self.bias else torch.zeros_like(y[0])
+        start = torch.zeros(self.x.shape[1], y.shape[1], dtype=y.dtype) if prior is None else prior.to(y.dtype)
+        cross = (self.weighted @ (y - mean - self.x @ start)).double()
+        found = start + torch.cholesky_solve(cross, self.factor).to(y.dtype)
+        return found, mean - self.mean @ found
 
 
-def choose(features: Tensor, target: Tensor, count: int, *, groups: int = 1, penalty: float = 1e-3) -> Tensor:
+def ridge(
+    x: Tensor, y: Tensor, *, penalty: float, bias: bool = True, prior: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`Ridge` for one target: W (p, q) and b (q,) of `x W + b ≈ y`."""
+    return Ridge(x, penalty=penalty, bias=bias).fit(y, prior=prior)
+
+
+def choose(features: Tensor, target: Tensor, count: int, *, groups: int = 1, rounds: int = 48) -> Tensor:
     """Greedy choice of the features that together explain a target best (orthogonal matching pursuit).
 
     Args:
@@ -137,34 +137,38 @@ def choose(features: Tensor, target: Tensor, count: int, *, groups: int = 1, pen
         target: (N, q).
         count: how many groups to take.
         groups: features in one group, side by side: they are taken together (the dimensions of a head).
+        rounds: about how many groups are taken one by one, each after what the ones before it explain is taken out;
+            where `count` is larger, several are taken at a time.
 
     Returns:
         (count,) group numbers, in rising order.
     """
     gram = (features.T @ features).double()
     cross = (features.T @ target).double()
-    gram.diagonal().add_(penalty * gram.diagonal().mean().clamp_min(1e-30))
+    # A thousandth of ridge keeps features that are copies of others from dividing by nothing.
+    gram.diagonal().add_(1e-3 * gram.diagonal().mean().clamp_min(1e-30))
     total = len(gram) // groups
     if count >= total:
         return torch.arange(total)
     index = torch.arange(len(gram)).view(total, groups)
     blocks = gram[index[:, :, None], index[:, None, :]]
-    # Rows of a pivoted block Cholesky factor: updating them is far cheaper than taking each choice out of the Gram.
-    rows = gram.new_zeros(count * groups, len(gram))
+    # Rows of a pivoted block Cholesky factor: far cheaper than taking each choice out of the whole Gram matrix.
+    done = gram.new_zeros(0, len(gram))
     taken: list[int] = []
-    for step in range(count):
+    while len(taken) < count:
         part = cross.view(total, groups, -1)
-        gain = (torch.linalg.solve(blocks, part) * part).sum((1, 2)) if groups > 1 else part.square().sum((1, 2)) / blocks.view(-1)
+        gain = (torch.linalg.solve(blocks, part) * part).sum((1, 2))
         gain[taken] = -1.0
-        best = int(gain.argmax())
-        taken.append(best)
-        mine, done = slice(best * groups, (best + 1) * groups), rows[: step * groups]
-        factor = torch.linalg.cholesky(blocks[best])
-        new = torch.linalg.solve_triangular(factor, gram[mine] - done[:, mine].T @ done, upper=False)
-        rows[step * groups : (step + 1) * groups] = new
+        best = gain.topk(min(-(-count // rounds), count - len(taken))).indices
+        taken += best.tolist()
+        mine = index[best].flatten()
+        rest = gram[mine] - done[:, mine].T @ done
+        factor = torch.linalg.cholesky(rest[:, mine])
+        new = torch.linalg.solve_triangular(factor, rest, upper=False)
         cross = cross - new.T @ torch.linalg.solve_triangular(factor, cross[mine], upper=False)
-        spread = new.view(groups, total, groups)
-        blocks = blocks - torch.einsum("rti,rtj->tij", spread, spread)
+        spread = new.view(-1, total, groups).transpose(0, 1)
+        blocks = blocks - spread.transpose(1, 2) @ spread
         # What is chosen has no variance left; a floor keeps its block invertible.
-        blocks.diagonal(dim1=1, dim2=2).clamp_min_(1e-12 * float(gram.diagonal().mean()))
+        blocks.diagonal(dim1=1, dim2=2).clamp_min_(1e-9 * float(gram.diagonal().mean()))
+        done = torch.cat([done, new])
     return torch.tensor(sorted(taken))

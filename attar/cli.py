@@ -66,7 +66,7 @@ def start(context: typer.Context) -> None:
 
 @verb
 def demo(
-    out: Out = Path("attar-demo"),
+    out: Out = Path("out/demo"),
     quick: Annotated[bool, typer.Option(help="A small part of the data, under two minutes: shows the way, not the quality.")] = False,
     seed: Seed = 0,
 ) -> None:

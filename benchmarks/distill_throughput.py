@@ -35,6 +35,7 @@ from attar.distill.objective import Intermediate, match
 from attar.distill.run import Distiller, teacher_of
 from attar.maths.mapping import layer_map
 from attar.model.data import Batches, encode
+from attar.model.vocabulary import used_rows
 from attar.train import Step, faster_precision, fit
 from common import Figure, figure, report
 
@@ -66,7 +67,8 @@ class Attar:
 
     def attar_epoch(self) -> Iterator[Step]:
         """Epoch after epoch, one optimizer step each time it is asked."""
-        return fit(self.learner, self.batches, epochs=1000, lr=LR)
+        with used_rows(self.learner.student, self.batches):
+            yield from fit(self.learner, self.batches, epochs=1000, lr=LR)
 
     def loss(self, rows: np.ndarray) -> torch.Tensor:
         """The sum of all parts for the rows of one batch."""

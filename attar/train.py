@@ -18,6 +18,7 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_lis
 from torch import Tensor, nn
 
 from attar.errors import TrainingError
+from attar.model.checkpoint import unwritable
 from attar.model.data import Batch
 from attar.model.vocabulary import UsedRows
 from attar.progress import say
@@ -64,6 +65,11 @@ def main_first(work: Callable[[], Any]) -> Any:
     """Run `work` on the main process first and on the others after it (they find its files)."""
     with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
         return work()
+
+
+def wait() -> None:
+    """Go on when every process has come here."""
+    PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()
 
 
 def agree(value: Any) -> Any:
@@ -153,9 +159,10 @@ def _schedule(
 def _share_counts(micro: list[Batch]) -> list[Batch]:
     if len(micro) == 1:
         return micro
-    counts = sum((batch.counts for batch in micro[1:]), start=micro[0].counts)
+    first, *others = (batch.whole or batch.counts for batch in micro)
+    counts = sum(others, start=first)
     # A process without a row of its own in a batch divides by infinity, so that it adds nothing; it must stay so.
-    return [batch if batch.counts.examples == float("inf") else replace(batch, counts=counts) for batch in micro]
+    return [replace(batch, counts=batch.counts if batch.whole else counts) for batch in micro]
 
 
 def _step(
@@ -200,23 +207,31 @@ def faster_precision(device: torch.device | None = None) -> Literal["fp32", "bf1
     return "bf16" if seconds[torch.bfloat16] < 0.7 * seconds[torch.float32] else "fp32"  # autocast itself costs some
 
 
+_chosen: dict[str, Literal["fp32", "bf16"]] = {}
+
+
+def settle(precision: Precision) -> Literal["fp32", "bf16"]:
+    """What a precision means here; all processes have to ask the first time, since they agree on what "auto" is.
+
+    Measured once: one answer for all stages and steps of a run, so that timing noise does not change the arithmetic.
+    """
+    if precision != "auto":
+        return precision
+    if "auto" not in _chosen:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        _chosen["auto"] = agree(faster_precision(device))
+        say(f"training in {_chosen['auto']}, the faster here")
+    return _chosen["auto"]
+
+
 def autocast(precision: Precision) -> Any:
     """The context that inference should run in for a precision, as training does."""
-    chosen = faster_precision() if precision == "auto" else precision
-    return torch.autocast("cpu", torch.bfloat16) if chosen == "bf16" else nullcontext()
-
-
-_chosen: dict[str, str] = {}
+    return torch.autocast("cpu", torch.bfloat16) if settle(precision) == "bf16" else nullcontext()
 
 
 def _accelerator(precision: Precision) -> Accelerator:
     cpu = not torch.cuda.is_available()
-    if precision == "auto" and "auto" not in _chosen:
-        device = torch.device("cpu" if cpu else "cuda")
-        # One answer for all processes and all stages of a run: timing noise must not change the arithmetic.
-        _chosen["auto"] = agree(faster_precision(device))
-        say(f"training in {_chosen['auto']}, the faster here")
-    mixed = {"fp32": "no", "bf16": "bf16"}[_chosen["auto"] if precision == "auto" else precision]
+    mixed = {"fp32": "no", "bf16": "bf16"}[settle(precision)]
     AcceleratorState._reset_state()  # a second Accelerator of another precision is refused otherwise
     return Accelerator(
         mixed_precision=mixed, cpu=cpu, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
@@ -256,7 +271,11 @@ def _save_state(accelerator: Accelerator, place: Path, index: int) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(fresh), safe_serialization=False)  # pickled, since tied weights may be in it
+    try:
+        accelerator.save_state(str(fresh), safe_serialization=False)  # pickled, since tied weights may be in it
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise unwritable(place, error) from error
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         (fresh / "step.json").write_text(json.dumps({"step": index, "processes": accelerator.num_processes}))

@@ -1,6 +1,7 @@
 """Where a stage keeps what it can go on from: a hidden directory beside its output, gone when the output is there."""
 
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +12,8 @@ import torch
 from torch import nn
 
 from attar.measure.report import Point
-from attar.model.checkpoint import write_atomic
-from attar.train import Step, is_main
+from attar.model.checkpoint import save_tensors, unwritable, write_atomic
+from attar.train import Step, is_main, wait
 
 # Steps averaged into one point of a training curve: few enough to see the shape, many enough to hide the noise.
 POINT = 20
@@ -23,10 +24,15 @@ def space(out: str | Path) -> Iterator[Path]:
     """The work directory of an output; kept when the block fails, so that the next run resumes, else removed."""
     out = Path(out)
     place = out.with_name(f".{out.name}.work")
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(place, error) from error
     yield place
+    wait()  # the others may still read from it
     if is_main():
         shutil.rmtree(place, ignore_errors=True)
+    wait()  # what the block wrote is there for every process that goes on
 
 
 class Curve:
@@ -75,14 +81,14 @@ class Best:
 
     def add(self, epoch: int, value: float, model: nn.Module) -> None:
         """Note an epoch's dev metric; keep its weights where it is the best so far (the first of equals)."""
+        # Spearman of constant scores is no number, and nothing would ever be better than it.
+        value = float("-inf") if math.isnan(value) else value
         earlier = [v for e, v in self.history.items() if e < epoch]
         better = not earlier or value > max(earlier)
         self.history[epoch] = value
         if is_main():
             if better:
-                part = self.weights.with_suffix(".part")
-                torch.save(model.state_dict(), part)
-                part.replace(self.weights)
+                save_tensors(model.state_dict(), self.weights)
             write_atomic(self.log, json.dumps(self.history))
 
     @property
@@ -92,5 +98,6 @@ class Best:
         return self.patience is not None and max(self.history) - best >= self.patience
 
     def restore(self, model: nn.Module) -> None:
-        """Put the best epoch's weights back."""
+        """Put the best epoch's weights back, once the main process has written them."""
+        wait()
         model.load_state_dict(torch.load(self.weights, weights_only=True))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -16,13 +15,13 @@ from attar.distill.cache import CachedTeacher, LiveTeacher, Teacher, cached
 from attar.distill.objective import Intermediate, prediction
 from attar.measure.evaluate import Evaluation, judge, predict
 from attar.measure.report import Point
-from attar.model.checkpoint import digest, write_atomic
+from attar.model.checkpoint import digest, save_tensors, write_atomic
 from attar.model.data import Batch, Batches
 from attar.model.tasks import Task
 from attar.model.views import Need, call
 from attar.model.vocabulary import used_rows
 from attar.progress import say, track
-from attar.train import Precision, Source, agree, fit, is_main
+from attar.train import Precision, Source, agree, fit, is_main, settle, wait
 
 
 class Distiller(nn.Module):
@@ -92,9 +91,11 @@ def teacher_of(
         cache: where caches are kept; None runs the teacher live, and so does a stream, whose rows never come again.
         name: what beside the teacher's weights decides its outputs: a digest of data, tokenizer and options.
     """
+    # Here, where every process passes: later each may find its cache filled or not, and would not ask with the others.
+    precision = settle(precision)
     if cache is None or not isinstance(batches, Batches):
         return LiveTeacher(model, need, precision=precision)
-    key = digest(model, name, sorted(need.hidden), sorted(need.scores), sorted(need.relations))
+    key = digest(model, name, precision, sorted(need.hidden), sorted(need.scores), sorted(need.relations))
     return cached(model, need, batches, cache / f"teacher-{key}", precision=precision)
 
 
@@ -166,11 +167,9 @@ def learn(
         if choose:
             best.restore(learner)
     if is_main():
-        part = done.with_suffix(".part")
-        torch.save(learner.state_dict(), part)
-        part.replace(done)
+        save_tensors(learner.state_dict(), done)
         write_atomic(place / "phase.json", json.dumps({"phase": phase, "epochs": epochs}))
-    PartialState().wait_for_everyone()
+    wait()
     return curve.points()
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -27,6 +28,8 @@ HEADS: dict[Head, Any] = {
     "masked-lm": transformers.AutoModelForMaskedLM,
     "base": transformers.AutoModel,
 }
+# Of a config: who wrote it and where it lies, not what the model computes.
+NAMES = {"_name_or_path", "transformers_version", "architectures", "dtype"}
 # What a reloaded model's logits may differ by: the weights are the same bits, only kernels may round otherwise.
 RELOAD_TOLERANCE = 1e-4
 
@@ -75,14 +78,20 @@ def load(
         loader = HEADS[head or _saved_head(base)]
         model, info = loader.from_pretrained(source, output_loading_info=True, **config)
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, SafetensorError, json.JSONDecodeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, EOFError, SafetensorError, UnpicklingError, RuntimeError) as error:
         raise ModelError(
             expected=f"a model that transformers can load at {source}",
             found=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}",
             fix="check the name or directory; a damaged file has to be fetched or saved again",
         ) from error
-    missing = sorted(info["missing_keys"])
-    if missing and not fresh_head:
+    inside = "" if model.base_model is model else f"{model.base_model_prefix}."
+    # A pooler is the head's first layer; hidden states do without. Layers of the encoder are never begun anew.
+    missing = [
+        name
+        for name in sorted(info["missing_keys"])
+        if not ("pooler" in name and (fresh_head or not inside)) and (name.startswith(inside) or not fresh_head)
+    ]
+    if missing:
         raise ModelError(
             expected=f"all weights of {type(model).__name__} in {source}",
             found=f"none for {', '.join(missing[:3])}" + ("…" if missing[3:] else ""),
@@ -167,6 +176,9 @@ def new_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]
     try:
         yield temporary
         _sync(temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)  # mkdtemp's directories are for their owner only
         old = None
         if out.exists():
             old = temporary.with_suffix(".old")
@@ -174,8 +186,8 @@ def new_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]
         temporary.rename(out)
         if old is not None:
             shutil.rmtree(old)
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}:
+    except Exception as error:
+        if is_unwritable(error):
             raise unwritable(out, error) from error
         raise
     finally:
@@ -207,6 +219,17 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise unwritable(path, error) from error
 
 
+def save_tensors(state: Any, path: Path) -> None:
+    """Write tensors whole or not at all."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        torch.save(state, temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise unwritable(path, error) from error
+
+
 def read_lineage(directory: str | Path) -> dict[str, Any]:
     """The lineage written beside a model, empty for one that attar did not make."""
     path = Path(directory) / LINEAGE
@@ -220,9 +243,13 @@ def digest(*things: Any) -> str:
         if isinstance(thing, torch.nn.Module):
             for name, tensor in sorted(thing.state_dict().items()):
                 total.update(name.encode())
-                total.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+                total.update(_bits(tensor))
+            # The same weights are another model with other heads, activations or windows.
+            written = thing.config.to_dict() if isinstance(thing, PreTrainedModel) else {}
+            known = {key: value for key, value in written.items() if key not in NAMES}
+            total.update(json.dumps(known, sort_keys=True, default=str).encode())
         elif isinstance(thing, torch.Tensor):
-            total.update(thing.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            total.update(_bits(thing))
         elif hasattr(thing, "tobytes"):
             total.update(thing.tobytes())
         elif isinstance(thing, Path) and thing.is_file():
@@ -231,6 +258,10 @@ def digest(*things: Any) -> str:
             total.update(json.dumps(thing, sort_keys=True, default=str).encode())
         total.update(b"\0")
     return total.hexdigest()[:16]
+
+
+def _bits(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def versions() -> dict[str, str]:
@@ -266,7 +297,24 @@ def _sync(directory: Path) -> None:
                 os.fsync(handle.fileno())
 
 
-def unwritable(path: Path, error: OSError) -> OutputError:
+def is_unwritable(error: Exception) -> bool:
+    """Whether an error comes from a disk that is full or may not be written.
+
+    safetensors and tokenizers raise classes of their own with the number of the cause in the text; torch says nothing
+    but that its zip file is shorter than it should be.
+    """
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+    if isinstance(error, OSError):
+        return error.errno in numbers
+    text = str(error)
+    torn = isinstance(error, RuntimeError) and ("unexpected pos" in text or "PytorchStreamWriter" in text)
+    return torn or any(f"(os error {number})" in text for number in numbers)
+
+
+def unwritable(path: Path, error: Exception) -> OutputError:
+    """The error of a place that cannot be written."""
     return OutputError(
-        expected=f"to write {path}", found=error.strerror or str(error), fix="free space or name another place; nothing was left behind"
+        expected=f"to write {path}",
+        found=getattr(error, "strerror", None) or str(error).splitlines()[0],
+        fix="free space or name another place; nothing was left behind",
     )

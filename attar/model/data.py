@@ -149,13 +149,16 @@ class Batch:
         inputs: the model's keyword arguments, (B, T) each: `input_ids`, `attention_mask`, `token_type_ids`.
         labels: (B,) or (B, C), or None.
         index: (B,) row numbers in the encoded table.
-        counts: the denominators of this batch's means.
+        counts: the denominators of this batch's means; infinite where this process has no row in the batch and only
+            keeps step with the others.
+        whole: what `counts` would be for a process that has rows in it, to sum over the micro-batches of a step.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor | None
     index: Tensor
     counts: Counts
+    whole: Counts | None = None
 
     @property
     def mask(self) -> Tensor:
@@ -203,8 +206,8 @@ class Batches:
 
     @property
     def token_ids(self) -> np.ndarray:
-        """The token numbers of all rows, one after the other."""
-        return self._flat["input_ids"]
+        """The token numbers of all rows, one after the other, and that of padding."""
+        return np.append(self._flat["input_ids"], self._pad["input_ids"])
 
     @property
     def content(self) -> tuple[np.ndarray, ...]:
@@ -237,7 +240,7 @@ class Batches:
             if len(own):
                 yield self.rows(own, counts)
             else:  # every process must take part in the step: a row of its own, divided by infinity, adds nothing
-                yield self.rows(np.array([self.rank]), NOTHING)
+                yield replace(self.rows(np.array([self.rank]), NOTHING), whole=counts)
 
     def own(self) -> np.ndarray:
         """The rows of this process, short ones first: the order in which a teacher passes over them fastest."""

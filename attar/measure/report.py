@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, Literal
 
+from attar.measure.plain import plain, with_nan
 from attar.measure.statistics import Interval
 from attar.measure.wording import change, count, duration, figure, metric_name, percent_interval, size, times
 
@@ -40,6 +40,7 @@ class Row:
         throughput: texts per second.
         memory: peak bytes.
         directory: where the model was saved, for the reader to find.
+        speedup: over the report's reference, timed in turns with it.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Row:
     throughput: float | None = None
     memory: int | None = None
     directory: str | None = None
+    speedup: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,9 @@ class Report:
         )
 
     def speedup(self, row: Row) -> float | None:
-        """Median latency of the report's first teacher over that of `row`, whatever the runtimes."""
+        """How many times as fast as the report's first teacher `row` is, whatever the runtimes."""
+        if row.speedup is not None:
+            return row.speedup.value
         return _ratio(self.teacher.p50, row.p50) if self.teacher is not None else None
 
     @property
@@ -241,14 +245,14 @@ class Report:
 
     def to_json(self) -> str:
         """One line. A figure that is not finite is null."""
-        return json.dumps(_plain(dataclasses.asdict(self)), ensure_ascii=False, allow_nan=False, default=str)
+        return json.dumps(plain(dataclasses.asdict(self)), ensure_ascii=False, allow_nan=False, default=str)
 
     @classmethod
     def from_json(cls, text: str) -> "Report":
         """Read what `to_json` wrote."""
         from pydantic import TypeAdapter
 
-        return TypeAdapter(cls).validate_python(_with_nan(json.loads(text)))
+        return TypeAdapter(cls).validate_python(with_nan(json.loads(text)))
 
     def write(self, directory: str | Path) -> Path:
         """Write `report.html` (self-contained) and `report.json` into a directory, each whole or not at all.
@@ -277,28 +281,3 @@ class Report:
 
 def _ratio(top: float | None, bottom: float | None) -> float | None:
     return top / bottom if top and bottom else None
-
-
-def _plain(value: Any) -> Any:
-    """Values as JSON has them: lists, string keys, null for NaN and infinity."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "item"):  # a numpy scalar
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _with_nan(found: dict[str, Any]) -> dict[str, Any]:
-    """Null back to NaN where a number must stand: in metrics and curves."""
-
-    def numbers(parts: dict[str, Any]) -> dict[str, Any]:
-        return {name: math.nan if value is None else value for name, value in parts.items()}
-
-    for row in found["rows"]:
-        row["metrics"] = numbers(row["metrics"])
-    found["curves"] = {
-        stage: [(step, numbers(parts)) for step, parts in points] for stage, points in found["curves"].items()
-    }
-    return found

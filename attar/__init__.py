@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attar.augment import augment as augment
     from attar.errors import AttarError as AttarError
-    from attar.export import export as export
     from attar.finetune import finetune as finetune
-    from attar.measure import bench as bench
-    from attar.measure import compare as compare
-    from attar.measure import evaluate as evaluate
     from attar.measure.report import Report as Report
     from attar.pipeline import distill as distill
-    from attar.recipe import Recipe as Recipe
     from attar.recipe import run as run
+    from attar.schema import Recipe as Recipe
+    from attar.verbs import bench as bench
+    from attar.verbs import compare as compare
+    from attar.verbs import evaluate as evaluate
+    from attar.verbs import export as export
 
 _HOME = {
     "AttarError": "attar.errors",

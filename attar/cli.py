@@ -19,11 +19,11 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 console = Console()
 errors = Console(stderr=True)
 
-START = """[bold]attar[/bold] makes Hugging Face language models small and fast, and proves what they keep.
+START = """[bold]attar[/bold] makes Hugging Face language models small and fast.
 
-  [bold]attar demo[/bold]                                         see it work: real model, real data, ten minutes
-  [bold]attar distill[/bold] MODEL --texts texts.txt --out small   distil your fine-tuned model on your texts
-  [bold]attar compare[/bold] MODEL small --data test.csv           quality, size and speed, side by side
+  see it work, in ten minutes      [bold]attar demo[/bold]
+  distil your fine-tuned model     [bold]attar distill MODEL --texts texts.txt --out small[/bold]
+  compare quality, size and speed  [bold]attar compare MODEL small --data test.csv[/bold]
 
 All commands: attar --help"""
 
@@ -201,10 +201,9 @@ def export(
     out: Out,
     data: Table = None,
     columns: ColumnNames = None,
-    formats: Annotated[list[str] | None, typer.Option("--format", help="fp32 and int8; both where left out.")] = None,
+    formats: Annotated[list[str] | None, typer.Option("--format", help="fp32, int8, int8-static; the first two where left out.")] = None,
     keep_fp32: Annotated[list[str] | None, typer.Option(help="A layer that int8 leaves alone.")] = None,
     max_drop: Annotated[float, typer.Option(help="Largest loss of the task metric in int8.")] = 0.01,
-    static: Annotated[bool, typer.Option(help="Calibrate int8 activations on the data, instead of as they come.")] = False,
     max_length: Length = 128,
     overwrite: Overwrite = False,
 ) -> None:
@@ -212,7 +211,7 @@ def export(
     import attar
 
     chosen = tuple(formats) if formats else ("fp32", "int8")
-    options = {"keep_fp32": tuple(keep_fp32 or ()), "max_drop": max_drop, "static": static, "max_length": max_length}
+    options = {"keep_fp32": tuple(keep_fp32 or ()), "max_drop": max_drop, "max_length": max_length}
     _show(attar.export(model, out=out, data=data, columns=_columns(columns), formats=chosen, overwrite=overwrite, **options))
 
 
@@ -271,8 +270,8 @@ def anatomy(model: Model) -> None:
 
 
 def _show(report: Any) -> None:
-    console.print(report.table())
-    console.print(report.headline(), style="bold")
+    console.print(report.table(width=console.width))
+    console.print(report.headline(), style="bold", markup=False, highlight=False)
 
 
 def _complain(error: AttarError) -> None:

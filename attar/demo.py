@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,10 @@ from attar.demo_data import model_directory, reviews, unlabelled_texts
 from attar.distill.student import student as build
 from attar.export import export
 from attar.finetune import finetune
-from attar.measure.bench import bench
 from attar.measure.card import card, write_card
-from attar.measure.compare import measure, open_model
-from attar.measure.examples import examples
-from attar.measure.report import Point, Report, Role, Row
-from attar.model.checkpoint import load, read_lineage, versions, write_atomic
+from attar.measure.compare import compare, open_model
+from attar.measure.report import Point, Report, Role
+from attar.model.checkpoint import load, read_lineage, write_atomic
 from attar.model.data import Batches, encode
 from attar.model.tasks import Task
 from attar.pipeline import distill
@@ -51,7 +50,7 @@ def demo(out: str | Path, *, quick: bool = False, seed: int = 0, console: "Conso
     run.cards(report)
     if console is not None:
         console.print()
-        console.print(report.table())
+        console.print(report.table(width=console.width))
         console.print(f"\n[bold]{report.headline()}[/bold]\n{report.footing()}", highlight=False)
         console.print(_usage(run.out), highlight=False)
         console.print(f"report: {page}   ({(time.perf_counter() - began) / 60:.1f} minutes)", highlight=False)
@@ -132,23 +131,14 @@ class Demo:
         ]
         sources += [("baseline", self.out / "undistilled", "student, undistilled"), ("baseline", self.out / "dropped", "1 layer kept")]
         opened = [(role, open_model(path, name=name)) for role, path, name in sources]
-        rows, said = measure(opened, self.test)
-        speeds = bench({f"{o.name} | {o.runtime}": o.model for _, o in opened}, repeats=5 if self.quick else 30)
-        timed = {row.name: row for row in speeds}
-        rows = tuple(_timed(row, timed[f"{row.name} | {row.runtime}"]) for row in rows)
-        order = {"teacher": 0, "student": 1, "baseline": 2}
-        return Report(
-            "attar demo" + (" (quick: a part of the data, the figures mean nothing)" if self.quick else ""),
-            rows=tuple(sorted(rows, key=lambda row: order[row.role])),
-            curves=self._curves(),
-            examples=examples(self.test, said),
-            settings={
-                "data": f"{DATA}: {len(self.train)} train, {len(self.dev)} dev, {len(self.test)} test, read once",
-                "latency": "batch 1, 128 tokens",
-                "recipe": {verb: options.model_dump(mode="json") for verb, options in self.stages.items()},
-            },
-            versions=versions(),
-        )
+        title = "attar demo" + (" (quick: a part of the data, the figures mean nothing)" if self.quick else "")
+        found = compare(opened, self.test, title=title, repeats=5 if self.quick else 30, max_length=64)
+        settings = {
+            **found.settings,
+            "data": f"{DATA}: {len(self.train)} train, {len(self.dev)} dev, {len(self.test)} test, read once",
+            "recipe": {verb: options.model_dump(mode="json") for verb, options in self.stages.items()},
+        }
+        return replace(found, curves=self.curves, settings=settings)
 
     def cards(self, report: Report) -> None:
         """A README.md in every model directory."""
@@ -174,16 +164,8 @@ class Demo:
             write_atomic(kept, make(place).to_json())
         if kept.exists():
             for stage, points in Report.from_json(kept.read_text()).curves.items():
-                self.curves[f"{name}: {stage}"] = points
-
-    def _curves(self) -> dict[str, tuple[Point, ...]]:
-        return {name: points for name, points in self.curves.items() if points}
-
-
-def _timed(row: Row, speed: Any) -> Row:
-    from dataclasses import replace
-
-    return replace(row, p50=speed.p50, p90=speed.p90, throughput=speed.throughput, flops=speed.flops, memory=speed.memory)
+                if points:
+                    self.curves[f"{name}: {stage}"] = points
 
 
 def _usage(out: Path) -> str:

@@ -1,25 +1,27 @@
 """The public verbs that tie rooms together: they take names, load, and call the form that takes objects."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers import PreTrainedModel
+
 from attar.anatomy.resolve import resolve
 from attar.augment import augment
-from attar.errors import DataError
+from attar.errors import DataError, ModelError, OutputError
 from attar.export import export as export_one
 from attar.measure.bench import bench as bench_models
-from attar.measure.compare import Source, measure, open_model
+from attar.measure.compare import Source, machine, measure, open_model
+from attar.measure.compare import compare as compare_opened
 from attar.measure.report import Report, Role, Row
-from attar.model.checkpoint import check_free, load, new_directory, versions
+from attar.model.checkpoint import check_free, load, versions
 from attar.model.data import Columns, read_table
 from attar.pipeline import candidates_from
+from attar.progress import say
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from rich.table import Table
-
-Data = "str | Path | Dataset | Sequence[Mapping[str, Any]]"
 
 
 def evaluate(
@@ -63,21 +65,160 @@ def compare(
     columns: Columns | None = None,
     batch_size: int = 32,
     max_length: int = 128,
-    batch_sizes: Sequence[int] = (1,),
-    lengths: Sequence[int] = (128,),
+    latency_batch: int = 1,
+    latency_length: int = 128,
+    threads: int | None = None,
 ) -> Report:
-    """Quality, size and latency of several models side by side; the first is the teacher.
+    """Quality, size and latency of several models side by side, with intervals; the first is the teacher.
 
-    Latency is measured in turns, in one run. See `measure` and `attar.measure.bench.bench`.
+    Args:
+        models: directories, hub names, ONNX exports or models; by name, or named after their directories.
+        data: a table; without labels the agreement with the first model is measured.
+        batch_size, max_length: of the evaluation.
+        latency_batch, latency_length: texts, and tokens each, of a timed call; all models are timed in turns.
+        threads: that compute; torch's present number where None.
+
+    Raises:
+        ModelError, DataError: see `open_model`, `read_table`, `attar.measure.compare.compare`.
     """
-    named = dict(models) if isinstance(models, Mapping) else {None: source for source in models}
-    sources = list(models.items()) if isinstance(models, Mapping) else [(None, source) for source in models]
-    del named
+    sources = models.items() if isinstance(models, Mapping) else [(None, source) for source in models]
     opened = [open_model(source, name=name) for name, source in sources]
     table, _ = read_table(data, columns=columns, task=opened[0].task)
     roles: list[Role] = ["teacher", *(["student"] * (len(opened) - 1))]
-    rows, said = measure(list(zip(roles, opened, strict=True)), table, batch_size=batch_size, max_length=max_length)
-    return Report(f"{len(opened)} models on {len(table)} texts", _main(rows), rows, versions=versions())
+    options = {"latency_batch": latency_batch, "latency_length": latency_length, "threads": threads}
+    pairs = list(zip(roles, opened, strict=True))
+    return compare_opened(pairs, table, batch_size=batch_size, max_length=max_length, **options)  # type: ignore[arg-type]
+
+
+def bench(
+    models: Sequence[Source] | Mapping[str, Source],
+    *,
+    batch_sizes: Sequence[int] = (1,),
+    lengths: Sequence[int] = (128,),
+    repeats: int = 50,
+    threads: int | None = None,
+    memory: bool = False,
+) -> Report:
+    """Size and speed of several models, timed in turns in one run; the first is the reference.
+
+    See `attar.measure.bench.bench`, whose rows this puts into a report, one for each model and shape.
+    """
+    sources = models.items() if isinstance(models, Mapping) else [(Path(str(source)).name, source) for source in models]
+    named = {str(name): source for name, source in sources}
+    if len(named) < len(list(models)):
+        raise ModelError(
+            expected="models of different names",
+            found=", ".join(str(source) for source in models),
+            fix="give them names: bench({'a': …, 'b': …})",
+        )
+    options: dict[str, Any] = {"repeats": repeats, "threads": threads, "memory": memory}
+    speeds = bench_models(named, batch_sizes=batch_sizes, lengths=lengths, **options)
+    several = len(batch_sizes) * len(lengths) > 1
+    rows = tuple(
+        Row(
+            speed.name + (f" {speed.batch_size}x{speed.length}" if several else ""),
+            "teacher" if speed.name == next(iter(named)) else "student",
+            speed.runtime,
+            parameters=speed.parameters,
+            bytes=speed.bytes,
+            flops=speed.flops,
+            p50=speed.p50,
+            p90=speed.p90,
+            throughput=speed.throughput,
+            memory=speed.memory,
+            speedup=speed.speedup,
+        )
+        for speed in speeds
+    )
+    shape = "texts x tokens as named" if several else f"batch {batch_sizes[0]}, {lengths[0]} tokens"
+    return Report(f"{len(named)} models, {shape}", rows=rows, settings={"latency": shape}, versions=versions(), machine=machine())
+
+
+def export(
+    model: Source,
+    *,
+    out: str | Path,
+    data: Any = None,
+    formats: Sequence[str] = ("fp32", "int8"),
+    columns: Columns | None = None,
+    tokenizer: Any = None,
+    keep_fp32: Sequence[str] = (),
+    max_drop: float = 0.01,
+    max_length: int = 128,
+    overwrite: bool = False,
+) -> Report:
+    """Export a classifier to ONNX, one directory a format below `out`, each held against torch before it is there.
+
+    Args:
+        formats: "fp32", "int8" (scales of activations found while it runs), "int8-static" (fixed on `data`).
+        data: texts, best with labels, on which the loss of int8 is measured; int8 needs it.
+        keep_fp32, max_drop, max_length: see `attar.export.export`.
+
+    Raises:
+        ExportError: another result than torch's, or more loss than `max_drop`. DataError: int8 without data.
+    """
+    rows: list[Row] = []
+    options: dict[str, Any] = {"data": data, "columns": columns, "tokenizer": tokenizer, "max_length": max_length}
+    for precision in formats:
+        check_free(Path(out) / precision, overwrite=overwrite)
+    for precision in formats:
+        kept = () if precision == "fp32" else tuple(keep_fp32)
+        place = Path(out) / precision
+        made = export_one(
+            model, place, precision=precision, keep_fp32=kept, max_drop=max_drop, overwrite=overwrite, **options
+        )
+        if not rows:
+            known = {} if made.metric is None or made.torch is None else {made.metric: made.torch}
+            rows.append(Row("model", "teacher", metrics=known, parameters=made.parameters))
+        known = {} if made.metric is None or made.onnx is None else {made.metric: made.onnx}
+        rows.append(
+            Row("model", "student", f"ONNX Runtime {precision}", metrics=known, bytes=made.bytes, directory=str(place))
+        )
+        say(f"{precision}: {place}, logits within {made.difference:.2g} of torch's on {made.rows} texts")
+    name = "agreement" if "agreement" in rows[0].metrics else next(iter(rows[0].metrics), "accuracy")
+    return Report(f"{_name(model)} exported", name, tuple(rows), versions=versions())
+
+
+def augment_file(
+    data: Any, *, out: Path, model: str, source: str = "embeddings", columns: Columns | None = None, **options: Any
+) -> int:
+    """Write a table with its augmented copies to a .csv, .jsonl or .parquet file; how many rows it has.
+
+    Raises:
+        DataError: the table cannot be read, or `out` ends otherwise. OutputError: `out` is there already.
+    """
+    writers = {".csv": "to_csv", ".jsonl": "to_json", ".parquet": "to_parquet"}
+    if out.suffix not in writers:
+        raise DataError(expected="a .csv, .jsonl or .parquet file to write", found=out.name, fix="name one")
+    if out.exists():
+        raise OutputError(expected=f"{out} to be new", found="a file", fix="name another file or remove it")
+    table, task = read_table(data, columns=columns)
+    loaded = load(model, head="base")
+    more = augment(table, candidates_from(source, "embeddings", loaded.model, loaded.tokenizer), **options)
+    if task is not None and task.kind == "single_label":
+        named = [task.labels[label] for label in more["label"]]
+        more = more.remove_columns("label").add_column("label", named)
+    part = out.with_name(f".{out.name}.part")
+    getattr(more, writers[out.suffix])(str(part))
+    part.replace(out)
+    return len(more)
+
+
+def anatomy(model: Source, *, tokenizer: Any = None) -> "Table":
+    """A table of what attar knows of a model: family, sizes, and where its parts are."""
+    from rich.table import Table
+
+    loaded = model if isinstance(model, PreTrainedModel) else load(model).model
+    bound = resolve(loaded)
+    table = Table("part", "value", title=f"{bound.anatomy.name}, {loaded.num_parameters():,} parameters", box=None)
+    for name, value in (asdict(bound.shape) | asdict(bound.anatomy)).items():
+        if value and name not in {"name", "sizes"}:
+            table.add_row(name, ", ".join(value) if isinstance(value, tuple) else str(value))
+    return table
+
+
+def _name(model: Source) -> str:
+    return Path(str(model)).name if isinstance(model, str | Path) else type(model).__name__
 
 
 def _main(rows: Sequence[Row]) -> str:
@@ -89,7 +230,5 @@ def _main(rows: Sequence[Row]) -> str:
 
 def _alone(row: Row) -> Row:
     """Without a teacher there is nothing to agree with."""
-    from dataclasses import replace
-
     kept = {name: value for name, value in row.metrics.items() if name not in {"agreement", "kl"}}
     return replace(row, metrics=kept, retained=None)

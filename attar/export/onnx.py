@@ -1,0 +1,172 @@
+"""ONNX export: traced by transformers, mended for ONNX Runtime, compared with torch, measured, then written whole."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attar.errors import DataError, ExportError
+from attar.export.comparing import Comparison, Exported, positions, quiet, random_batch, torch_logits
+from attar.model import checkpoint
+from attar.model.data import read_table
+from attar.model.onnx import FILE, REPORT, require
+from attar.model.tasks import Task
+from attar.progress import say
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel
+
+    from attar.export.int8 import Precision
+
+Array = NDArray[Any]
+# Largest difference of fp32 logits from torch's, for logits of size 1: kernels add in another order, no more.
+TOLERANCE = 1e-4
+
+
+def export(
+    source: "str | Path | PreTrainedModel",
+    out: str | Path,
+    *,
+    tokenizer: Any = None,
+    precision: "Precision" = "fp32",
+    data: "str | Path | Dataset | Sequence[Mapping[str, Any]] | None" = None,
+    columns: Mapping[str, str] | None = None,
+    calibration: "str | Path | Dataset | Sequence[Mapping[str, Any]] | None" = None,
+    keep_fp32: Sequence[str] = (),
+    max_drop: float = 0.01,
+    max_length: int = 128,
+    overwrite: bool = False,
+) -> Exported:
+    """Write a classifier as an ONNX directory that onnxruntime and tokenizers alone can use.
+
+    Batch size and length are free. Logits are compared with torch's on padded batches of several shapes and on `data`.
+
+    Args:
+        source: a model directory, a hub name, or a loaded model (then `tokenizer` is needed).
+        out: the directory to make.
+        precision: `fp32`; `int8` (scales of activations found while it runs); `int8-static` (fixed beforehand).
+        data: texts, best with labels, on which the loss of int8 is measured; required for int8.
+        columns: the names of its columns; see `read_table`.
+        calibration: texts that fix the scales of `int8-static`; `data` where None.
+        keep_fp32: layers that stay in fp32, such as `layer.0` or `embeddings`.
+        max_drop: of the metric (of the agreement with torch, where there are no labels) that int8 may cost.
+        max_length: tokens to cut texts to, and the longest shape that is compared.
+        overwrite: replace an earlier export.
+
+    Raises:
+        ExportError: the graph gives other logits than torch, int8 loses more than `max_drop`, or `keep_fp32` names
+            no layer. Nothing is left behind.
+        DataError: int8 without data.
+        MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
+    """
+    require("onnx", "onnxscript", "onnxruntime")
+    if precision != "fp32" and data is None:
+        raise DataError(
+            expected="data to measure what int8 costs",
+            found="none",
+            fix="give texts, with labels if you have them: data=… (--data FILE)",
+        )
+    checkpoint.check_free(out, overwrite=overwrite)
+    loaded = checkpoint.load(source, tokenizer=tokenizer, head="sequence-classification")
+    task = Task.of(loaded.model.config)
+    max_length = min(max_length, positions(loaded.model))
+    table = None if data is None else read_table(data, columns=columns, task=task)[0]
+    with quiet():
+        fp32 = trace(loaded.model, loaded.tokenizer, max_length=max_length)
+    work = Comparison(loaded.model, loaded.tokenizer, task, table, max_length)
+    program = fp32
+    if precision != "fp32":
+        say("int8: quantize the weights, then measure what that costs on the data")
+        rows = table if calibration is None else read_table(calibration, columns=columns, task=task)[0]
+        make = partial(_quantized, fp32, loaded.model, precision, work.calibration(rows, precision))
+        program = make(keep_fp32)
+    with checkpoint.new_directory(out, overwrite=overwrite) as place:
+        _save(program, place / FILE)
+        loaded.model.config.save_pretrained(place)
+        loaded.tokenizer.save_pretrained(place)
+        record = work.compare(place / FILE, Path(out), precision, tuple(keep_fp32))
+        if precision == "fp32":
+            _check_fp32(record.difference, work.scale)
+        elif not (record.drop is not None and record.drop <= max_drop):
+            raise work.too_much(record, max_drop, fp32, make)
+        text = json.dumps({**dataclasses.asdict(record), "versions": checkpoint.versions()}, indent=2)
+        (place / REPORT).write_text(text + "\n", encoding="utf-8")
+    return record
+
+
+def trace(model: "PreTrainedModel", tokenizer: Any, *, max_length: int = 128) -> Any:
+    """The fp32 graph (an `onnx_ir.Model`) with free batch size and length, its logits compared with torch's.
+
+    Raises:
+        ExportError: the logits differ at some shape.
+    """
+    from transformers.exporters import OnnxConfig, OnnxExporter
+
+    from attar.export import graph
+
+    longest = min(max_length, positions(model))
+    shapes = [(1, 2), (1, 9), (3, 17), (2, max(3, longest))]
+    batches = [random_batch(model, tokenizer, size, length) for size, length in shapes]
+    with _eager(model):
+        config = OnnxConfig(dynamic=True, ort_fusions="cpu")
+        program = OnnxExporter().export(model, dict(batches[2]), config=config).program
+    expected = [torch_logits(model, batch) for batch in batches]
+    graph.join_projections(program)
+    graph.split_skip_normalization(program)
+    mended = program.clone()
+    if graph.mask_by_padding(mended) and _difference(mended, batches, expected) <= TOLERANCE:
+        return mended
+    if (found := _difference(program, batches, expected)) > TOLERANCE:
+        _check_fp32(found, 1.0)
+    return program
+
+
+def _quantized(fp32: Any, model: Any, precision: Any, calibration: Any, keep: Sequence[str]) -> Any:
+    from attar.export import int8
+
+    with quiet():
+        return int8.quantize(fp32, model, precision, keep_fp32=keep, calibration=calibration)
+
+
+def _check_fp32(difference: float, scale: float) -> None:
+    if not difference <= TOLERANCE * scale:
+        raise ExportError(
+            expected=f"logits within {TOLERANCE * scale:.1g} of torch's",
+            found=f"a difference of {difference:.2g}",
+            fix="report this as a bug of attar with the model's config.json and the versions; nothing was written",
+        )
+
+
+def _difference(program: Any, batches: Sequence[Mapping[str, Any]], expected: Sequence[Array]) -> float:
+    """Largest difference over batches that share one session, relative to logits of size 1 and above."""
+    from attar.export import int8
+
+    found = int8.run(program, batches)
+    wanted = np.concatenate(expected)
+    return float(np.abs(found - wanted).max() / max(1.0, np.abs(wanted).max()))
+
+
+def _save(program: Any, path: Path) -> None:
+    import onnx_ir
+
+    weights = sum(v.const_value.nbytes for v in program.graph.initializers.values() if v.const_value is not None)
+    # One protobuf holds at most 2 GB; larger weights go to a file beside it, which ONNX Runtime finds by itself.
+    onnx_ir.save(program, path, external_data=f"{path.name}.data" if weights > 1.5 * 2**30 else None)
+
+
+@contextlib.contextmanager
+def _eager(model: "PreTrainedModel") -> Iterator[None]:
+    """Plain attention for the time: from it the fusions find one `Attention` per layer, from SDPA they do not."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)

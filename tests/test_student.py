@@ -25,13 +25,34 @@ from transformers import (
 
 from attar.distill.student import parameters, student
 from attar.errors import ModelError, RecipeError
-from attar.maths.directions import Metric, choose, explained, leading_directions, low_rank, ridge, second_moment
+from attar.maths.directions import (
+    Metric,
+    choose,
+    explained,
+    leading_directions,
+    low_rank,
+    ridge,
+    second_moment,
+)
 from attar.model.checkpoint import verify
 from attar.model.data import Batches
 
-COMMON = {"vocab_size": 120, "hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 40}
+COMMON = {
+    "vocab_size": 120,
+    "hidden_size": 24,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+}
 LABELS = {"id2label": {0: "no", 1: "yes", 2: "maybe"}, "label2id": {"no": 0, "yes": 1, "maybe": 2}}
-ROPE = {"pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2, "local_attention": 8}
+ROPE = {
+    "pad_token_id": 0,
+    "cls_token_id": 1,
+    "sep_token_id": 2,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "local_attention": 8,
+}
 CONFIGS = {
     "bert": BertConfig(**COMMON, **LABELS, max_position_embeddings=40),
     "roberta": RobertaConfig(**COMMON, **LABELS, max_position_embeddings=42, type_vocab_size=1),
@@ -44,7 +65,11 @@ CONFIGS = {
     "albert": AlbertConfig(**COMMON, **LABELS, embedding_size=16, max_position_embeddings=40),
     "modernbert": ModernBertConfig(**COMMON, **LABELS, **ROPE, max_position_embeddings=40),
 }
-KINDS = {"classifier": AutoModelForSequenceClassification, "language": AutoModelForMaskedLM, "base": AutoModel}
+KINDS = {
+    "classifier": AutoModelForSequenceClassification,
+    "language": AutoModelForMaskedLM,
+    "base": AutoModel,
+}
 
 
 class Tokenizer:
@@ -143,7 +168,10 @@ def test_factorised_embedding_is_a_stock_electra(name, kind):
     texts = texts_of(teacher)
     made = student(teacher, layers=2, hidden=16, heads=2, ffn=24, embedding=8, texts=texts)
     assert made.model.config.model_type == "electra"
-    assert type(made.model).__name__.removeprefix("Electra") == type(teacher).__name__.split("ert", 1)[1] or name == "roberta"
+    assert (
+        type(made.model).__name__.removeprefix("Electra") == type(teacher).__name__.split("ert", 1)[1]
+        or name == "roberta"
+    )
     assert made.model.get_input_embeddings().weight.shape == (120, 8)
     assert made.model.config.max_position_embeddings == 40
     assert outputs(made.model, texts).isfinite().all()
@@ -260,7 +288,9 @@ def test_leading_directions_are_those_of_pca():
     ours = leading_directions(second_moment(x, centred=True), 5)
     reference = PCA(5).fit(x.numpy())
     assert np.abs(ours.T.numpy() @ reference.components_.T) == pytest.approx(np.eye(5), abs=1e-5)
-    assert explained(second_moment(x, centred=True), ours) == pytest.approx(reference.explained_variance_ratio_.sum(), rel=1e-5)
+    assert explained(second_moment(x, centred=True), ours) == pytest.approx(
+        reference.explained_variance_ratio_.sum(), rel=1e-5
+    )
 
 
 @settings(deadline=None, max_examples=20)

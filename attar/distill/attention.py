@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attar.anatomy.resolve import Bound
+from attar.distill.weights import bias_of, weight_of
 from attar.model.data import Batch
 
 
@@ -15,8 +16,8 @@ def split(bound: Bound, layer: int) -> list[tuple[Tensor, Tensor]]:
     found = []
     for i, part in enumerate(("query", "key", "value")):
         module = cast(nn.Linear, bound.at(getattr(bound.anatomy, part), layer))
-        weight = module.weight.detach().float()
-        bias = torch.zeros(len(weight)) if module.bias is None else module.bias.detach().float()
+        weight = weight_of(module)
+        bias = bias_of(module)
         rows = slice(None)
         if bound.anatomy.fused_qkv:
             size = len(weight) // 3
@@ -72,7 +73,8 @@ def rotary_pairs(left: Tensor, right: Tensor, size: int) -> tuple[Tensor, Tensor
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    found: Tensor = x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return found
 
 
 def _turn(bound: Bound, layer: int, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,7 +85,9 @@ def _turn(bound: Bound, layer: int, q: Tensor, k: Tensor) -> tuple[Tensor, Tenso
 
     def turn(x: Tensor) -> Tensor:
         first, second = x.chunk(2, dim=-1)
-        return x * cos[:, None] + torch.cat([-second, first], -1) * sin[:, None]
+        turned = torch.cat([-second, first], -1)
+        found: Tensor = x * cos[:, None].cpu() + turned * sin[:, None].cpu()
+        return found
 
     return turn(q), turn(k)
 
@@ -94,4 +98,5 @@ def _near(bound: Bound, layer: int, length: int) -> Tensor:
     if config.layer_types[layer] != "sliding_attention":
         return torch.ones(length, length, dtype=torch.bool)
     position = torch.arange(length)
-    return (position[:, None] - position[None, :]).abs() <= config.sliding_window
+    near: Tensor = (position[:, None] - position[None, :]).abs() <= config.sliding_window
+    return near

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from attar.anatomy.resolve import Bound
 from attar.distill.observation import Seen, capture
+from attar.distill.weights import bias_of, weight_of
 from attar.maths.directions import ridge
 
 # There is one row for each sentence here, not one for each token, so the fits lean on their priors more.
@@ -54,10 +55,10 @@ def fit_head(source: Bound, target: Bound, seen: Seen, x: Tensor, lift: Tensor) 
     pooled = capture(target.model, seen.batches, entering={"dense": dense})["dense"][0]
     back, shift = ridge(pooled, seen.head["dense"], penalty=PENALTY, prior=lift, bias=dense.bias is not None)
     kept = _strongest(seen, theirs, own, dense.out_features)
-    rows = own.weight.detach().float()[kept]
+    rows = weight_of(own)[kept]
     dense.weight.data[: len(kept)] = rows @ back.T
     if dense.bias is not None:
-        dense.bias.data[: len(kept)] = rows @ shift + (0 if own.bias is None else own.bias.detach().float()[kept])
+        dense.bias.data[: len(kept)] = rows @ shift + bias_of(own)[kept]
     if source.anatomy.pre_norm and target.anatomy.pre_norm and "final" in ours:
         norm, before_norm = (b.model.get_submodule(LANGUAGE[b.anatomy.name][1]) for b in (target, source))
         for name, value in before_norm.named_parameters():
@@ -68,7 +69,7 @@ def fit_head(source: Bound, target: Bound, seen: Seen, x: Tensor, lift: Tensor) 
     features = capture(target.model, seen.batches, entering={"final": final})["final"][0]
     prior = torch.zeros(final.in_features, final.out_features)
     if type(source.model) is type(target.model):
-        prior[: len(kept)] = before.weight.detach().float()[:, kept].T
+        prior[: len(kept)] = weight_of(before)[:, kept].T
     weight, bias = ridge(features, seen.logits, penalty=PENALTY, prior=prior)
     final.weight.data.copy_(weight.T)
     final.bias.data.copy_(bias)
@@ -79,10 +80,13 @@ def _strongest(seen: Seen, theirs: dict[str, nn.Module], own: nn.Linear, count: 
     if count >= own.out_features:
         return torch.arange(own.out_features)
     if "final" in theirs:
-        spread = seen.head["final"].std(0) * cast(nn.Linear, theirs["final"]).weight.detach().float().norm(dim=0)
+        spread = seen.head["final"].std(0) * cast(nn.Linear, theirs["final"]).weight.detach().float().norm(
+            dim=0
+        )
     else:
-        spread = (seen.head["dense"] @ own.weight.detach().float().T).std(0)
-    return spread.topk(count).indices.sort().values
+        spread = (seen.head["dense"] @ weight_of(own).T).std(0)
+    found: Tensor = spread.topk(count).indices.sort().values
+    return found
 
 
 def _language(source: Bound, target: Bound, seen: Seen, x: Tensor) -> None:
@@ -102,13 +106,17 @@ def _language(source: Bound, target: Bound, seen: Seen, x: Tensor) -> None:
         if not torch.equal(table.weight, own_table.weight):
             table.weight.data.copy_(own_table.weight.data)
         return
-    read = cast(Tensor, own_norm(torch.nn.functional.gelu(own_dense(seen.last))))
-    e, big = table.weight.detach().float(), own_table.weight.detach().float()
+    read = cast(
+        Tensor, own_norm(torch.nn.functional.gelu(own_dense(seen.last.to(source.model.device)))).cpu()
+    )
+    e, big = weight_of(table), weight_of(own_table)
     gram = (e.T @ e).double()
     gram.diagonal().add_(1e-4 * gram.diagonal().mean())
     goal = read @ torch.linalg.solve(gram, (e.T @ big).double()).float().T
     scale = goal.std(1).mean()
-    weight, bias = ridge(x, (goal - goal.mean(1, keepdim=True)) / scale, penalty=1e-3, bias=dense.bias is not None)
+    weight, bias = ridge(
+        x, (goal - goal.mean(1, keepdim=True)) / scale, penalty=1e-3, bias=dense.bias is not None
+    )
     # Five deviations keep nearly all inputs where GELU is the identity.
     cast(Tensor, dense.weight.data).copy_(weight.T)
     if dense.bias is not None:

@@ -98,11 +98,15 @@ def capture(
         now.setdefault(name, []).append(tensor.detach().float())
 
     hooks = [
-        module.register_forward_pre_hook(lambda _m, args, kwargs, n=name: keep(n, args[0] if args else next(iter(kwargs.values()))), with_kwargs=True)
+        module.register_forward_pre_hook(
+            lambda _m, args, kwargs, n=name: keep(n, args[0] if args else next(iter(kwargs.values()))),
+            with_kwargs=True,
+        )
         for name, module in entering.items()
     ]
     hooks += [
-        module.register_forward_hook(lambda _m, _a, output, n=name: keep(n, output)) for name, module in (leaving or {}).items()
+        module.register_forward_hook(lambda _m, _a, output, n=name: keep(n, output))
+        for name, module in (leaving or {}).items()
     ]
     training = model.training
     model.eval()
@@ -114,7 +118,9 @@ def capture(
             now["logits"] = [output[0].float()]
             mask = batch.mask
             for name, values in now.items():
-                flat = [v.cpu()[mask] if v.dim() > 2 and v.shape[:2] == mask.shape else v.cpu() for v in values]
+                flat = [
+                    v.cpu()[mask] if v.dim() > 2 and v.shape[:2] == mask.shape else v.cpu() for v in values
+                ]
                 if len(flat) > len(found.setdefault(name, [[] for _ in flat])):
                     raise RuntimeError(f"{name} was called a varying number of times")
                 for kept, value in zip(found[name], flat, strict=True):
@@ -147,10 +153,21 @@ def observe(bound: Bound, wanted: tuple[int, ...], batches: list[Batch], head: d
     norm = bound.at(a.embedding_norm)
     assert norm is not None
     got = capture(
-        run, batches, entering=entering, leaving={"normed": norm}, hidden=True, say="teacher on text to project from"
+        run,
+        batches,
+        entering=entering,
+        leaving={"normed": norm},
+        hidden=True,
+        say="teacher on text to project from",
     )
     hidden = got["hidden"]
-    seen = Seen(batches, got["normed"][0], {n: hidden[n] for n in {0, *wanted}}, hidden[-1], logits=got["logits"][0] if classifier else None)
+    seen = Seen(
+        batches,
+        got["normed"][0],
+        {n: hidden[n] for n in {0, *wanted}},
+        hidden[-1],
+        logits=got["logits"][0] if classifier else None,
+    )
     for n in set(wanted):
         name, call = ("1", n - 1) if a.shared else (str(n), 0)
         ffn_in = got[f"{name}.ffn_in"][call]

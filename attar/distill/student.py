@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import ElectraConfig, PreTrainedModel
 
-from attar.anatomy.resolve import Bound, Shape, family, resolve, shape_of
+from attar.anatomy.resolve import Bound, Shape, resolve
+from attar.distill.projection import project
+from attar.distill.weights import position_offset
 from attar.errors import ModelError
 from attar.maths.mapping import Mapping, layer_map
 from attar.model.checkpoint import HEADS, Head
@@ -69,7 +71,11 @@ def student(
     bound = resolve(teacher)
     shape = _shape(bound.shape, layers, hidden, heads, ffn, embedding)
     if init not in get_args(Init):
-        raise ModelError(expected=f"init to be one of {', '.join(get_args(Init))}", found=repr(init), fix="name one of them")
+        raise ModelError(
+            expected=f"init to be one of {', '.join(get_args(Init))}",
+            found=repr(init),
+            fix="name one of them",
+        )
     chosen = layer_map(shape.layers, bound.shape.layers, mapping)
     config = _config(bound, shape, chosen)
     model = _fresh(config, head_of(teacher), seed)
@@ -79,7 +85,7 @@ def student(
     if init == "layers" or (same_class and bound.anatomy.shared):
         if not same_class or _sizes(shape) != _sizes(bound.shape):
             raise ModelError(
-                expected=f"the teacher's own sizes with init='layers', since layers are copied whole: {_sizes(bound.shape)}",
+                expected=f"the teacher's own sizes with init='layers', to copy layers whole: {_sizes(bound.shape)}",
                 found=str(_sizes(shape)),
                 fix="init='project' fits the teacher's weights into other sizes",
             )
@@ -91,8 +97,6 @@ def student(
             found="none",
             fix="pass texts=Batches(…) of a thousand sentences or more, or init='layers' or 'random'",
         )
-    from attar.distill.projection import project
-
     return Student(model, project(teacher, model, chosen, texts, seed=seed))
 
 
@@ -121,7 +125,14 @@ def head_of(model: PreTrainedModel) -> Head:
     )
 
 
-def _shape(own: Shape, layers: int | None, hidden: int | None, heads: int | None, ffn: int | None, embedding: int | None) -> Shape:
+def _shape(
+    own: Shape,
+    layers: int | None,
+    hidden: int | None,
+    heads: int | None,
+    ffn: int | None,
+    embedding: int | None,
+) -> Shape:
     factorised = own.embedding != own.hidden
     size = hidden if hidden is not None else own.hidden
     shape = Shape(
@@ -134,7 +145,11 @@ def _shape(own: Shape, layers: int | None, hidden: int | None, heads: int | None
     )
     for name in ("layers", "hidden", "heads", "ffn", "embedding"):
         if getattr(shape, name) < 1:
-            raise ModelError(expected=f"{name} of the student to be at least 1", found=str(getattr(shape, name)), fix=f"mend {name}")
+            raise ModelError(
+                expected=f"{name} of the student to be at least 1",
+                found=str(getattr(shape, name)),
+                fix=f"mend {name}",
+            )
     if shape.hidden % shape.heads:
         fitting = [h for h in range(1, shape.hidden + 1) if shape.hidden % h == 0]
         near = min(fitting, key=lambda h: abs(h - shape.heads))
@@ -158,7 +173,7 @@ def _config(bound: Bound, shape: Shape, chosen: tuple[int, ...]) -> Any:
     if (factorised and not anatomy.sizes.embedding) or unshared:
         if anatomy.pre_norm:
             raise ModelError(
-                expected=f"embedding to equal hidden in a {anatomy.name} student: no stock class factorises its embedding",
+                expected=f"embedding to equal hidden in a {anatomy.name} student: no stock class factorises it",
                 found=f"embedding={shape.embedding}, hidden={shape.hidden}",
                 fix="leave embedding out, or make hidden smaller",
             )
@@ -206,14 +221,8 @@ def _electra(bound: Bound, shape: Shape) -> ElectraConfig:
     return config
 
 
-def position_offset(config: Any) -> int:
-    """Rows of the position table before that of the first token: RoBERTa numbers positions from `pad + 1`."""
-    return config.pad_token_id + 1 if config.model_type in {"roberta", "xlm-roberta", "camembert"} else 0
-
-
 def _fresh(config: Any, head: Head, seed: int) -> PreTrainedModel:
-    devices = [] if torch.get_default_device().type in {"cpu", "meta"} else None
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = HEADS[head].from_config(config, dtype=torch.float32)
     model.config.architectures = [type(model).__name__]
@@ -225,7 +234,9 @@ def _copy_layers(bound: Bound, model: PreTrainedModel, chosen: tuple[int, ...]) 
     prefix = "" if bound.base is bound.model else bound.model.base_model_prefix + "."
     prefix += bound.anatomy.layers + "."
     source = bound.model.state_dict()
-    found: MappingType[str, Tensor] = {name: value for name, value in source.items() if not name.startswith(prefix)}
+    found: MappingType[str, Tensor] = {
+        name: value for name, value in source.items() if not name.startswith(prefix)
+    }
     copies = enumerate(chosen) if not bound.anatomy.shared else [(0, 1)]
     layers = {
         f"{prefix}{m}{name.removeprefix(f'{prefix}{n - 1}')}": value
@@ -241,6 +252,3 @@ def _copy_layers(bound: Bound, model: PreTrainedModel, chosen: tuple[int, ...]) 
             found=f"missing {missing[:3]}, left over {unexpected[:3]}",
             fix="report this as a bug of attar, with the teacher's config.json",
         )
-
-
-__all__ = ["Init", "Student", "family", "head_of", "parameters", "position_offset", "shape_of", "student"]

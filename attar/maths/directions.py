@@ -37,7 +37,8 @@ def leading_directions(moment: Tensor, count: int) -> Tensor:
     """
     vectors = torch.linalg.eigh(moment.double())[1].flip(1)[:, :count]
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
-    return vectors * largest.sign()
+    found: Tensor = vectors * largest.sign()
+    return found
 
 
 def explained(moment: Tensor, directions: Tensor) -> float:
@@ -55,6 +56,7 @@ class Metric:
 
     @classmethod
     def of(cls, moment: Tensor) -> "Metric":
+        """The metric of a second moment (p, p)."""
         values, vectors = torch.linalg.eigh(moment.double())
         values = values.clamp_min(values.max() * RANK_TOLERANCE)
         return cls(vectors * values.sqrt() @ vectors.T, vectors / values.sqrt() @ vectors.T)
@@ -103,7 +105,9 @@ class Ridge:
         weights: (N,) of the rows; equal where None.
     """
 
-    def __init__(self, x: Tensor, *, penalty: float, bias: bool = True, weights: Tensor | None = None) -> None:
+    def __init__(
+        self, x: Tensor, *, penalty: float, bias: bool = True, weights: Tensor | None = None
+    ) -> None:
         w = torch.ones(len(x), dtype=x.dtype) if weights is None else weights.to(x.dtype)
         self.weights, self.bias = w / w.sum(), bias
         self.mean = self.weights @ x if bias else torch.zeros_like(x[0])
@@ -116,7 +120,9 @@ class Ridge:
     def fit(self, y: Tensor, *, prior: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """W (p, q) and b (q,) for y (N, q), prior W₀ (p, q) or 0, in the type of x."""
         mean = self.weights @ y if self.bias else torch.zeros_like(y[0])
-        start = torch.zeros(self.x.shape[1], y.shape[1], dtype=y.dtype) if prior is None else prior.to(y.dtype)
+        start = (
+            torch.zeros(self.x.shape[1], y.shape[1], dtype=y.dtype) if prior is None else prior.to(y.dtype)
+        )
         cross = (self.weighted @ (y - mean - self.x @ start)).double()
         found = start + torch.cholesky_solve(cross, self.factor).to(y.dtype)
         return found, mean - self.mean @ found

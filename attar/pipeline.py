@@ -17,14 +17,14 @@ from attar.distill.run import Distiller, Judge, learn, logits_of, projections, t
 from attar.distill.student import Student, head_of, student as build
 from attar.errors import DataError, ModelError
 from attar.maths.mapping import layer_map
-from attar.measure.evaluate import evaluate, predict, quality, retained
+from attar.measure.evaluate import judge, predict, quality, retained
 from attar.measure.report import Point, Report, Row
 from attar.model.checkpoint import Loaded, check_free, digest, load, read_lineage, save, versions
 from attar.model.data import Batches, Columns, StreamBatches, encode, read_table, read_texts
 from attar.model.tasks import Task
 from attar.progress import say
 from attar.schema.reading import options_of
-from attar.train import Precision, Source, is_main, processes
+from attar.train import Precision, Source, is_main, main_first, processes
 
 Options = Mapping[str, Any]
 # Sentences that the student builder and the cache's check look at.
@@ -220,7 +220,6 @@ class Run:
         """General distillation, augmentation, intermediate and prediction phases; the student is trained in place."""
         o, curves = self.options, {}
         start = made.projections
-        judge = self.judge(held)
         if o.general is not None:
             curves["general"], start = self.general(made.model, start)
         if o.augment is not None:
@@ -242,7 +241,7 @@ class Run:
             options = {"cache": self.cache, "precision": self.precision, "name": digest(*batches.content)}
             teacher = logits_of(teacher, self.teacher, batches, **options)
             learner = Distiller(made.model, teacher, task=self.task, temperature=o.prediction.temperature, dropout=o.dropout)
-            curves["prediction"] = self.learn("prediction", learner, batches, o.prediction, judge=judge)
+            curves["prediction"] = self.learn("prediction", learner, batches, o.prediction, watch=self.watch(held))
         return curves
 
     def general(self, student: PreTrainedModel, start: Any) -> tuple[tuple[Point, ...], Any]:
@@ -285,7 +284,10 @@ class Run:
         o = self.options.augment
         assert o is not None
         place = self.place / f"augmented-{digest(self.teacher, table['text'][:], o.model_dump(), self.options.seed)}"
-        if not place.exists():
+
+        def make() -> None:
+            if place.exists():
+                return
             candidates = candidates_from(o.source, o.vectors, self.teacher, self.tokenizer)
             more = augment_table(
                 table, candidates, copies=o.copies, probability=o.probability, k=o.k, seed=self.options.seed
@@ -293,11 +295,13 @@ class Run:
             part = place.with_suffix(".part")
             more.save_to_disk(str(part))
             part.rename(place)
+
+        main_first(make)
         return Dataset.load_from_disk(str(place))
 
     def source(self, model: PreTrainedModel, need: Any, batches: Source) -> Any:
         """The teacher over some batches, cached where that is possible."""
-        name = digest(*batches.content) if isinstance(batches, Batches) else ""
+        name = digest(*batches.content)
         return teacher_of(model, need, batches, cache=self.cache, precision=self.precision, name=name)
 
     @property
@@ -311,10 +315,10 @@ class Run:
         return Intermediate(compared, *shapes, projection=self.options.projection, start=start)
 
     def learn(
-        self, phase: str, learner: Distiller, batches: Source, options: Any, judge: Judge | None = None
+        self, phase: str, learner: Distiller, batches: Source, options: Any, watch: Judge | None = None
     ) -> tuple[Point, ...]:
         """One phase, in a place that a digest of everything before it names."""
-        content = digest(*batches.content) if isinstance(batches, Batches) else repr(batches)
+        content = digest(*batches.content)
         self.key = digest(self.key, phase, options.model_dump(mode="json"), content, self.options.model_dump(mode="json"))
         return learn(
             phase,
@@ -325,11 +329,11 @@ class Run:
             lr=options.lr,
             precision=self.precision,
             seed=self.options.seed,
-            judge=judge,
-            choose=judge is not None,
+            judge=watch,
+            choose=watch is not None,
         )
 
-    def judge(self, held: Dataset) -> Judge | None:
+    def watch(self, held: Dataset) -> Judge | None:
         """Watches the dev table, where the task has a head."""
         if self.task is None:
             return None
@@ -342,11 +346,11 @@ class Run:
         name = Path(out).name
         if self.task is None:
             return (Row("teacher", "teacher", parameters=sizes[0]), Row(name, "student", parameters=sizes[1], directory=str(out)))
-        options: dict[str, Any] = {"tokenizer": self.tokenizer, "task": self.task, "max_length": self.options.max_length}
-        logits = evaluate(self.teacher, table, teacher_logits=None, **options) if "label" in table.column_names else None
-        said = logits.logits if logits else predict(self.teacher, self.batches(table, 32, shuffle=False))
-        theirs = evaluate(self.teacher, table, teacher_logits=said, **options)
-        ours = evaluate(student, table, teacher_logits=said, **options)
+        batches = self.batches(table, 32, shuffle=False)
+        labels = None if batches.labels is None else batches.labels.numpy()
+        said = predict(self.teacher, batches)
+        theirs = judge(self.task, said, labels, teacher_logits=said)
+        ours = judge(self.task, predict(student, batches), labels, teacher_logits=said)
         self.main = ours.main
         return (
             Row("teacher", "teacher", metrics=theirs.metrics, quality=quality(theirs, theirs), parameters=sizes[0]),

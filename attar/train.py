@@ -32,6 +32,9 @@ _M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1
 class Source(Protocol):
     """Where batches come from: `Batches` of a table, or a stream."""
 
+    @property
+    def content(self) -> tuple[Any, ...]: ...
+
     def __len__(self) -> int: ...
 
     def epoch(self, number: int = 0, *, start: int = 0) -> Iterator[Batch]: ...

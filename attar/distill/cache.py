@@ -1,6 +1,7 @@
 """The teacher's outputs: computed as they are needed, or once and kept on disk."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from copy import copy
@@ -45,6 +46,8 @@ class LiveTeacher:
 @dataclass(frozen=True)
 class Layout:
     """Where a row's record keeps what: a row of t tokens has bf16 numbers, part after part.
+
+    `outputs` is 0 where the teacher has no logits of a whole text (a base model, a masked LM).
 
     Order: hidden states (t, D) of each layer, then scores (H, t, t) of each layer, then queries, keys and values
     (heads, t, e) of each layer. Logits are few and decide the prediction: they are kept apart, in fp32.
@@ -170,7 +173,14 @@ def cached(
             "the teacher runs for every batch instead"
         )
         return LiveTeacher(model, need, precision=precision)
-    _fill(teacher, LiveTeacher(model, need, precision=precision), batches)
+    live = LiveTeacher(model, need, precision=precision)
+    try:
+        _reserve(teacher.file, teacher.bytes)
+        _fill(teacher, live, batches)
+    except OSError as error:
+        teacher.file.unlink(missing_ok=True)
+        say(f"teacher cache: {error.strerror}, so the teacher runs for every batch instead")
+        return live
     write_atomic(done, json.dumps({"bytes": teacher.bytes, "rows": len(teacher.rows)}))
     return teacher.open()
 
@@ -189,21 +199,30 @@ def _layout(model: PreTrainedModel, need: Need, batches: Batches) -> Layout:
         hidden.shape[-1],
         inside.shape[1],
         keys.shape[-1],
-        view.logits.shape[-1],
+        view.logits.shape[-1] if view.logits.dim() == 2 else 0,
     )
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Take the disk that a file needs now: a page of a mapped file that cannot be written later kills the process."""
+    with file.open("wb") as handle:
+        handle.truncate(size)
+        if size and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(handle.fileno(), 0, size)
 
 
 def _fill(teacher: CachedTeacher, live: LiveTeacher, batches: Batches) -> None:
     states = None
     if teacher.starts[-1]:
-        states = np.memmap(teacher.file, dtype=np.uint16, mode="w+", shape=(int(teacher.starts[-1]),))
+        states = np.memmap(teacher.file, dtype=np.uint16, mode="r+", shape=(int(teacher.starts[-1]),))
     logits = np.zeros((len(teacher.rows), teacher.layout.outputs), dtype=np.float32)
     groups = list(_groups(batches))
     for rows in track(groups, "teacher's outputs"):
         batch = batches.rows(rows)
         view = live.view(batch)
         places = rows // batches.world
-        logits[places] = view.logits.float().numpy()
+        if teacher.layout.outputs:
+            logits[places] = view.logits.float().numpy()
         if states is None:
             continue
         records = _records(view, teacher.layout, batch.mask.sum(1).tolist())

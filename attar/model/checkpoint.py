@@ -176,9 +176,7 @@ def new_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]
     try:
         yield temporary
         _sync(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)  # mkdtemp's directories are for their owner only
+        _open_to_readers(temporary)
         old = None
         if out.exists():
             old = temporary.with_suffix(".old")
@@ -288,6 +286,14 @@ def _check_directory(path: Path) -> None:
             found=", ".join(sorted(files)[:8]) or "an empty directory",
             fix="name the directory that save_pretrained wrote",
         )
+
+
+def _open_to_readers(directory: Path) -> None:
+    """Permissions as the user's other files have them: mkdtemp and safetensors write for their owner only."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in (directory, *directory.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 def _sync(directory: Path) -> None:

@@ -295,6 +295,12 @@ class StreamBatches:
     def __len__(self) -> int:
         return self.steps
 
+    @property
+    def content(self) -> tuple[Any, ...]:
+        """What names the batches: how they are made, and the stream's first texts (all would have to be read)."""
+        first = [row["text"] for row in self.texts.take(self.batch_size)]
+        return (self.steps, self.batch_size, self.max_length, self.seed, self.tokenizer(first)["input_ids"])
+
     def epoch(self, number: int = 0, *, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from the `start`-th on; texts before it are read again and passed over."""
         first = number * self.steps
@@ -307,11 +313,14 @@ class StreamBatches:
     def _pools(self) -> Iterator[list[str]]:
         size, pool = self.POOL * self.batch_size, []
         while True:
+            row = None
             for row in self.texts:
                 pool.append(row["text"])
                 if len(pool) == size:
                     yield pool
                     pool = []
+            if row is None:  # it would be read for ever
+                raise DataError(expected="at least one line of text", found="an empty stream", fix="check the files")
 
     def _tokenized(self, pools: Iterator[list[str]], number: int) -> Iterator[Iterator[Batch]]:
         for index, pool in enumerate(pools, start=number):

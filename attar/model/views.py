@@ -114,6 +114,8 @@ def _arguments(model: PreTrainedModel) -> Collection[str]:
         import inspect
 
         known = frozenset(inspect.signature(model.forward).parameters)
+        if "input_ids" not in known:  # wrapped in a function that says nothing of its arguments: it gets them all
+            known = frozenset({"input_ids", "attention_mask", "token_type_ids"})
         model.__dict__["_attar_arguments"] = known
     return known
 

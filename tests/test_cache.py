@@ -1,0 +1,219 @@
+"""Laws of the teacher's cache: read is run, up to bf16; filled once; half filled is filled again."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from attar.anatomy.families import FAMILIES
+from attar.distill import cache
+from attar.distill.cache import CachedTeacher, LiveTeacher, cached
+from attar.distill.run import logits_of, teacher_of
+from attar.model.checkpoint import digest
+from attar.model.views import Need
+
+NEED = Need(hidden=frozenset({0, 2}), scores=frozenset({1, 2}), relations=frozenset({2}))
+PARTS = ("hidden", "scores", "queries", "keys", "values")
+
+
+class Silent(torch.nn.Module):
+    """Stands where a teacher that must not run again would."""
+
+
+def fill(model, batches, place, need=NEED):
+    teacher = cached(model, need, batches, place, precision="fp32")
+    assert isinstance(teacher, CachedTeacher)
+    return teacher
+
+
+def compare(found, live, mask):
+    torch.testing.assert_close(found.logits, live.logits, rtol=1e-5, atol=1e-5)
+    assert (found.mask is None) == (live.mask is None)
+    assert live.mask is None or live.mask.equal(found.mask)
+    for name in PARTS:
+        ours, theirs = getattr(found, name), getattr(live, name)
+        assert sorted(ours) == sorted(theirs)
+        for layer, expected in theirs.items():
+            if name == "hidden":
+                real = torch.ones(len(expected), dtype=torch.bool)
+            elif name == "scores":
+                real = (mask[:, None, :, None] & mask[:, None, None, :]).expand_as(expected)
+            else:
+                real = mask[:, None, :, None].expand_as(expected)
+            assert ours[layer].shape == expected.shape
+            torch.testing.assert_close(ours[layer][real], expected[real], rtol=2**-8, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_read_is_what_the_teacher_says(tmp_path, family):
+    model = tiny.model(family)
+    batches = tiny.batches(tiny.texts(21), family, batch_size=4, shuffle=True)
+    teacher, live = fill(model, batches, tmp_path / "cache"), LiveTeacher(model, NEED, precision="fp32")
+    for epoch in range(2):
+        for batch in batches.epoch(epoch):
+            compare(teacher.view(batch), live.view(batch), batch.mask)
+
+
+def test_batches_without_padding(tmp_path):
+    batches = tiny.batches(["good film", "bad plot", "the cast"], batch_size=2)
+    model = tiny.model()
+    teacher = fill(model, batches, tmp_path / "cache")
+    for batch in batches:
+        view = teacher.view(batch)
+        assert view.mask is None
+        compare(view, LiveTeacher(model, NEED, precision="fp32").view(batch), batch.mask)
+
+
+@pytest.mark.parametrize(
+    "need",
+    [
+        Need(),
+        Need(hidden=frozenset({1})),
+        Need(scores=frozenset({2})),
+        Need(relations=frozenset({1, 2})),
+        Need(hidden=frozenset({0}), relations=frozenset({2})),
+    ],
+)
+def test_each_need_by_itself(tmp_path, need):
+    model, batches = tiny.model(), tiny.batches(tiny.texts(9), batch_size=4)
+    teacher, live = fill(model, batches, tmp_path / "cache", need), LiveTeacher(model, need, precision="fp32")
+    for batch in batches:
+        compare(teacher.view(batch), live.view(batch), batch.mask)
+
+
+@pytest.mark.parametrize("head", ["base", "masked-lm"])
+def test_a_teacher_without_logits_of_a_text_has_its_layers_kept(tmp_path, head):
+    model, batches = tiny.model(head=head), tiny.batches(tiny.texts(9), batch_size=4)
+    teacher, live = fill(model, batches, tmp_path / "cache"), LiveTeacher(model, NEED, precision="fp32")
+    for batch in batches:
+        found, expected = teacher.view(batch), live.view(batch)
+        for layer in (0, 2):
+            torch.testing.assert_close(found.hidden[layer], expected.hidden[layer], rtol=2**-8, atol=1e-5)
+
+
+def test_a_filled_cache_never_runs_the_teacher_again(tmp_path):
+    model, batches = tiny.model(), tiny.batches(tiny.texts(9), batch_size=4)
+    expected = [fill(model, batches, tmp_path / "cache").view(batch) for batch in batches]
+    calls = []
+    model.register_forward_pre_hook(
+        lambda _module, _arguments, options: calls.append(options["input_ids"].shape[0]), with_kwargs=True
+    )
+    again = cached(model, NEED, batches, tmp_path / "cache", precision="fp32")
+    for batch, one in zip(batches, expected, strict=True):
+        compare(again.view(batch), one, batch.mask)
+    assert calls == [1]  # one short row, to learn the shapes
+
+
+def test_half_filled_is_filled_again(tmp_path):
+    model, batches, place = tiny.model(), tiny.batches(tiny.texts(9), batch_size=4), tmp_path / "cache"
+    expected = [fill(model, batches, place).view(batch) for batch in batches]
+    (done,) = place.glob("done-*")
+    done.unlink()
+    (states,) = place.glob("states-*")
+    states.write_bytes(states.read_bytes()[: states.stat().st_size // 2])
+    for batch, one in zip(batches, expected, strict=True):
+        compare(fill(model, batches, place).view(batch), one, batch.mask)
+
+
+def test_a_killed_filling_leaves_no_mark(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "FILL_TOKENS", 64)
+    model, batches, place = tiny.model(), tiny.batches(tiny.texts(40), batch_size=4), tmp_path / "cache"
+    calls = []
+
+    def dies(*_arguments):
+        calls.append(1)
+        if len(calls) == 3:  # after the row that tells the shapes, and the first group
+            raise KeyboardInterrupt
+
+    hook = model.register_forward_pre_hook(dies)
+    with pytest.raises(KeyboardInterrupt):
+        fill(model, batches, place)
+    assert not list(place.glob("done-*"))
+    hook.remove()
+    teacher, batch = fill(model, batches, place), next(iter(batches))
+    compare(teacher.view(batch), LiveTeacher(model, NEED, precision="fp32").view(batch), batch.mask)
+
+
+def test_where_the_disk_would_overflow_the_teacher_runs_and_a_line_says_so(tmp_path, monkeypatch, caplog):
+    model, batches = tiny.model(), tiny.batches(tiny.texts(9), batch_size=4)
+    monkeypatch.setattr(cache, "SPARE_BYTES", 2**62)
+    with caplog.at_level(logging.INFO, logger="attar"):
+        teacher = cached(model, NEED, batches, tmp_path / "cache", precision="fp32")
+    assert isinstance(teacher, LiveTeacher)
+    assert "teacher runs for every batch instead" in caplog.text
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_disk_that_fills_up_meanwhile_is_no_crash(tmp_path, monkeypatch, caplog):
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache.os, "posix_fallocate", full)
+    with caplog.at_level(logging.INFO, logger="attar"):
+        teacher = cached(
+            tiny.model(), NEED, tiny.batches(tiny.texts(9)), tmp_path / "cache", precision="fp32"
+        )
+    assert isinstance(teacher, LiveTeacher)
+    assert "No space left on device" in caplog.text
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_each_process_keeps_its_own_rows(tmp_path):
+    model, rows = tiny.model(), tiny.texts(11)
+    whole = tiny.batches(rows, batch_size=4, shuffle=True)
+    live = LiveTeacher(model, NEED, precision="fp32")
+    sizes = []
+    for rank in range(3):
+        share = tiny.batches(rows, batch_size=4, shuffle=True, rank=rank, world=3)
+        teacher = fill(model, share, tmp_path / "cache")
+        sizes.append(teacher.bytes)
+        for batch in share.epoch(1):
+            compare(teacher.view(batch), live.view(batch), batch.mask)
+    assert sorted(p.name for p in (tmp_path / "cache").glob("states-*")) == [f"states-{r}-of-3.bf16" for r in range(3)]
+    assert sum(sizes) == fill(model, whole, tmp_path / "whole").bytes
+    assert [p.stat().st_size for p in sorted((tmp_path / "cache").glob("states-*"))] == sizes
+
+
+def test_a_prediction_phase_reads_the_logits_of_the_same_cache(tmp_path):
+    model, batches = tiny.model(), tiny.batches(tiny.texts(9), batch_size=4)
+    teacher = fill(model, batches, tmp_path / "cache")
+    only = logits_of(teacher, Silent(), batches)
+    for batch in batches:
+        view = only.view(batch)
+        assert view.logits.equal(teacher.view(batch).logits)
+        assert not (view.hidden or view.scores or view.queries)
+
+
+def test_what_decides_the_outputs_names_the_cache(tmp_path):
+    batches = tiny.batches(tiny.texts(9), batch_size=4)
+    names = set()
+    for model, need, precision, name in (
+        (tiny.model(), NEED, "fp32", "a"),
+        (tiny.model(seed=1), NEED, "fp32", "a"),
+        (tiny.model(num_attention_heads=2), NEED, "fp32", "a"),
+        (tiny.model(), Need(hidden=frozenset({1})), "fp32", "a"),
+        (tiny.model(), NEED, "bf16", "a"),
+        (tiny.model(), NEED, "fp32", "b"),
+        (tiny.model(), NEED, "fp32", "a"),
+    ):
+        teacher_of(model, need, batches, cache=tmp_path, precision=precision, name=name)
+        names = {p.name for p in tmp_path.iterdir()}
+    assert len(names) == 6
+
+
+def test_digests_tell_contents_apart():
+    one, other = tiny.model(), tiny.model(seed=1)
+    assert digest(one) == digest(tiny.model()) != digest(other)
+    assert digest(torch.tensor(3.0)) != digest(torch.tensor(4.0))
+    assert digest("a", "b") != digest("ab")
+    assert digest({"x": 1, "y": 2}) == digest({"y": 2, "x": 1})
+    assert digest(np.arange(3)) != digest(np.arange(4))
+
+
+def test_the_mark_says_what_was_kept(tmp_path):
+    teacher = fill(tiny.model(), tiny.batches(tiny.texts(9)), tmp_path / "cache")
+    mark = json.loads((tmp_path / "cache" / "done-0-of-1.json").read_text())
+    assert mark == {"bytes": teacher.bytes, "rows": 9}

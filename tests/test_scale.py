@@ -1,0 +1,56 @@
+"""Two processes train what one does; a killed run ends as one that was left in peace. Both in real processes."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+from processes import LIVES, run
+from transformers import AutoModelForSequenceClassification
+
+SCRIPT = Path(__file__).parent / "processes.py"
+
+
+def finish(process):
+    said, _ = process.communicate(timeout=170)
+    assert process.returncode == 0, said[-4000:]
+
+
+def loaded(path):
+    return AutoModelForSequenceClassification.from_pretrained(path)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    place = tmp_path_factory.mktemp("two")
+    finish(tiny.start(SCRIPT, "run", place, world=2))
+    return place
+
+
+@pytest.mark.parametrize("verb", LIVES)
+def test_two_processes_train_the_model_that_one_trains(two, verb, tmp_path):
+    run(verb, tmp_path / "one")
+    one, both = loaded(tmp_path / "one"), loaded(two / verb)
+    assert tiny.difference(one, both) < 2e-5
+    started = tiny.model() if verb == "finetune" else None
+    assert started is None or tiny.difference(started, both) > 1e-3
+
+
+def test_each_process_cached_its_own_share(two):
+    assert (two / "caches.txt").read_text().split() == ["states-0-of-2.bf16", "states-1-of-2.bf16"]
+
+
+def test_nothing_but_the_models_is_left(two):
+    assert sorted(path.name for path in two.iterdir()) == ["caches.txt", "distill", "finetune"]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    place = tmp_path_factory.mktemp("killed")
+    finish(tiny.start(SCRIPT, "kill", place))
+    return place
+
+
+@pytest.mark.parametrize("verb", LIVES)
+def test_a_killed_run_ends_as_an_uninterrupted_one(killed, verb):
+    assert tiny.identical(loaded(killed / f"{verb}-whole"), loaded(killed / f"{verb}-killed"))
+    assert sorted(path.name for path in killed.glob(f".{verb}*")) == []

@@ -1,17 +1,18 @@
 """Project a teacher's weights onto the leading directions of its hidden states, layer after layer, on real text.
 
-The student's stream is meant to be `h Uᵀ`-like: x = U^T h with U (D, d) the leading directions of the teacher's hidden
-states. Each part is then the best replacement of the teacher's in the metric of the text, given what the student
-built so far really passes to it:
+The student's stream is meant to be x = Uᵀh, with U (D, d) the leading directions of the teacher's hidden states h. Each
+part is the best replacement of the teacher's in the metric of the text, given what the student built so far really
+passes to it:
 
-- what a student layer reads is mapped linearly to what the teacher's layer reads (P below), and the teacher's own
-  matrices follow, so a missing layer is bridged by the best linear guess;
+- what a student layer reads is mapped linearly to what the teacher's layer reads, and the teacher's own matrices
+  follow, so a missing layer is bridged by the best linear guess;
 - query and key of a head are the best low rank of the bilinear form q·k, value and output of the linear form;
 - FFN neurons and heads are those that together explain the teacher's output best (matching pursuit);
 - attention output, FFN output and LayerNorm are solved together by least squares, so that the student's *normed*
   stream is the projected teacher's: LayerNorm over d dimensions is not LayerNorm over D.
 
-At the teacher's own sizes all of it is the identity.
+At the teacher's own sizes all of it is the identity. Where positions are rotary (ModernBERT), queries and keys keep the
+pairs of dimensions that turn nearest to as fast, since a low rank of q·k would mix pairs that turn differently.
 """
 
 from typing import cast

@@ -114,14 +114,14 @@ def head_of(model: PreTrainedModel) -> Head:
     name = type(model).__name__
     if name.endswith("ForSequenceClassification"):
         return "sequence-classification"
-    if name.endswith(("ForMaskedLM", "ForPreTraining")):
+    if name.endswith("ForMaskedLM"):
         return "masked-lm"
     if model.base_model is model:
         return "base"
     raise ModelError(
         expected="a teacher for sequence classification or masked language modelling, or one without a head",
         found=name,
-        fix="load it with head='base' to distil its layers alone",
+        fix="load it with head='base' (its layers alone) or head='masked-lm'",
     )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from attar import work
-from attar.errors import DataError
+from attar.errors import DataError, ModelError
 from attar.measure.evaluate import Evaluation, judge, predict
 from attar.measure.report import Point, Report, Row
 from attar.model.checkpoint import check_free, digest, load, save, versions
@@ -71,6 +71,12 @@ def finetune(
     assert task is not None  # a table with labels always has one
     table, held = _held_out(table, dev, columns, task, seed)
     loaded = load(model, tokenizer=tokenizer, head="sequence-classification", fresh_head=True, num_labels=len(task.labels))
+    if loaded.model.config.num_labels != len(task.labels):  # a model that came loaded has the head it has
+        raise ModelError(
+            expected=f"a model of {len(task.labels)} outputs, for {', '.join(task.labels[:8])}",
+            found=str(loaded.model.config.num_labels),
+            fix=f"load it with num_labels={len(task.labels)}, or pass its name",
+        )
     task.configure(loaded.model.config)
     options = {
         "epochs": epochs,

@@ -1,6 +1,6 @@
 """`distill`: TinyBERT's whole way, from a teacher and texts to a small model directory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from attar.distill.run import Distiller, Judge, learn, logits_of, projections, t
 from attar.distill.student import Student, head_of, student as build
 from attar.errors import DataError, ModelError
 from attar.maths.mapping import layer_map
-from attar.measure.evaluate import judge, predict, quality, retained
+from attar.measure.evaluate import Evaluation, judge, predict, quality, retained
 from attar.measure.report import Point, Report, Row
+from attar.measure.statistics import Interval
 from attar.model.checkpoint import Loaded, check_free, digest, load, read_lineage, save, versions
 from attar.model.data import Batches, Columns, StreamBatches, encode, read_table, read_texts
 from attar.model.tasks import Task
@@ -353,17 +354,34 @@ class Run:
         ours = judge(self.task, predict(student, batches), labels, teacher_logits=said)
         self.main = ours.main
         return (
-            Row("teacher", "teacher", metrics=theirs.metrics, quality=quality(theirs, theirs), parameters=sizes[0]),
+            Row(
+                "teacher",
+                "teacher",
+                metrics=theirs.metrics,
+                quality=interval("quality", quality, theirs, theirs),
+                parameters=sizes[0],
+            ),
             Row(
                 name,
                 "student",
                 metrics=ours.metrics,
-                quality=quality(ours, theirs),
-                retained=retained(ours, theirs),
+                quality=interval("quality", quality, ours, theirs),
+                retained=interval("retained", retained, ours, theirs),
                 parameters=sizes[1],
                 directory=str(out),
             ),
         )
+
+
+def interval(
+    name: str, of: Callable[[Evaluation, Evaluation], Interval], ours: Evaluation, theirs: Evaluation
+) -> Interval | None:
+    """An interval, or a line that says why there is none: a finished student is not thrown away for a figure."""
+    try:
+        return of(ours, theirs)
+    except DataError as error:
+        say(f"no interval of {name}: expected {error.expected}, found {error.found}")
+        return None
 
 
 def candidates_from(source: str, vectors: str, model: PreTrainedModel, tokenizer: Any) -> Candidates:

@@ -80,6 +80,12 @@ def match(
             found=str(student.heads),
             fix='give the student as many heads, or attention="relations" (--attention relations)',
         )
+    if attention == "none" and not hidden and not embedding:
+        raise RecipeError(
+            expected="something to compare in the intermediate phases",
+            found="attention none, and neither hidden states nor embedding",
+            fix="turn one of them on, or leave the phase out (intermediate: null)",
+        )
     widths = (student.hidden, teacher.hidden)
     fitting = [n for n in range(1, teacher.heads + 1) if all(width % n == 0 for width in widths)]
     heads = relation_heads or fitting[-1]

@@ -129,7 +129,9 @@ def metrics(task: Task, logits: Array, labels: Array) -> dict[str, float]:
     else:
         average = "binary" if len(task.labels) == 2 else "macro"
         found["f1"] = sk.f1_score(labels, guesses, average=average, zero_division=0)
-        found["matthews"] = sk.matthews_corrcoef(labels, guesses)
+        with warnings.catch_warnings():  # where one class is all there is and all that is said, it is 0
+            warnings.filterwarnings("ignore", "A single label was found", UserWarning)
+            found["matthews"] = sk.matthews_corrcoef(labels, guesses)
     return {name: float(value) for name, value in found.items()}
 
 

@@ -81,7 +81,7 @@ def load(
     except (OSError, ValueError, KeyError, EOFError, SafetensorError, UnpicklingError, RuntimeError) as error:
         raise ModelError(
             expected=f"a model that transformers can load at {source}",
-            found=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}",
+            found=f"{type(error).__name__}: {(str(error) or 'no more to read').splitlines()[0][:200]}",
             fix="check the name or directory; a damaged file has to be fetched or saved again",
         ) from error
     inside = "" if model.base_model is model else f"{model.base_model_prefix}."

@@ -1,6 +1,8 @@
 """Tables of texts: read, checked, tokenized, and dealt out in batches that do not depend on the number of processes."""
 
 import csv
+import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -9,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import torch
 from datasets import ClassLabel, Dataset, IterableDataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
 from torch import Tensor
 
 from attar.errors import DataError
@@ -57,9 +61,16 @@ def read_table(
     feature = table.features["label"]
     values = table["label"][:]
     if isinstance(feature, ClassLabel):
-        values = [feature.int2str(value) for value in values]
+        # -1 is how datasets write "no label".
+        values = [None if value is None or value < 0 else feature.int2str(value) for value in values]
         task = task or Task("single_label", tuple(feature.names))
-    task = task or _infer(values)
+    missing = [i for i, value in enumerate(values) if value is None]
+    if not missing and task is None:
+        task = _infer(values)
+    if task is None or task.kind != "multi_label":  # which may have rows of no label
+        missing = [i for i, value in enumerate(values) if value is None or (isinstance(value, str) and not value.strip())]
+    _reject_rows(missing, len(values), _name(source), "label")
+    assert task is not None
     encoded = _encode_labels(values, task, _name(source))
     return table.remove_columns("label").add_column("label", encoded), task
 
@@ -81,18 +92,28 @@ def read_texts(
     if isinstance(source, Dataset):
         return read_table(source)[0].select_columns(["text"])
     items = [source] if isinstance(source, str | Path) else list(source)
-    files = [Path(item) for item in items if isinstance(item, Path) or Path(item[:255]).is_file()]
+    files = [Path(item) for item in items if isinstance(item, Path) or _is_file(item)]
     if not files and not isinstance(source, str | Path):
         return Dataset.from_dict({"text": [str(text) for text in items if str(text).strip()]})
     for item in items:
-        if not Path(item).is_file():
+        if not _is_file(item):
             raise DataError(expected=f"a text file at {item}", found="no such file", fix="check the path")
     paths = [str(path) for path in files]
-    texts = load_dataset("text", data_files=paths, split="train", streaming=streaming)
-    texts = texts.filter(_not_blank)
+    try:
+        texts = load_dataset("text", data_files=paths, split="train", streaming=streaming, encoding="utf-8-sig")
+        texts = texts.filter(_not_blank)
+    except (DatasetGenerationError, UnicodeDecodeError) as error:
+        raise _unreadable(", ".join(paths), error) from error
     if not streaming and len(texts) == 0:
         raise DataError(expected="at least one line of text", found=f"none in {', '.join(paths)}", fix="check the file")
     return texts
+
+
+def _is_file(item: str | Path) -> bool:
+    try:
+        return Path(item).is_file()
+    except (OSError, ValueError):  # a sentence, too long for a name
+        return False
 
 
 def encode(table: Dataset, tokenizer: Any, *, max_length: int = 128) -> Dataset:
@@ -339,22 +360,63 @@ def _open(source: str | Path | Dataset | Sequence[Mapping[str, Any]], encoding: 
         raise DataError(expected=f"a table at {path}", found="no such file", fix="check the path")
     try:
         if path.suffix == ".txt":
-            lines = path.read_text(encoding=encoding).splitlines()
+            # Not splitlines: that also cuts at characters that stand inside a sentence, such as U+2028.
+            lines = path.read_text(encoding=encoding).split("\n")
             return Dataset.from_dict({"text": [line for line in lines if line.strip()]})
         if path.suffix in {".csv", ".tsv"}:
             return _read_separated(path, encoding)
         if path.suffix in {".json", ".jsonl"}:
-            return Dataset.from_json(str(path), cache_dir=None, keep_in_memory=True)
+            return _read_json(path, encoding)
         if path.suffix == ".parquet":
             return Dataset.from_parquet(str(path), keep_in_memory=True)
     except UnicodeDecodeError as error:
-        raise DataError(
-            expected=f"{path} to be {encoding}",
-            found=f"byte 0x{error.object[error.start]:02x} at offset {error.start}, which {encoding} has no letter for",
-            fix='name its encoding (encoding="cp949", say) or convert it to UTF-8',
-        ) from error
+        raise _undecodable(str(path), error) from error
+    except (csv.Error, DatasetGenerationError, pyarrow.ArrowInvalid, ValueError) as error:
+        raise _unreadable(str(path), error) from error
     raise DataError(
         expected="a .csv, .tsv, .jsonl, .parquet or .txt file", found=path.name, fix="convert it to one of them"
+    )
+
+
+def _read_json(path: Path, encoding: str) -> Dataset:
+    """Rows as objects, one a line or in one list."""
+    text = path.read_text(encoding=encoding)
+    if text.lstrip().startswith("["):
+        rows = json.loads(text)
+    else:
+        rows = []
+        for number, line in enumerate(text.split("\n"), start=1):
+            try:
+                rows += [json.loads(line)] if line.strip() else []
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number}: {error.msg}") from error
+    if not rows:
+        raise ValueError("nothing in it")
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("rows that are no objects {...}")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
+
+
+def _undecodable(path: str, error: UnicodeDecodeError) -> DataError:
+    byte = f"byte 0x{error.object[error.start]:02x} at offset {error.start}"
+    return DataError(
+        expected=f"{path} to be {error.encoding}",
+        found=f"{byte}, which {error.encoding} has no letter for",
+        fix='name its encoding (encoding="cp949", say) or convert it to UTF-8',
+    )
+
+
+def _unreadable(path: str, error: Exception) -> DataError:
+    cause: BaseException = error
+    while isinstance(cause, DatasetGenerationError) and cause.__cause__ is not None:  # which says only that there is one
+        cause = cause.__cause__
+    if isinstance(cause, UnicodeDecodeError):
+        return _undecodable(path, cause)
+    return DataError(
+        expected=f"{path} to be a {Path(path).suffix or 'text'} file",
+        found=f"{type(cause).__name__}: {(str(cause) or 'nothing in it').splitlines()[0][:200]}",
+        fix="mend the file or write it again",
     )
 
 
@@ -366,6 +428,9 @@ def _read_separated(path: Path, encoding: str) -> Dataset:
         header = next(reader, None)
         if not header:
             raise DataError(expected=f"a header line in {path}", found="an empty file", fix="check the file")
+        if len(set(header)) < len(header):
+            twice = next(name for name in header if header.count(name) > 1)
+            raise DataError(expected=f"columns of different names in {path}", found=f"{twice!r} twice", fix="rename one")
         columns: list[list[str]] = [[] for _ in header]
         for row in reader:
             if not row:
@@ -409,13 +474,17 @@ def _reject_empty(table: Dataset, name: str) -> None:
         if column not in table.column_names:
             continue
         bad = [i for i, text in enumerate(table[column]) if not isinstance(text, str) or not text.strip()]
-        if bad:
-            shown = ", ".join(str(i + 1) for i in bad[:5]) + ("…" if len(bad) > 5 else "")  # noqa: PLR2004
-            raise DataError(
-                expected=f"a text in every row of {name}",
-                found=f"{len(bad)} of {len(table)} rows with an empty {column} (rows {shown})",
-                fix="fill or drop those rows",
-            )
+        _reject_rows(bad, len(table), name, column)
+
+
+def _reject_rows(bad: Sequence[int], rows: int, name: str, column: str) -> None:
+    if bad:
+        shown = ", ".join(str(i + 1) for i in bad[:5]) + ("…" if len(bad) > 5 else "")
+        raise DataError(
+            expected=f"a {column} in every row of {name}",
+            found=f"{len(bad)} of {rows} rows with an empty {column} (rows {shown})",
+            fix="fill or drop those rows",
+        )
 
 
 def _infer(values: Sequence[Any]) -> Task:
@@ -458,9 +527,9 @@ def _encode_labels(values: Sequence[Any], task: Task, name: str) -> list[Any]:
 
 
 def _class(value: Any, ids: Mapping[str, int], row: int, name: str) -> int:
-    key = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-    if key in ids:
-        return ids[key]
+    key = _whole(value)
+    if str(value) in ids or key in ids:
+        return ids.get(str(value), ids.get(key, -1))
     # A model that names its classes is often trained from a table that numbers them.
     if key.isdigit() and int(key) < len(ids) and not any(label.isdigit() for label in ids):
         return int(key)
@@ -471,9 +540,21 @@ def _class(value: Any, ids: Mapping[str, int], row: int, name: str) -> int:
     )
 
 
+def _whole(value: Any) -> str:
+    """A label as text, whole numbers without a fraction: a column of 1, 1.0, "1.0" or true names one class."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return str(value)
+    return str(int(number)) if number.is_integer() else str(value)
+
+
 def _number(value: Any, row: int, name: str) -> float:
     try:
-        return float(value)
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError
+        return number
     except (TypeError, ValueError):
         raise DataError(
             expected="a number as label, since the model predicts a score",

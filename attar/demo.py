@@ -18,7 +18,7 @@ from attar.measure.report import Point, Report, Role
 from attar.model.checkpoint import load, read_lineage, write_atomic
 from attar.model.data import Batches, encode
 from attar.model.tasks import Task
-from attar.pipeline import distill
+from attar.pipeline import SAMPLE, distill
 from attar.progress import say
 from attar.schema import load_recipe
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DATA = "Rotten Tomatoes review sentences, split by film"
-QUICK_ROWS = 640
+QUICK_ROWS = 192
 
 
 def demo(out: str | Path, *, quick: bool = False, seed: int = 0, console: "Console | None" = None) -> Report:
@@ -97,7 +97,8 @@ class Demo:
 
         def undistilled(place: Path) -> Report:
             teacher = load(self.out / "teacher")
-            batches = Batches(encode(self.train.select(range(min(2000, len(self.train)))), teacher.tokenizer), teacher.tokenizer)
+            sample = self.train.select(range(min(SAMPLE, len(self.train))))
+            batches = Batches(encode(sample, teacher.tokenizer), teacher.tokenizer)
             made = build(teacher.model, **shape, texts=batches, seed=self.seed)
             return finetune(made.model, self.train, dev=self.dev, out=place, tokenizer=teacher.tokenizer, **options)
 

@@ -1,7 +1,7 @@
 """Where long work tells how far it is: silent in a library, bars and lines where the CLI attached a console."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 log = logging.getLogger("attar")
+_tracking: ContextVar[bool] = ContextVar("attar_tracking", default=False)
 _console: ContextVar["Console | None"] = ContextVar("attar_console", default=None)
 
 
@@ -28,15 +29,23 @@ def say(message: str) -> None:
 
 
 def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield from `iterable`, with a bar on the attached console (`total` items; from `len()` where None)."""
+    """Yield from `iterable`, with a bar on the attached console (`total` items; from `len()` where None).
+
+    Inside another bar there is none: one long step, one bar.
+    """
     console = _console.get()
-    if console is None:
+    if console is None or _tracking.get():
         yield from iterable
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    if total is None and hasattr(iterable, "__len__"):
+    columns = (TextColumn("  {task.description:<28}"), BarColumn(bar_width=30), MofNCompleteColumn())
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    if total is None and isinstance(iterable, Sized):
         total = len(iterable)
-    with Progress(*columns, console=console) as bar:
-        yield from bar.track(iterable, total=total, description=description)
+    _tracking.set(True)
+    try:
+        with Progress(*columns, *times, console=console) as bar:
+            yield from bar.track(iterable, total=total, description=description)
+    finally:
+        _tracking.set(False)

@@ -74,6 +74,10 @@ def inputs_of(model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
     return {name: value.to(model.device) for name, value in batch.inputs.items() if name in known}
 
 
+class _Enough(Exception):  # noqa: N818  # no error: it ends a forward pass
+    """What was wanted has been seen."""
+
+
 @torch.no_grad()
 def capture(
     model: PreTrainedModel,
@@ -82,9 +86,13 @@ def capture(
     entering: dict[str, nn.Module],
     leaving: dict[str, nn.Module] | None = None,
     hidden: bool = False,
+    until: str = "",
     say: str = "",
 ) -> dict[str, list[Tensor]]:
     """Run a model and keep what enters and leaves some modules.
+
+    Args:
+        until: name of the module at which each pass ends; the whole model runs where it is empty.
 
     Returns:
         For each name one tensor for each call of the module (a shared layer is called many times), real tokens only
@@ -96,6 +104,8 @@ def capture(
     def keep(name: str, value: Any) -> None:
         tensor = value[0] if isinstance(value, tuple) else value
         now.setdefault(name, []).append(tensor.detach().float())
+        if name == until:
+            raise _Enough
 
     hooks = [
         module.register_forward_pre_hook(
@@ -113,9 +123,12 @@ def capture(
     try:
         for batch in track(batches, say) if say else batches:
             now = {}
-            output = model(**inputs_of(model, batch), output_hidden_states=hidden)
-            now["hidden"] = list(output.hidden_states) if hidden else []
-            now["logits"] = [output[0].float()]
+            try:
+                output = model(**inputs_of(model, batch), output_hidden_states=hidden)
+                now["hidden"] = list(output.hidden_states) if hidden else []
+                now["logits"] = [output[0].float()]
+            except _Enough:
+                pass
             mask = batch.mask
             for name, values in now.items():
                 flat = [

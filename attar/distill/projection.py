@@ -131,5 +131,6 @@ def _embeddings(source: Bound, target: Bound, seen: Seen, basis: Tensor) -> Tens
 
 def _embedded(target: Bound, seen: Seen) -> Tensor:
     """Sum of the student's embeddings before the norm, (N, E)."""
-    got = capture(target.base, seen.batches, entering={"norm": module_at(target, "embedding_norm")})
+    norm = module_at(target, "embedding_norm")
+    got = capture(target.base, seen.batches, entering={"norm": norm}, until="norm")
     return got["norm"][0]

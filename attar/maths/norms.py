@@ -10,6 +10,8 @@ from attar.maths.directions import Ridge
 ROUNDS = 2
 # Factors on the length aimed at that are tried, see solve_normed.
 SCALES = (0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 3.0)
+# Tokens that these factors are compared on.
+SAMPLE = 4_000
 # How strongly a gain is drawn to its prior, as a part of the mean variance.
 GAIN_PENALTY = 1e-3
 
@@ -29,11 +31,13 @@ def solve_normed(
 
     A norm takes each token's length away, so the length that is aimed at is free: it decides how much the residual x,
     which is not free, counts beside the features. It is taken from what the teacher's own W gives, times the one
-    factor for all tokens that is best. The error after the norm is never larger than with the teacher's W.
+    factor for all tokens that is best. The error after the norm (on a sample of the tokens) is never larger than with
+    the teacher's W.
     """
     prior = weight
     z = x + features @ weight + bias
-    best = _normed_error(z, goal, gain, eps)
+    few = slice(None, None, 1 + len(x) // SAMPLE)
+    best = _normed_error(z[few], goal[few], gain, eps)
     solver = None
     for _ in range(ROUNDS):
         mean = z.mean(1, keepdim=True)
@@ -50,7 +54,7 @@ def solve_normed(
         w1, b1 = solver.fit(length * unit + mean - x, prior=prior)
         wa, ba = solver.fit(length * unit)
         base, more = x + features @ w1 + b1, features @ wa + ba
-        errors = {s: _normed_error(base + (s - 1) * more, goal, gain, eps) for s in SCALES}
+        errors = {s: _normed_error(base[few] + (s - 1) * more[few], goal[few], gain, eps) for s in SCALES}
         s = min(errors, key=errors.__getitem__)
         if errors[s] >= best:
             break

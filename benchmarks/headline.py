@@ -33,7 +33,7 @@ from attar.model.onnx import OnnxModel
 from attar.model.tasks import Task
 from attar.pipeline import distill
 
-TEACHER = {"epochs": 3, "lr": 1e-4, "batch_size": 32, "max_length": 64, "patience": None}
+TEACHER = {"epochs": 3, "lr": 1e-4}
 STUDENT = {"layers": 4, "hidden": 128, "heads": 4, "ffn": 256, "embedding": 72, "init": "project"}
 DISTILL: dict[str, Any] = {
     "attention": "relations",

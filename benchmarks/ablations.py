@@ -1,0 +1,139 @@
+"""TinyBERT's parts left out in turn, beside the paper's table: which of its orderings hold at this scale, and which do not.
+
+The demo's teacher data, student and method on fewer sentences (--rows), several seeds. Figures are dev accuracies in points,
+as the paper's are (mean of MNLI-m, MNLI-mm, MRPC and CoLA on dev, 1909.10351 tables 2 and 3). The spread of a difference is
+over seeds, each seed paired with its own full run.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import Figure, figure, report
+from datasets import Dataset, disable_progress_bars
+from rich.console import Console
+from transformers import logging
+
+from attar import progress
+from attar.demo_data import model_directory, reviews, unlabelled_texts
+from attar.finetune import finetune
+from attar.measure.statistics import seed_interval
+from attar.pipeline import distill
+
+STUDENT = {"layers": 4, "hidden": 128, "heads": 4, "ffn": 256, "embedding": 64, "init": "project"}
+FULL: dict[str, Any] = {
+    "attention": "relations",
+    "general": {"epochs": 1, "lr": 1e-3},
+    "augment": {"copies": 1},
+    "intermediate": {"epochs": 2, "lr": 1e-3},
+    "prediction": {"epochs": 3, "lr": 5e-4},
+    "max_length": 64,
+}
+LABELS = {"epochs": 3, "lr": 3e-4, "max_length": 64, "patience": None}
+# Name -> what is changed, and what the paper has for it; 75.6 for all of it.
+VARIANTS: dict[str, tuple[Mapping[str, Any], float]] = {
+    "full": ({}, 75.6),
+    "no general stage": ({"general": None}, 72.5),
+    "no task stage": ({"augment": None, "intermediate": None, "prediction": None, "labels": True}, 68.5),
+    "no augmentation": ({"augment": None}, 68.4),
+    "no embedding loss": ({"embedding": False}, 74.1),
+    "no prediction loss": ({"prediction": None, "labels": True}, 73.5),
+    "no transformer losses": ({"attention": "none", "hidden": False}, 56.3),
+    "no attention loss": ({"attention": "none"}, 71.0),
+    "no hidden loss": ({"hidden": False}, 72.9),
+    "map top": ({"mapping": "top"}, 70.9),
+    "map bottom": ({"mapping": "bottom"}, 71.3),
+}
+
+
+class Ablations:
+    """The teacher and one distillation a variant and seed, each in its own directory of `work`."""
+
+    def __init__(self, work: Path, rows: int, *, quick: bool) -> None:
+        self.work, self.quick = work, quick
+        tables = reviews()
+        self.train: Dataset = tables["train"].select(range(rows))
+        self.dev: Dataset = tables["dev"].select(range(200)) if quick else tables["dev"]
+        self.texts = work / "texts.txt"
+        self.texts.write_text("\n".join(unlabelled_texts()[:rows]) + "\n", encoding="utf-8")
+        self.teacher = work / "teacher"
+        if not self.teacher.exists():
+            options = {"epochs": 1} if quick else {"epochs": 3, "lr": 1e-4}
+            finetune(model_directory(), self.train if quick else tables["train"], dev=self.dev, out=self.teacher, **options)
+
+    def accuracy(self, name: str, seed: int) -> float:
+        """Dev accuracy of one variant in points."""
+        options = {**FULL, **VARIANTS[name][0]}
+        labels = options.pop("labels", False)
+        if options["general"] is not None:
+            options["general"] = {**options["general"], "texts": str(self.texts), "teacher": str(model_directory())}
+        if self.quick:
+            options = {k: {**v, "epochs": 1} if isinstance(v, dict) and "epochs" in v else v for k, v in options.items()}
+        out = self.work / f"{name.replace(' ', '-')}-{seed}"
+        found = distill(
+            self.teacher, out=out, data=self.train, dev=self.dev, student=STUDENT, seed=seed, overwrite=True, **options
+        )
+        if labels:  # the paper's "without": the labels teach in place of the teacher's predictions
+            place = out.with_name(out.name + "-labels")
+            found = finetune(out, self.train, dev=self.dev, out=place, seed=seed, overwrite=True, **LABELS)
+        return 100 * found.rows[-1].metrics["accuracy"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="three variants on few sentences: under a minute")
+    parser.add_argument("--rows", type=int, default=1500, help="training sentences, and sentences of plain text")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=None, help="directory to keep the models in")
+    options = parser.parse_args()
+    names = list(VARIANTS)
+    if options.quick:
+        options.rows, options.seeds, names = 64, 1, ["full", "no task stage", "map top"]
+    torch.set_num_threads(options.threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = options.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        run = Ablations(work, options.rows, quick=options.quick)
+        console = Console(width=110)
+        found: dict[str, list[float]] = {name: [] for name in names}
+        for seed in range(options.seeds):
+            for name in names:
+                found[name].append(run.accuracy(name, seed))
+                console.print(f"seed {seed}, {name}: {found[name][-1]:.1f}")
+        progress.attach(None)
+    show(found, options)
+
+
+def show(found: Mapping[str, list[float]], options: argparse.Namespace) -> None:
+    print(f"\n{'':24}{'dev':>7}{'full minus it, 95%':>24}{'paper':>8}{'minus':>8}   ordering")
+    figures: dict[str, Figure] = {}
+    settings: dict[str, Any] = {"student": STUDENT, "distill": FULL, "labels": LABELS, "rows": options.rows, "accuracies": found}
+    settings |= {"seeds": options.seeds, "intervals_95": {}, "orderings": {}}
+    for name, values in found.items():
+        theirs = VARIANTS["full"][1] - VARIANTS[name][1]
+        mean = sum(values) / len(values)
+        figures[name] = figure(mean)
+        if name == "full":
+            print(f"{name:24}{mean:7.1f}{'':24}{VARIANTS[name][1]:8.1f}")
+            continue
+        lost = [whole - part for whole, part in zip(found["full"], values, strict=True)]
+        around = seed_interval(lost)
+        verdict = "as in the paper" if around.low > 0 else "the other way" if around.high < 0 else "not settled by these seeds"
+        interval = f"{around.value:+.1f} ({around.low:+.1f} to {around.high:+.1f})"
+        print(f"{name:24}{mean:7.1f}{interval:>24}{VARIANTS[name][1]:8.1f}{theirs:8.1f}   {verdict}")
+        figures[f"lost: {name}"] = figure(around.value)
+        settings["intervals_95"][name] = [around.low, around.high]
+        settings["orderings"][name] = verdict
+    print()
+    report("ablations", figures, settings, keep=not options.quick)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -70,7 +71,9 @@ def finetune(
     table, task = read_table(data, columns=columns, require_label=True)
     assert task is not None  # a table with labels always has one
     table, held = _held_out(table, dev, columns, task, seed)
-    loaded = load(model, tokenizer=tokenizer, head="sequence-classification", fresh_head=True, num_labels=len(task.labels))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # a new head is drawn
+        loaded = load(model, tokenizer=tokenizer, head="sequence-classification", fresh_head=True, num_labels=len(task.labels))
     if loaded.model.config.num_labels != len(task.labels):  # a model that came loaded has the head it has
         raise ModelError(
             expected=f"a model of {len(task.labels)} outputs, for {', '.join(task.labels[:8])}",

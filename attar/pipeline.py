@@ -313,7 +313,7 @@ class Run:
     def losses(self, compared: Match, student: PreTrainedModel, teacher: PreTrainedModel, start: Any) -> Intermediate:
         """The intermediate losses with projections that start at `start`."""
         shapes = shape_of(student.config), shape_of(teacher.config)
-        return Intermediate(compared, *shapes, projection=self.options.projection, start=start)
+        return Intermediate(compared, *shapes, projection=self.options.projection, start=start, seed=self.options.seed)
 
     def learn(
         self, phase: str, learner: Distiller, batches: Source, options: Any, watch: Judge | None = None

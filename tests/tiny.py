@@ -108,7 +108,7 @@ def table(rows: int = 40, seed: int = 0, *, longest: int = 9, pair: bool = False
     if kind == "single_label":
         columns["label"] = [int(t > 0) for t in tone]
     elif kind == "multi_label":
-        columns["label"] = [[float(t > 0), float(t < 0), float(len(row) > 4)] for t, row in zip(tone, words, strict=True)]
+        columns["label"] = [[float(t > 0), float(t < 0), float(len(row) > 2)] for t, row in zip(tone, words, strict=True)]
     else:
         columns["label"] = [t / 3 for t in tone]
     return Dataset.from_dict(columns)

@@ -106,7 +106,7 @@ class Intermediate(nn.Module):
         student, teacher: the shapes; a projection is (d, D).
         projection: one W for each layer and one for the embedding, as the paper writes them, or one "shared" by all, as
             the authors' code has it.
-        start: student layer (0 the embedding) -> W to start at; random where there is none.
+        start: student layer (0 the embedding) -> W to start at; random, by `seed`, where there is none.
     """
 
     def __init__(
@@ -117,15 +117,16 @@ class Intermediate(nn.Module):
         *,
         projection: Projection = "per-layer",
         start: Mapping[int, Tensor] | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.match, self.shared = match, projection == "shared"
         compared = sorted(match.student.hidden)
         names = ["shared"] if self.shared else [str(m) for m in compared]
         self.projections = nn.ParameterDict()
+        generator = torch.Generator().manual_seed(seed)
         for name, m in zip(names, compared, strict=False):
-            weight = torch.empty(student.hidden, teacher.hidden)
-            nn.init.normal_(weight, std=student.hidden**-0.5)
+            weight = torch.randn(student.hidden, teacher.hidden, generator=generator) * student.hidden**-0.5
             given = (start or {}).get(m)
             self.projections[name] = nn.Parameter(weight if given is None else given.detach().clone().float())
 

@@ -1,0 +1,147 @@
+"""Laws of model directories: what is saved loads as it was, appears whole or not at all, and takes no one's place."""
+
+import json
+import os
+import stat
+
+import pytest
+import tiny
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from attar.anatomy.families import FAMILIES
+from attar.errors import ModelError, OutputError
+from attar.model.checkpoint import (
+    check_free,
+    load,
+    new_directory,
+    read_lineage,
+    save,
+    save_tensors,
+    verify,
+    write_atomic,
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("head", ["sequence-classification", "masked-lm", "base"])
+def test_a_model_comes_back_as_it_was(tmp_path, family, head):
+    model = tiny.model(family, head)
+    assert save(model, tiny.tokenizer(family), tmp_path / "out", lineage={"stage": "test"}) == tmp_path / "out"
+    again = load(tmp_path / "out")
+    assert type(again.model) is type(model)
+    assert tiny.identical(model, again.model)
+    assert not again.model.training
+    assert again.name == str(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_stranger_with_transformers_alone_can_load_it(tmp_path):
+    save(tiny.model(), tiny.tokenizer(), tmp_path / "out", lineage={})
+    text = AutoTokenizer.from_pretrained(tmp_path / "out")("the film is good", return_tensors="pt")
+    logits = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")(**text).logits
+    torch.testing.assert_close(logits, tiny.model()(**text).logits)
+
+
+def test_lineage_and_further_files_are_written(tmp_path):
+    save(tiny.model(), tiny.tokenizer(), tmp_path / "out", lineage={"parent": "näher"}, files={"README.md": "# é\n"})
+    found = read_lineage(tmp_path / "out")
+    assert found["parent"] == "näher"
+    assert set(found["versions"]) == {"attar", "torch", "transformers"}
+    assert (tmp_path / "out" / "README.md").read_text(encoding="utf-8") == "# é\n"
+    assert read_lineage(tmp_path) == {}
+
+
+def test_saving_leaves_the_model_in_its_mode(tmp_path):
+    model = tiny.model().train()
+    save(model, tiny.tokenizer(), tmp_path / "out", lineage={})
+    assert model.training
+
+
+def test_permissions_are_those_of_the_users_other_files(tmp_path):
+    before = os.umask(0o022)
+    try:
+        save(tiny.model(), tiny.tokenizer(), tmp_path / "out", lineage={})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o755
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()} == {0o644}
+
+
+def test_what_does_not_load_as_it_was_is_never_left_behind(tmp_path):
+    model = tiny.model()
+    # Not in the config, so a reloaded model has not got it.
+    model.classifier.register_forward_hook(lambda _m, _i, out: out + 1.0)
+    with pytest.raises(ModelError, match="differ by 1"):
+        save(model, tiny.tokenizer(), tmp_path / "out", lineage={})
+    assert not list(tmp_path.iterdir())
+    broken = tiny.model()
+    broken.classifier.weight.data.fill_(float("nan"))
+    with pytest.raises(ModelError, match="differ by nan"):
+        save(broken, tiny.tokenizer(), tmp_path / "out", lineage={})
+
+
+def test_verify_measures_the_difference(tmp_path):
+    model = tiny.model()
+    model.save_pretrained(tmp_path)
+    assert verify(model, tmp_path) < 1e-6
+
+
+def test_a_failure_leaves_nothing_and_keeps_what_was_there(tmp_path):
+    save(tiny.model(), tiny.tokenizer(), tmp_path / "out", lineage={"n": 1})
+    for error in (RuntimeError("x"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), new_directory(tmp_path / "out", overwrite=True) as place:
+            (place / "half").write_text("written")
+            raise error
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert read_lineage(tmp_path / "out")["n"] == 1
+
+
+def test_overwriting_replaces_a_directory_of_attars_own_only(tmp_path):
+    out = tmp_path / "out"
+    save(tiny.model(), tiny.tokenizer(), out, lineage={"n": 1})
+    with pytest.raises(OutputError, match="overwrite"):
+        save(tiny.model(), tiny.tokenizer(), out, lineage={"n": 2})
+    save(tiny.model(seed=1), tiny.tokenizer(), out, lineage={"n": 2}, overwrite=True)
+    assert read_lineage(out)["n"] == 2
+    assert tiny.identical(load(out).model, tiny.model(seed=1))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="move it away"):
+        save(tiny.model(), tiny.tokenizer(), mine, lineage={}, overwrite=True)
+    assert (mine / "notes.txt").read_text() == "mine"
+
+
+def test_an_empty_directory_is_free_and_parents_are_made(tmp_path):
+    (tmp_path / "out").mkdir()
+    check_free(tmp_path / "out")
+    with new_directory(tmp_path / "out") as place:
+        (place / "a").write_text("x")
+    with new_directory(tmp_path / "deep" / "er" / "out") as place:
+        (place / "a").write_text("x")
+    assert (tmp_path / "out" / "a").is_file()
+    assert (tmp_path / "deep" / "er" / "out" / "a").is_file()
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    write_atomic(tmp_path / "a.json", "{}")
+    write_atomic(tmp_path / "a.json", json.dumps({"x": 1}))
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+    with pytest.raises(OutputError, match="to write"):
+        write_atomic(tmp_path / "no" / "a.json", "{}")
+    with pytest.raises(OutputError, match="to write"):
+        save_tensors({"x": torch.zeros(1)}, tmp_path / "no" / "a.pt")
+    save_tensors({"x": torch.ones(1)}, tmp_path / "a.pt")
+    assert torch.load(tmp_path / "a.pt", weights_only=True)["x"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.pt"]
+
+
+def test_a_loaded_model_is_taken_as_it_is():
+    model, tokenizer = tiny.model().train(), tiny.tokenizer()
+    found = load(model, tokenizer=tokenizer)
+    assert found.model is model
+    assert not model.training
+    assert found.tokenizer is tokenizer
+    assert found.name == "BertForSequenceClassification"

@@ -137,7 +137,7 @@ def distill(
     dev: Table = None,
     test: Table = None,
     columns: ColumnNames = None,
-    layers: Annotated[int | None, typer.Option(help="Layers of the student; the teacher's half where left out.")] = None,
+    layers: Annotated[int | None, typer.Option(help="Layers of the student; the teacher's where left out.")] = None,
     hidden: Annotated[int | None, typer.Option(help="Hidden size.")] = None,
     heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
     ffn: Annotated[int | None, typer.Option(help="Inner size of the feed-forward layers.")] = None,

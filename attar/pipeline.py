@@ -12,6 +12,7 @@ from attar import schema, work
 from attar.anatomy.resolve import shape_of
 from attar.augment import Candidates, EmbeddingCandidates, MaskedLMCandidates, PaperCandidates, WordVectorCandidates
 from attar.augment import augment as augment_table
+from attar.augment.masked import Masks
 from attar.distill.objective import Attention, Intermediate, Match, Projection, match
 from attar.distill.run import Distiller, Judge, learn, logits_of, projections, teacher_of
 from attar.distill.student import Student, head_of, student as build
@@ -53,7 +54,7 @@ def distill(
     embedding: bool = True,
     projection: Projection = "per-layer",
     dropout: bool = False,
-    cache: bool = True,
+    cache: bool | str | Path = True,
     max_length: int = 128,
     seed: int = 0,
     precision: Precision = "auto",
@@ -80,7 +81,8 @@ def distill(
         attention, hidden, embedding, projection: what the intermediate phases compare (see `match`, `Intermediate`).
         dropout: whether the student's dropout is on while it learns, as in the paper. The default is off: a small student
             that regresses on exact targets underfits sooner than it overfits, and steps are cheaper without.
-        cache: run the teacher once and keep what is compared on disk, in the work directory beside `out`.
+        cache: run the teacher once and keep what is compared on disk: in the work directory beside `out`, or in a directory
+            that several runs of the same teacher on the same texts then share.
 
     Returns:
         A report with teacher and student on the test (or dev) table, and the training curves.
@@ -105,7 +107,7 @@ def distill(
             "embedding": embedding,
             "projection": projection,
             "dropout": dropout,
-            "cache": cache,
+            "cache": cache if isinstance(cache, bool) else str(cache),
             "max_length": max_length,
             "seed": seed,
         }
@@ -289,7 +291,7 @@ class Run:
         def make() -> None:
             if place.exists():
                 return
-            candidates = candidates_from(o.source, o.vectors, self.teacher, self.tokenizer)
+            candidates = candidates_from(o.source, o.vectors, self.teacher, self.tokenizer, masks=o.masks)
             more = augment_table(
                 table, candidates, copies=o.copies, probability=o.probability, k=o.k, seed=self.options.seed
             )
@@ -308,7 +310,8 @@ class Run:
     @property
     def cache(self) -> Path | None:
         """Where the teacher's outputs are kept."""
-        return self.place if self.options.cache else None
+        cache = self.options.cache
+        return Path(cache) if isinstance(cache, str) else self.place if cache else None
 
     def losses(self, compared: Match, student: PreTrainedModel, teacher: PreTrainedModel, start: Any) -> Intermediate:
         """The intermediate losses with projections that start at `start`."""
@@ -320,7 +323,7 @@ class Run:
     ) -> tuple[Point, ...]:
         """One phase, in a place that a digest of everything before it names."""
         content = digest(*batches.content)
-        self.key = digest(self.key, phase, options.model_dump(mode="json"), content, self.options.model_dump(mode="json"))
+        self.key = digest(self.key, phase, options.model_dump(mode="json"), content, self.options.model_dump(mode="json", exclude={"cache"}))
         return learn(
             phase,
             learner,
@@ -384,7 +387,9 @@ def interval(
         return None
 
 
-def candidates_from(source: str, vectors: str, model: PreTrainedModel, tokenizer: Any) -> Candidates:
+def candidates_from(
+    source: str, vectors: str, model: PreTrainedModel, tokenizer: Any, *, masks: Masks = "one"
+) -> Candidates:
     """Where augmentation takes words from: `schema.Augment` says what the names mean."""
 
     def words(name: str) -> Candidates:
@@ -393,7 +398,7 @@ def candidates_from(source: str, vectors: str, model: PreTrainedModel, tokenizer
     if source == "embeddings" or Path(source).is_file():
         return words(source)
     masked = load(source, head="masked-lm")
-    return PaperCandidates(MaskedLMCandidates(masked.model, masked.tokenizer), words(vectors))
+    return PaperCandidates(MaskedLMCandidates(masked.model, masked.tokenizer, masks=masks), words(vectors))
 
 
 def _same_tokens(ours: Any, theirs: Any, name: str) -> None:

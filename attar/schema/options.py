@@ -84,7 +84,8 @@ class Augment(Options):
     """Options of `attar.augment`: N_a copies, p_t, K, and where candidates come from.
 
     `source` is "embeddings" (the teacher's own, whole words only), a GloVe or word2vec text file, or a masked language
-    model for words of one piece; `vectors` then serves words of several pieces: "embeddings" or a file.
+    model for words of one piece; `vectors` then serves words of several pieces: "embeddings" or a file. `masks` is how
+    many words the masked model sees masked at a time: "one" is the paper's, "several" and "none" are faster.
     """
 
     copies: Count = 20
@@ -92,6 +93,7 @@ class Augment(Options):
     k: Count = 15
     source: str = "embeddings"
     vectors: str = "embeddings"
+    masks: Literal["one", "several", "none"] = "one"
 
 
 class Intermediate(Options):
@@ -114,6 +116,7 @@ class Prediction(Options):
 class Distill(Options):
     """Options of `attar.distill`; a part that is null is left out.
 
+    `cache` names a directory for the teacher's outputs that several runs share; true keeps them for this run only.
     `mapping` names the teacher layer of each student layer, or lists them, counted from 1.
     """
 
@@ -128,7 +131,7 @@ class Distill(Options):
     embedding: bool = True
     projection: Literal["per-layer", "shared"] = "per-layer"
     dropout: bool = False
-    cache: bool = True
+    cache: bool | str = True
     max_length: Count = 128
     seed: int = 0
 

@@ -1,6 +1,7 @@
 """What a model costs: parameters, bytes, operations, latency, throughput, memory. Models are timed in turns."""
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from attar.errors import ModelError
 from attar.measure import memory as memory_
 from attar.measure.statistics import Interval
 from attar.model import checkpoint
-from attar.model.onnx import FILE, OnnxModel, is_onnx
+from attar.model.onnx import FILE, REPORT, OnnxModel, is_onnx
 from attar.progress import track
 
 Array = NDArray[Any]
@@ -32,7 +33,7 @@ class Speed:
 
     Attributes:
         name: the model's key.
-        runtime: "torch fp32" or "ONNX Runtime", what computed it.
+        runtime: what computed it, and in which number format.
         batch_size: texts per call, B.
         length: tokens per text, T, no padding.
         parameters: how many; tied weights once.
@@ -217,7 +218,7 @@ def _row(
     p50, p90 = (float(value) for value in np.percentile(seconds, (50, 90)))
     return Speed(
         name=name,
-        runtime="ONNX Runtime" if isinstance(model, OnnxModel) else "torch fp32",
+        runtime=_runtime(model),
         batch_size=size,
         length=length,
         parameters=parameters(shape),
@@ -244,6 +245,14 @@ def _shape(model: nn.Module | OnnxModel) -> Any:
         )
     with torch.device("meta"):
         return AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(directory))
+
+
+def _runtime(model: nn.Module | OnnxModel) -> str:
+    if isinstance(model, nn.Module):
+        return "torch fp32"
+    record = model.path.parent / REPORT
+    precision = json.loads(record.read_text(encoding="utf-8"))["precision"] if record.is_file() else ""
+    return f"ONNX Runtime {precision}".strip()
 
 
 def _bytes(model: nn.Module | OnnxModel, place: Path | None) -> int:

@@ -1,6 +1,8 @@
 """attar makes Hugging Face language models small and fast, and proves what they keep."""
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,6 +41,21 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value
+
+
+class _Door(ModuleType):
+    """The package, whose verbs keep their names though rooms are called alike.
+
+    Importing `attar.distill.student` makes Python set `attar.distill` to the room; the verb `attar.distill` would be gone
+    from then on. The rooms are found through `sys.modules` all the same.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Door
 
 
 def __dir__() -> list[str]:

@@ -6,6 +6,7 @@ over seeds, each seed paired with its own full run.
 """
 
 import argparse
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,8 +66,15 @@ class Ablations:
             finetune(model_directory(), self.train if quick else tables["train"], dev=self.dev, out=self.teacher, **options)
 
     def accuracy(self, name: str, seed: int) -> float:
-        """Dev accuracy of one variant in points."""
-        options = {**FULL, **VARIANTS[name][0]}
+        """Dev accuracy of one variant in points, from an earlier run of the same work directory where there is one."""
+        done = self.work / f"{name.replace(' ', '-')}-{seed}.json"
+        if not done.exists():
+            done.write_text(json.dumps(self.measure(name, seed)), encoding="utf-8")
+        return float(json.loads(done.read_text(encoding="utf-8")))
+
+    def measure(self, name: str, seed: int) -> float:
+        """Distil one variant; its dev accuracy in points."""
+        options = {**FULL, **VARIANTS[name][0], "cache": self.work / "cache"}
         labels = options.pop("labels", False)
         if options["general"] is not None:
             options["general"] = {**options["general"], "texts": str(self.texts), "teacher": str(model_directory())}
@@ -85,14 +93,14 @@ class Ablations:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three variants on few sentences: under a minute")
-    parser.add_argument("--rows", type=int, default=1500, help="training sentences, and sentences of plain text")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=800, help="training sentences, and sentences of plain text")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=None, help="directory to keep the models in")
     options = parser.parse_args()
     names = list(VARIANTS)
     if options.quick:
-        options.rows, options.seeds, names = 64, 1, ["full", "no task stage", "map top"]
+        options.rows, options.seeds, names = 64, [0], ["full", "no task stage", "map top"]
     torch.set_num_threads(options.threads)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -103,7 +111,7 @@ def main() -> None:
         run = Ablations(work, options.rows, quick=options.quick)
         console = Console(width=110)
         found: dict[str, list[float]] = {name: [] for name in names}
-        for seed in range(options.seeds):
+        for seed in options.seeds:
             for name in names:
                 found[name].append(run.accuracy(name, seed))
                 console.print(f"seed {seed}, {name}: {found[name][-1]:.1f}")

@@ -81,7 +81,7 @@ def finetune(
             fix=f"load it with num_labels={len(task.labels)}, or pass its name",
         )
     task.configure(loaded.model.config)
-    options = {
+    options: dict[str, Any] = {
         "epochs": epochs,
         "lr": lr,
         "batch_size": batch_size,
@@ -161,7 +161,7 @@ def _held_out(
 ) -> tuple[Dataset, Dataset]:
     if dev is not None:
         return table, read_table(dev, columns=columns, task=task, require_label=True)[0]
-    if len(table) < 10:  # noqa: PLR2004
+    if len(table) < 10:
         raise DataError(
             expected="at least 10 rows, to hold a tenth out for dev", found=str(len(table)), fix="give a dev table"
         )

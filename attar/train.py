@@ -33,11 +33,15 @@ class Source(Protocol):
     """Where batches come from: `Batches` of a table, or a stream."""
 
     @property
-    def content(self) -> tuple[Any, ...]: ...
+    def content(self) -> tuple[Any, ...]:
+        """What names the batches, for a digest."""
+        ...
 
     def __len__(self) -> int: ...
 
-    def epoch(self, number: int = 0, *, start: int = 0) -> Iterator[Batch]: ...
+    def epoch(self, number: int = 0, *, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the `start`-th on."""
+        ...
 
 
 @dataclass(frozen=True)

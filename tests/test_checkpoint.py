@@ -5,10 +5,10 @@ import os
 import stat
 
 import pytest
-import tiny
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+import tiny
 from attar.anatomy.families import FAMILIES
 from attar.errors import ModelError, OutputError
 from attar.model.checkpoint import (
@@ -27,7 +27,9 @@ from attar.model.checkpoint import (
 @pytest.mark.parametrize("head", ["sequence-classification", "masked-lm", "base"])
 def test_a_model_comes_back_as_it_was(tmp_path, family, head):
     model = tiny.model(family, head)
-    assert save(model, tiny.tokenizer(family), tmp_path / "out", lineage={"stage": "test"}) == tmp_path / "out"
+    assert (
+        save(model, tiny.tokenizer(family), tmp_path / "out", lineage={"stage": "test"}) == tmp_path / "out"
+    )
     again = load(tmp_path / "out")
     assert type(again.model) is type(model)
     assert tiny.identical(model, again.model)
@@ -44,7 +46,13 @@ def test_a_stranger_with_transformers_alone_can_load_it(tmp_path):
 
 
 def test_lineage_and_further_files_are_written(tmp_path):
-    save(tiny.model(), tiny.tokenizer(), tmp_path / "out", lineage={"parent": "näher"}, files={"README.md": "# é\n"})
+    save(
+        tiny.model(),
+        tiny.tokenizer(),
+        tmp_path / "out",
+        lineage={"parent": "näher"},
+        files={"README.md": "# é\n"},
+    )
     found = read_lineage(tmp_path / "out")
     assert found["parent"] == "näher"
     assert set(found["versions"]) == {"attar", "torch", "transformers"}
@@ -90,7 +98,7 @@ def test_verify_measures_the_difference(tmp_path):
 def test_a_failure_leaves_nothing_and_keeps_what_was_there(tmp_path):
     save(tiny.model(), tiny.tokenizer(), tmp_path / "out", lineage={"n": 1})
     for error in (RuntimeError("x"), KeyboardInterrupt()):
-        with pytest.raises(type(error)), new_directory(tmp_path / "out", overwrite=True) as place:
+        with pytest.raises(type(error)), new_directory(tmp_path / "out", overwrite=True) as place:  # noqa: PT012
             (place / "half").write_text("written")
             raise error
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -5,12 +5,12 @@ import json
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tiny
 from attar.model.data import Batches, Counts, StreamBatches, encode, read_table, read_texts
 from attar.model.tasks import Task
 
@@ -56,7 +56,9 @@ def test_shares_of_processes_are_the_whole(size, seed, world):
     shares = [batches(batch_size=size, seed=seed, shuffle=True, rank=r, world=world) for r in range(world)]
     for expected, *parts in zip(whole.epoch(1), *(share.epoch(1) for share in shares), strict=True):
         working = [part for part in parts if part.whole is None]
-        assert sorted(itertools.chain(*(part.index.tolist() for part in working))) == sorted(expected.index.tolist())
+        assert sorted(itertools.chain(*(part.index.tolist() for part in working))) == sorted(
+            expected.index.tolist()
+        )
         for rank, part in enumerate(parts):
             assert set((part.index % world).tolist()) == {rank}  # a row is always the same process's
             assert (part.whole or part.counts) == expected.counts / world
@@ -141,7 +143,9 @@ def test_a_stream_gives_the_batches_of_a_table(monkeypatch):
     monkeypatch.setattr(Batches, "POOL", 8)
     monkeypatch.setattr(StreamBatches, "POOL", 8)
     texts = tiny.texts(32)  # 8 batches of 4: one pool
-    table = Batches(encode(Dataset.from_dict({"text": texts}), TOKENIZER), TOKENIZER, batch_size=4, shuffle=True, seed=2)
+    table = Batches(
+        encode(Dataset.from_dict({"text": texts}), TOKENIZER), TOKENIZER, batch_size=4, shuffle=True, seed=2
+    )
     found = list(stream(texts, steps=8, batch_size=4, seed=2).epoch(0))
     for ours, theirs in zip(found, table.epoch(0), strict=True):
         assert ours.inputs["input_ids"].equal(theirs.inputs["input_ids"])
@@ -180,7 +184,17 @@ def test_a_stream_is_named_by_what_it_is_not_where():
 
     assert key(tiny.texts(9)) == key(tiny.texts(9))
     assert key(tiny.texts(9)) == key(tiny.texts(9), rank=1, world=2)
-    assert len({key(tiny.texts(9)), key(tiny.texts(9, seed=1)), key(tiny.texts(9), steps=5), key(tiny.texts(9), seed=1)}) == 4
+    assert (
+        len(
+            {
+                key(tiny.texts(9)),
+                key(tiny.texts(9, seed=1)),
+                key(tiny.texts(9), steps=5),
+                key(tiny.texts(9), seed=1),
+            }
+        )
+        == 4
+    )
 
 
 TABLE = [("good, film", "good"), ('a "dull" plot', "bad"), ("영화 정말 좋다", "good"), ("x", "bad")]
@@ -193,7 +207,9 @@ def write(path, kind):
         with path.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("text", "label"), *TABLE])
     elif kind == "tsv":
-        path.write_text("\n".join("\t".join(row) for row in [("text", "label"), *TABLE]) + "\n", encoding="utf-8")
+        path.write_text(
+            "\n".join("\t".join(row) for row in [("text", "label"), *TABLE]) + "\n", encoding="utf-8"
+        )
     elif kind == "jsonl":
         path.write_text("\n".join(json.dumps({"text": t, "label": y}) for t, y in TABLE), encoding="utf-8")
     else:
@@ -257,7 +273,11 @@ def test_columns_may_have_other_names():
         (["-1", "1", "-1"], Task("single_label", ("-1", "1")), [0, 1, 0]),
         ([0.5, 2.0, 1.0], Task("regression", ("score",)), [0.5, 2.0, 1.0]),
         (["0.5", "2", "1"], Task("regression", ("score",)), [0.5, 2.0, 1.0]),
-        (["b|a", "", "c"], Task("multi_label", ("a", "b", "c")), [[1.0, 1.0, 0.0], [0.0] * 3, [0.0, 0.0, 1.0]]),
+        (
+            ["b|a", "", "c"],
+            Task("multi_label", ("a", "b", "c")),
+            [[1.0, 1.0, 0.0], [0.0] * 3, [0.0, 0.0, 1.0]],
+        ),
         ([["b", "a"], [], ["a"]], Task("multi_label", ("a", "b")), [[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]]),
     ],
 )

@@ -1,11 +1,11 @@
-"""One conformance test for every family: the facts of its literal hold on a tiny model, from fine-tuning to a student."""
+"""One conformance test for every family: the facts of its literal hold on a tiny model, up to a student."""
 
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from attar.anatomy.families import FAMILIES
 from attar.anatomy.resolve import family, resolve, shape_of
 from attar.distill.cache import LiveTeacher
@@ -49,7 +49,13 @@ def test_every_path_and_size_of_the_literal_is_there(name, head):
     for layer in range(shape.layers):
         for part in PARTS:
             assert bound.at(getattr(anatomy, part), layer) is not None, part
-    for part in ("embedding_norm", "position_embeddings", "type_embeddings", "embedding_projection", "final_norm"):
+    for part in (
+        "embedding_norm",
+        "position_embeddings",
+        "type_embeddings",
+        "embedding_projection",
+        "final_norm",
+    ):
         path = getattr(anatomy, part)
         assert (bound.at(path) is None) == (path == "")
     if head == "sequence-classification":
@@ -71,7 +77,9 @@ def test_query_key_and_value_are_what_the_model_computes_with(name):
     if bound.anatomy.fused_qkv:
         query, _, value = seen["query"].chunk(3, dim=-1)
         torch.testing.assert_close(flat["value"], value)
-        assert query.norm().item() == pytest.approx(flat["query"].norm().item(), rel=1e-4)  # rotation keeps lengths
+        assert query.norm().item() == pytest.approx(
+            flat["query"].norm().item(), rel=1e-4
+        )  # rotation keeps lengths
     else:
         torch.testing.assert_close(flat["value"], seen["value"])
         torch.testing.assert_close(flat["query"], seen["query"])
@@ -79,7 +87,9 @@ def test_query_key_and_value_are_what_the_model_computes_with(name):
 
 def test_a_fine_tuning_step_lowers_the_loss(name):
     source = tiny.batches(tiny.table(16), name, batch_size=16)
-    steps = list(fit(Supervised(tiny.model(name), BINARY), source, epochs=6, lr=2e-3, precision="fp32", warmup=0.0))
+    steps = list(
+        fit(Supervised(tiny.model(name), BINARY), source, epochs=6, lr=2e-3, precision="fp32", warmup=0.0)
+    )
     assert steps[-1].loss < steps[0].loss
 
 
@@ -117,7 +127,7 @@ def test_a_config_that_belongs_to_other_weights_is_told(name):
     model = tiny.model(name)
     key = FAMILIES[name].sizes.ffn
     setattr(model.config, key, 44)
-    with pytest.raises(ModelError, match="44|88") as caught:
+    with pytest.raises(ModelError, match=r"44|88") as caught:
         resolve(model)
     assert name in caught.value.expected
 
@@ -130,7 +140,10 @@ def test_a_layer_that_is_not_there_is_told(name):
         resolve(model)
 
 
-@pytest.mark.parametrize(("unknown", "nearest"), [("deberta", "'bert'"), ("roberta-prelayernorm", "roberta"), ("modern_bert", "modernbert")])
+@pytest.mark.parametrize(
+    ("unknown", "nearest"),
+    [("deberta", "'bert'"), ("roberta-prelayernorm", "roberta"), ("modern_bert", "modernbert")],
+)
 def test_an_unknown_family_names_the_nearest(unknown, nearest):
     with pytest.raises(ModelError, match="add a family") as caught:
         family(unknown)

@@ -4,11 +4,11 @@ import json
 import math
 
 import pytest
-import tiny
 import torch
 from datasets import Dataset
 from transformers import pipeline
 
+import tiny
 from attar.finetune import finetune
 from attar.model.checkpoint import load, read_lineage
 from attar.model.tasks import Task
@@ -19,7 +19,12 @@ OPTIONS = {"epochs": 8, "lr": 4e-3, "batch_size": 8, "max_length": 32, "precisio
 
 def tune(out, data, dev=None, family="bert", labels=2, **options):
     return finetune(
-        tiny.model(family, num_labels=labels), data, dev=dev, out=out, tokenizer=tiny.tokenizer(family), **{**OPTIONS, **options}
+        tiny.model(family, num_labels=labels),
+        data,
+        dev=dev,
+        out=out,
+        tokenizer=tiny.tokenizer(family),
+        **{**OPTIONS, **options},
     )
 
 
@@ -33,7 +38,9 @@ def tune(out, data, dev=None, family="bert", labels=2, **options):
     ],
 )
 def test_each_kind_of_task_is_learned(tmp_path, kind, pair, labels, main, reached):
-    data, dev = (tiny.table(rows, seed=seed, pair=pair, kind=kind, longest=3) for rows, seed in ((96, 1), (48, 2)))
+    data, dev = (
+        tiny.table(rows, seed=seed, pair=pair, kind=kind, longest=3) for rows, seed in ((96, 1), (48, 2))
+    )
     if kind == "multi_label":
         data, dev = (_named(table) for table in (data, dev))
     report = tune(tmp_path / "out", data, dev, labels=labels, lr=5e-3, patience=None)
@@ -46,7 +53,9 @@ def test_each_kind_of_task_is_learned(tmp_path, kind, pair, labels, main, reache
 
 
 def _named(table):
-    names = [[name for name, on in zip(("good", "bad", "long"), row, strict=True) if on] for row in table["label"]]
+    names = [
+        [name for name, on in zip(("good", "bad", "long"), row, strict=True) if on] for row in table["label"]
+    ]
     return table.remove_columns("label").add_column("label", ["|".join(row) for row in names])
 
 
@@ -97,7 +106,9 @@ def test_patience_ends_training_early(tmp_path):
     long = tune(tmp_path / "long", data, dev, epochs=6, patience=None, lr=1e-6)
     short = tune(tmp_path / "short", data, dev, epochs=6, patience=1, lr=1e-6)
     assert long.curves["fine-tuning"][-1][0] == 24
-    assert short.curves["fine-tuning"][-1][0] == 8  # nothing changes at this rate, so the second epoch is the last
+    assert (
+        short.curves["fine-tuning"][-1][0] == 8
+    )  # nothing changes at this rate, so the second epoch is the last
 
 
 def test_the_same_seed_gives_the_same_model_and_no_dev_table_is_needed(tmp_path):
@@ -123,8 +134,15 @@ def test_a_base_model_gets_a_new_head(tmp_path):
     tiny.saved(tmp_path / "model", head="masked-lm")
     data = Dataset.from_list([{"text": "good", "label": label} for label in "abc"] * 6)
     for name, seed in (("out", 0), ("same", 0), ("other", 1)):
-        torch.rand(3)  # the head is drawn by the seed, whatever was drawn before: a killed run finds its place again
-        finetune(tmp_path / "model", data, out=tmp_path / name, **{**OPTIONS, "epochs": 1, "seed": seed, "lr": 1e-6})
+        torch.rand(
+            3
+        )  # the head is drawn by the seed, whatever was drawn before: a killed run finds its place again
+        finetune(
+            tmp_path / "model",
+            data,
+            out=tmp_path / name,
+            **{**OPTIONS, "epochs": 1, "seed": seed, "lr": 1e-6},
+        )
     out, same, other = (load(tmp_path / name).model for name in ("out", "same", "other"))
     assert out.config.num_labels == 3
     assert tiny.identical(out, same)

@@ -45,7 +45,9 @@ def test_binary_kl_is_that_of_each_yes_and_no(t):
     ours, theirs = draw(B, C), draw(B, C, seed=1)
     p, q = special.expit(theirs.numpy() / t), special.expit(ours.numpy() / t)
     each = [stats.entropy([a, 1 - a], [b, 1 - b]) for a, b in zip(p.flat, q.flat, strict=True)]
-    assert losses.binary_kl(ours, theirs, temperature=t).item() == pytest.approx(sum(each) / B * t**2, rel=1e-4)
+    assert losses.binary_kl(ours, theirs, temperature=t).item() == pytest.approx(
+        sum(each) / B * t**2, rel=1e-4
+    )
 
 
 @seeds
@@ -78,7 +80,9 @@ def test_attention_error_is_the_naive_loops():
                 pairs += 1
                 total += sum((ours[b, h, i, j] - theirs[b, h, i, j]).item() ** 2 for h in range(H)) / H
     assert losses.attention_error(ours, theirs, MASK).item() == pytest.approx(total / pairs, rel=1e-5)
-    assert losses.attention_error(ours, theirs).item() == pytest.approx(F.mse_loss(ours, theirs).item(), rel=1e-6)
+    assert losses.attention_error(ours, theirs).item() == pytest.approx(
+        F.mse_loss(ours, theirs).item(), rel=1e-6
+    )
 
 
 def test_tinyberts_own_code_agrees_where_nothing_is_padded():
@@ -92,7 +96,9 @@ def test_tinyberts_own_code_agrees_where_nothing_is_padded():
         reference.item(), rel=1e-6
     )
     logits, targets = draw(B, C), draw(B, C, seed=1)
-    soft = (-F.softmax(targets, -1) * F.log_softmax(logits, -1)).sum(-1).mean()  # soft_cross_entropy, without its bug
+    soft = (
+        (-F.softmax(targets, -1) * F.log_softmax(logits, -1)).sum(-1).mean()
+    )  # soft_cross_entropy, without its bug
     assert losses.soft_cross_entropy(logits, targets).item() == pytest.approx(soft.item(), rel=1e-6)
 
 
@@ -100,6 +106,7 @@ def test_relation_kl_is_the_naive_loops():
     ours, theirs, heads = draw(B, 2, T, 6), draw(B, 4, T, 6, seed=1), 3
     total = 0.0
     for b, length in enumerate(LENGTHS.tolist()):
+
         def relation(x, b=b, length=length):
             joined = x[b, :, :length].permute(1, 0, 2).reshape(length, -1)  # (t, H·e): heads side by side
             out = []
@@ -114,9 +121,9 @@ def test_relation_kl_is_the_naive_loops():
 
 
 LIKE = {
-    "kl_divergence": lambda s, t, **o: losses.kl_divergence(s, t, **o),
-    "binary_kl": lambda s, t, **o: losses.binary_kl(s, t, **o),
-    "score_error": lambda s, t, **o: losses.score_error(s, t, **o),
+    "kl_divergence": losses.kl_divergence,
+    "binary_kl": losses.binary_kl,
+    "score_error": losses.score_error,
     "hidden_error": lambda s, t, **o: losses.hidden_error(s, t, torch.eye(C), **o),
 }
 
@@ -167,7 +174,11 @@ def test_the_square_of_temperature_keeps_the_gradients_size():
 def test_values_at_padding_never_count(seed, junk):
     def filled(x, pair):
         out = x.clone()
-        out[~(MASK[:, None, :, None] & MASK[:, None, None, :]).expand_as(out) if pair else ~MASK[:, None].expand(x.shape[:3])] = junk
+        out[
+            ~(MASK[:, None, :, None] & MASK[:, None, None, :]).expand_as(out)
+            if pair
+            else ~MASK[:, None].expand(x.shape[:3])
+        ] = junk
         return out
 
     cases = (
@@ -182,7 +193,11 @@ def test_values_at_padding_never_count(seed, junk):
             loss = formula(leaf, t)
             results.append((loss.detach(), gradient(loss, leaf)[0]))
         torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-7)
-        real = (MASK[:, None, :, None] & MASK[:, None, None, :]).expand(shape) if pair else MASK[:, None, :, None].expand(shape)
+        real = (
+            (MASK[:, None, :, None] & MASK[:, None, None, :]).expand(shape)
+            if pair
+            else MASK[:, None, :, None].expand(shape)
+        )
         assert results[1][1][~real].abs().max() == 0
 
 
@@ -202,12 +217,17 @@ def test_parts_over_the_whole_count_sum_to_the_whole(name):
 
 
 def test_parts_over_the_whole_count_sum_to_the_whole_in_attention():
-    scores, vectors = (draw(B, H, T, T), draw(B, H, T, T, seed=1)), (draw(B, H, T, E), draw(B, H, T, E, seed=1))
+    scores, vectors = (
+        (draw(B, H, T, T), draw(B, H, T, T, seed=1)),
+        (draw(B, H, T, E), draw(B, H, T, E, seed=1)),
+    )
     pairs, tokens = float((LENGTHS**2).sum()), float(LENGTHS.sum())
     cuts = (slice(0, 2), slice(2, B))
     split = sum(losses.attention_error(*(x[c] for x in scores), MASK[c], count=pairs) for c in cuts)
     torch.testing.assert_close(split, losses.attention_error(*scores, MASK), rtol=1e-6, atol=1e-7)
-    split = sum(losses.relation_kl(*(x[c] for x in vectors), heads=2, mask=MASK[c], count=tokens) for c in cuts)
+    split = sum(
+        losses.relation_kl(*(x[c] for x in vectors), heads=2, mask=MASK[c], count=tokens) for c in cuts
+    )
     torch.testing.assert_close(split, losses.relation_kl(*vectors, heads=2, mask=MASK), rtol=1e-5, atol=1e-7)
 
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForSequenceClassification
+
 import tiny
 from processes import LIVES, run
-from transformers import AutoModelForSequenceClassification
 
 SCRIPT = Path(__file__).parent / "processes.py"
 

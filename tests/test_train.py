@@ -4,11 +4,11 @@ import math
 from dataclasses import replace
 
 import pytest
-import tiny
 import torch
 from datasets import Dataset
 from torch import nn
 
+import tiny
 from attar.errors import OutputError, TrainingError
 from attar.finetune import Supervised
 from attar.model.data import Batches, Counts
@@ -21,7 +21,8 @@ BINARY = Task("single_label", ("bad", "good"))
 
 def learner(dropout=0.0, seed=0, family="bert"):
     return Supervised(
-        tiny.model(family, seed=seed, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout), BINARY
+        tiny.model(family, seed=seed, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout),
+        BINARY,
     )
 
 
@@ -46,7 +47,9 @@ class Recorded:
 
     def epoch(self, number=0, *, start=0):
         cuts = [
-            rows[i : i + self.size] for rows in self.inner.order(number) for i in range(0, self.whole, self.size)
+            rows[i : i + self.size]
+            for rows in self.inner.order(number)
+            for i in range(0, self.whole, self.size)
         ]
         for rows in cuts[start:]:
             yield self.inner.rows(rows)
@@ -78,7 +81,12 @@ def test_every_micro_batch_is_used_once_where_they_do_not_fill_the_last_step():
     source = tiny.batches(tiny.table(23), batch_size=4, shuffle=True)
     steps = run(Noted(), source, epochs=2, accumulate=4)
     assert sorted(seen) == sorted([*range(23), *range(23)])
-    assert [(s.index, s.epoch, s.last_of_epoch) for s in steps] == [(1, 0, False), (2, 0, True), (3, 1, False), (4, 1, True)]
+    assert [(s.index, s.epoch, s.last_of_epoch) for s in steps] == [
+        (1, 0, False),
+        (2, 0, True),
+        (3, 1, False),
+        (4, 1, True),
+    ]
 
 
 @pytest.mark.parametrize("stop", [1, 4, 5, 7])
@@ -141,7 +149,9 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_last_state(tm
     module = Poisoned(tiny.model(), BINARY)
     done = []
     with pytest.raises(TrainingError, match="task nan at step 5") as caught:
-        done.extend(fit(module, source, epochs=2, lr=1e-3, precision="fp32", checkpoint=tmp_path / "state", every=2))
+        done.extend(
+            fit(module, source, epochs=2, lr=1e-3, precision="fp32", checkpoint=tmp_path / "state", every=2)
+        )
     assert "last good state" in caught.value.found
     assert all(p.isfinite().all() for p in module.parameters())
     rest = run(learner(), source, checkpoint=tmp_path / "state")
@@ -185,7 +195,9 @@ def test_fitting_lowers_the_loss():
 
 
 def test_only_the_used_rows_of_an_embedding_give_the_same_weights():
-    rows = Dataset.from_dict({"text": ["good film", "bad film", "the cast is good", "dull"], "label": [1, 0, 1, 0]})
+    rows = Dataset.from_dict(
+        {"text": ["good film", "bad film", "the cast is good", "dull"], "label": [1, 0, 1, 0]}
+    )
     source = tiny.batches(rows, batch_size=2, shuffle=True)
     whole, part = learner(), learner()
     before = part.model.get_input_embeddings()

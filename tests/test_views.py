@@ -1,19 +1,24 @@
-"""Laws of reading a model's inside: it is what transformers itself says, costs nothing unasked, and outlives no batch."""
+"""Laws of reading a model's inside: it is what transformers says, costs nothing unasked, outlives no batch."""
 
 import gc
 import weakref
 
 import pytest
-import tiny
 import torch
 from torch.nn import functional as F
 
+import tiny
 from attar.anatomy.families import FAMILIES
 from attar.errors import ModelError
 from attar.model import views
 from attar.model.views import Need, call
 
-TEXTS = ["the film is good", "dull", "a lovely warm film and a very bright cast of the story", "bad , bad plot ."]
+TEXTS = [
+    "the film is good",
+    "dull",
+    "a lovely warm film and a very bright cast of the story",
+    "bad , bad plot .",
+]
 ALL = Need(hidden=frozenset({0, 1, 2}), scores=frozenset({1, 2}), relations=frozenset({1, 2}))
 
 
@@ -62,7 +67,9 @@ def test_scores_after_mask_and_softmax_are_eager_attention(family, texts):
         rows = real[:, None, :, None].expand_as(found)
         torch.testing.assert_close(found[rows], expected[rows], rtol=1e-4, atol=1e-5)
         # The same scores from queries and keys.
-        product = view.queries[layer] @ view.keys[layer].transpose(-1, -2) / view.queries[layer].shape[-1] ** 0.5
+        product = (
+            view.queries[layer] @ view.keys[layer].transpose(-1, -2) / view.queries[layer].shape[-1] ** 0.5
+        )
         torch.testing.assert_close(product, scores, rtol=1e-4, atol=1e-5)
         assert view.values[layer].shape == (len(texts), 4, real.shape[1], 6)
 
@@ -88,11 +95,15 @@ def test_scores_carry_a_gradient_to_query_and_key(family):
 
 
 def test_dropout_of_attention_is_at_work_while_training():
-    model = tiny.model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.5, classifier_dropout=0.0).train()
+    model = tiny.model(
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.5, classifier_dropout=0.0
+    ).train()
     one = batch()
     twice = [call(model, one.inputs, ALL) for _ in range(2)]
     assert (twice[0].logits - twice[1].logits).abs().max() > 1e-3
-    torch.testing.assert_close(twice[0].scores[1], twice[1].scores[1])  # scores of the first layer come before it
+    torch.testing.assert_close(
+        twice[0].scores[1], twice[1].scores[1]
+    )  # scores of the first layer come before it
 
 
 def test_token_types_reach_a_model_that_has_them():
@@ -115,7 +126,10 @@ def test_token_types_are_left_out_for_distilbert_only():
 def test_nothing_of_a_batch_outlives_it(family):
     model = tiny.model(family)
     view = call(model, batch(family).inputs, ALL)
-    kept = [weakref.ref(t) for t in (view.logits, *view.scores.values(), *view.hidden.values(), *view.values.values())]
+    kept = [
+        weakref.ref(t)
+        for t in (view.logits, *view.scores.values(), *view.hidden.values(), *view.values.values())
+    ]
     del view
     gc.collect()
     assert [ref() for ref in kept] == [None] * len(kept)
@@ -140,7 +154,12 @@ def test_sdpa_stays_in_use_where_no_scores_are_asked(monkeypatch):
 
     sdpa = F.scaled_dot_product_attention
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
-    for need, fused in ((None, 2), (Need(hidden=frozenset({1})), 2), (Need(scores=frozenset({2})), 1), (ALL, 0)):
+    for need, fused in (
+        (None, 2),
+        (Need(hidden=frozenset({1})), 2),
+        (Need(scores=frozenset({2})), 1),
+        (ALL, 0),
+    ):
         layers.clear()
         call(model, one.inputs, need)
         assert len(layers) == fused

@@ -69,7 +69,11 @@ TYPED = {"bert", "electra", "albert"}
 
 def tokenizer(family: str = "bert") -> BertTokenizer:
     """WordPiece over `VOCABULARY`; token types only where the family's own tokenizer gives them."""
-    names = ["input_ids", "token_type_ids", "attention_mask"] if family in TYPED else ["input_ids", "attention_mask"]
+    names = (
+        ["input_ids", "token_type_ids", "attention_mask"]
+        if family in TYPED
+        else ["input_ids", "attention_mask"]
+    )
     return BertTokenizer(vocab={piece: i for i, piece in enumerate(VOCABULARY)}, model_input_names=names)
 
 
@@ -79,7 +83,9 @@ def config(family: str = "bert", **changes):
     return made(**{**COMMON, **sizes, **changes})
 
 
-def model(family: str = "bert", head: str = "sequence-classification", seed: int = 0, **changes) -> PreTrainedModel:
+def model(
+    family: str = "bert", head: str = "sequence-classification", seed: int = 0, **changes
+) -> PreTrainedModel:
     """A random model, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -98,7 +104,9 @@ def texts(rows: int = 40, seed: int = 0, longest: int = 9) -> list[str]:
     return [" ".join(rng.choice(WORDS, size=rng.integers(1, longest + 1))) for _ in range(rows)]
 
 
-def table(rows: int = 40, seed: int = 0, *, longest: int = 9, pair: bool = False, kind: str = "single_label") -> Dataset:
+def table(
+    rows: int = 40, seed: int = 0, *, longest: int = 9, pair: bool = False, kind: str = "single_label"
+) -> Dataset:
     """A table that can be learned: the label says which of the good and bad words are more."""
     columns: dict[str, list] = {"text": texts(rows, seed, longest)}
     if pair:
@@ -108,7 +116,9 @@ def table(rows: int = 40, seed: int = 0, *, longest: int = 9, pair: bool = False
     if kind == "single_label":
         columns["label"] = [int(t > 0) for t in tone]
     elif kind == "multi_label":
-        columns["label"] = [[float(t > 0), float(t < 0), float(len(row) > 2)] for t, row in zip(tone, words, strict=True)]
+        columns["label"] = [
+            [float(t > 0), float(t < 0), float(len(row) > 2)] for t, row in zip(tone, words, strict=True)
+        ]
     else:
         columns["label"] = [t / 3 for t in tone]
     return Dataset.from_dict(columns)
@@ -139,7 +149,9 @@ def surroundings() -> dict[str, str]:
 
 def start(script: Path, *arguments: object, world: int = 1) -> subprocess.Popen[str]:
     """Start a script, on several processes under torchrun where `world` is more than one."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"] if world > 1 else []
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"] if world > 1 else []
+    )
     command = [sys.executable, *launcher, str(script), *map(str, arguments)]
     return subprocess.Popen(
         command, env=surroundings(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -149,7 +161,7 @@ def start(script: Path, *arguments: object, world: int = 1) -> subprocess.Popen[
 def difference(ours: torch.nn.Module, theirs: torch.nn.Module) -> float:
     """Largest difference of two models' weights.
 
-    Biases of keys are passed over: softmax takes no notice of them, so their gradient is rounding, which Adam scales up.
+    Biases of keys are passed over: softmax takes no notice of them, so their gradient is rounding, which Adam blows up.
     """
     left, right = ours.state_dict(), theirs.state_dict()
     assert left.keys() == right.keys()

@@ -4,6 +4,18 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """Config keys of the design dimensions; an empty key means that the family has no such dimension."""
+
+    layers: str = "num_hidden_layers"
+    hidden: str = "hidden_size"
+    heads: str = "num_attention_heads"
+    ffn: str = "intermediate_size"
+    embedding: str = ""
+    dropouts: tuple[str, ...] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+
+
+@dataclass(frozen=True)
 class Anatomy:
     """Where the modules of an encoder family are, as dotted paths.
 
@@ -45,16 +57,4 @@ class Anatomy:
     fused_qkv: bool = False
     gated_ffn: bool = False
     pre_norm: bool = False
-    sizes: "Sizes" = field(default_factory=lambda: Sizes())
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Config keys of the design dimensions; an empty key means that the family has no such dimension."""
-
-    layers: str = "num_hidden_layers"
-    hidden: str = "hidden_size"
-    heads: str = "num_attention_heads"
-    ffn: str = "intermediate_size"
-    embedding: str = ""
-    dropouts: tuple[str, ...] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    sizes: Sizes = field(default_factory=Sizes)

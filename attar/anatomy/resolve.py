@@ -25,6 +25,7 @@ class Shape:
 
     @property
     def head_dim(self) -> int:
+        """Width of one head."""
         return self.hidden // self.heads
 
 
@@ -38,7 +39,9 @@ class Bound:
 
     @property
     def base(self) -> nn.Module:
-        return self.model.base_model
+        """The model without its head."""
+        base: nn.Module = self.model.base_model
+        return base
 
     def at(self, path: str, layer: int | None = None) -> nn.Module | None:
         """The module at a path of the anatomy, in a layer where one is given; None for an empty path."""
@@ -109,7 +112,7 @@ def _check(bound: Bound, part: str, size: tuple[int, int], layer: int | None = N
         module = bound.at(path, layer)
     except (AttributeError, IndexError, KeyError):
         module = None
-    found = tuple(module.weight.shape) if module is not None else None  # type: ignore[union-attr,arg-type]
+    found = tuple(module.weight.shape) if module is not None else None  # type: ignore[arg-type]
     if found != size:
         where = path if layer is None else f"{bound.anatomy.layers}.{layer}.{path}"
         raise ModelError(

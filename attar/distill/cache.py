@@ -28,7 +28,9 @@ FILL_TOKENS = 4096
 class Teacher(Protocol):
     """Gives the teacher's View of a batch."""
 
-    def view(self, batch: Batch) -> View: ...
+    def view(self, batch: Batch) -> View:
+        """What the teacher says and holds inside, for the rows of a batch."""
+        ...
 
 
 class LiveTeacher:
@@ -39,6 +41,7 @@ class LiveTeacher:
 
     @torch.no_grad()
     def view(self, batch: Batch) -> View:
+        """Run the teacher."""
         with autocast(self.precision):
             return call(self.model, batch.inputs, self.need)
 
@@ -70,7 +73,7 @@ class Layout:
     def split(self, row: Tensor, t: int) -> Iterator[tuple[str, int, Tensor]]:
         """The parts of one record, as views into it."""
         at = 0
-        plan = [("hidden", n, (t, self.width)) for n in self.hidden]
+        plan: list[tuple[str, int, tuple[int, ...]]] = [("hidden", n, (t, self.width)) for n in self.hidden]
         plan += [("scores", n, (self.heads, t, t)) for n in self.scores]
         for name in ("queries", "keys", "values"):
             plan += [(name, n, (self.heads, t, self.head_dim)) for n in self.relations]
@@ -132,7 +135,7 @@ class CachedTeacher:
                 for name, layer, part in self.layout.split(record, t):
                     found[name].setdefault(layer, []).append(part)
         parts = {name: {n: _join(name, rows, width) for n, rows in layers.items()} for name, layers in found.items()}
-        return View(self.logits[torch.from_numpy(places)], padded, **parts)  # type: ignore[arg-type]
+        return View(self.logits[torch.from_numpy(places)], padded, **parts)
 
 
 def _join(name: str, rows: list[Tensor], width: int) -> Tensor:

@@ -37,10 +37,12 @@ class Match:
 
     @property
     def student(self) -> Need:
+        """What is read of the student."""
         return self._need(tuple(range(1, len(self.layers) + 1)))
 
     @property
     def teacher(self) -> Need:
+        """What is read of the teacher."""
         return self._need(self.layers)
 
     def _need(self, layers: tuple[int, ...]) -> Need:

@@ -5,7 +5,6 @@ and student. Hidden vectors come as (N, D), packed, so padding cannot count. `co
 None it is the batch's own, and under gradient accumulation or data parallelism it is that of the whole optimizer step.
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -134,6 +133,6 @@ def relation_kl(
 def _relation(vectors: Tensor, heads: int, mask: Tensor | None) -> Tensor:
     batch, count, length, width = vectors.shape
     joined = vectors.float().transpose(1, 2).reshape(batch, length, heads, count * width // heads).transpose(1, 2)
-    scores = joined @ joined.transpose(-1, -2) / joined.shape[-1] ** 0.5
+    scores: Tensor = joined @ joined.transpose(-1, -2) / float(joined.shape[-1]) ** 0.5
     # A finite floor, since a padded query row with every key at -inf would give NaN, and NaN survives a product with 0.
     return scores if mask is None else scores.masked_fill(~mask[:, None, None, :], -1e4)

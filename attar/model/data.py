@@ -155,6 +155,7 @@ class Counts:
 
     @classmethod
     def of(cls, lengths: Sequence[int] | np.ndarray) -> "Counts":
+        """Of rows of these lengths in tokens."""
         sizes = np.asarray(lengths, dtype=np.float64)
         return cls(float(len(sizes)), float(sizes.sum()), float((sizes**2).sum()))
 
@@ -187,6 +188,7 @@ class Batch:
         return self.inputs["attention_mask"].bool()
 
     def to(self, device: torch.device | str) -> "Batch":
+        """The batch with its tensors on a device."""
         labels = None if self.labels is None else self.labels.to(device)
         return replace(self, inputs={k: v.to(device) for k, v in self.inputs.items()}, labels=labels)
 
@@ -223,7 +225,7 @@ class Batches:
         self._pad = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0)}
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+        return (len(self.lengths) + self.batch_size - 1) // self.batch_size
 
     @property
     def token_ids(self) -> np.ndarray:
@@ -250,7 +252,7 @@ class Batches:
             part = part[np.argsort(self.lengths[part], kind="stable")]
             batches += [part[j : j + size] for j in range(0, len(part), size)]
         if self.shuffle:
-            generator.shuffle(batches)  # type: ignore[arg-type]  # numpy shuffles a list in place
+            generator.shuffle(batches)  # in place
         return batches
 
     def epoch(self, number: int = 0, *, start: int = 0) -> Iterator[Batch]:
@@ -346,8 +348,16 @@ class StreamBatches:
     def _tokenized(self, pools: Iterator[list[str]], number: int) -> Iterator[Iterator[Batch]]:
         for index, pool in enumerate(pools, start=number):
             encoded = encode(Dataset.from_dict({"text": pool}), self.tokenizer, max_length=self.max_length)
-            options = {"batch_size": self.batch_size, "rank": self.rank, "world": self.world}
-            yield Batches(encoded, self.tokenizer, shuffle=True, seed=self.seed, **options).epoch(index)
+            batches = Batches(
+                encoded,
+                self.tokenizer,
+                batch_size=self.batch_size,
+                shuffle=True,
+                seed=self.seed,
+                rank=self.rank,
+                world=self.world,
+            )
+            yield batches.epoch(index)
 
 
 def _open(source: str | Path | Dataset | Sequence[Mapping[str, Any]], encoding: str) -> Dataset:

@@ -84,7 +84,7 @@ class Task:
     def predict(self, logits: np.ndarray) -> np.ndarray:
         """(N, C) logits to (N,) class numbers, (N, C) zeros and ones (threshold 0.5), or (N,) scores."""
         if self.kind == "single_label":
-            return logits.argmax(-1)
+            return np.asarray(logits.argmax(-1))
         if self.kind == "multi_label":
             return (logits > 0).astype(np.int64)
         return logits.reshape(len(logits), -1)[:, 0]

@@ -28,6 +28,7 @@ class Need:
 
     @property
     def attention(self) -> bool:
+        """Whether anything of the inside of attention is asked for."""
         return bool(self.scores or self.relations)
 
 

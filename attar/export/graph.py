@@ -3,8 +3,8 @@
 transformers' fusions leave one `Attention` per layer (from "eager" attention; from SDPA they leave a dozen reshapes).
 What is mended here, each found by profiling (4 layers x 312, batch 1, 128 tokens, one thread):
 
-- `SkipLayerNormalization` is scalar code on processors, eight times as slow as the addition and the
-  `LayerNormalization` it stands for: a seventh of the time of an fp32 model, a quarter of an int8 one.
+- `SkipLayerNormalization` took several times as long as the additions and the `LayerNormalization` it stands for
+  (3.0 against 1.0 ms); without it fp32 took 14 % and int8 22 % less time. Why was not looked up in its source.
 - `Attention` takes the padding mask itself. As an additive bias it needs twenty small nodes, and keeps the int8
   `QAttention`, which has no such input, from being used.
 - The weights of q, k and v are joined when the session starts: then the quantizer does not see a constant.

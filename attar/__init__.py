@@ -31,7 +31,19 @@ _HOME = {
     "finetune": "attar.finetune",
     "run": "attar.recipe",
 }
-__all__ = sorted(_HOME)
+__all__ = [
+    "AttarError",
+    "Recipe",
+    "Report",
+    "augment",
+    "bench",
+    "compare",
+    "distill",
+    "evaluate",
+    "export",
+    "finetune",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -46,7 +58,7 @@ def __getattr__(name: str) -> Any:
 class _Door(ModuleType):
     """The package, whose verbs keep their names though rooms are called alike.
 
-    Importing `attar.distill.student` makes Python set `attar.distill` to the room; the verb `attar.distill` would be gone
+    Importing `attar.distill.student` makes Python set `attar.distill` to the room; the verb of that name would be gone
     from then on. The rooms are found through `sys.modules` all the same.
     """
 

@@ -29,9 +29,12 @@ All commands: attar --help"""
 
 Model = Annotated[str, typer.Argument(help="Model directory or hub name.", metavar="MODEL")]
 Out = Annotated[Path, typer.Option(help="Directory to write; it appears whole or not at all.")]
-Table = Annotated[str | None, typer.Option(help="Table: .csv, .tsv, .jsonl, .parquet, or .txt with one text a line.")]
+Table = Annotated[
+    str | None, typer.Option(help="Table: .csv, .tsv, .jsonl, .parquet, or .txt with one text a line.")
+]
 ColumnNames = Annotated[
-    list[str] | None, typer.Option("--columns", help="Which column is what: text=sentence (also label=…, text_pair=…).")
+    list[str] | None,
+    typer.Option("--columns", help="Which column is what: text=sentence (also label=…, text_pair=…)."),
 ]
 Overwrite = Annotated[bool, typer.Option(help="Replace what attar wrote there before.")]
 Length = Annotated[int, typer.Option(help="Longest text in tokens.")]
@@ -67,7 +70,10 @@ def start(context: typer.Context) -> None:
 @verb
 def demo(
     out: Out = Path("out/demo"),
-    quick: Annotated[bool, typer.Option(help="A small part of the data, under two minutes: shows the way, not the quality.")] = False,
+    quick: Annotated[
+        bool,
+        typer.Option(help="A small part of the data, under two minutes: shows the way, not the quality."),
+    ] = False,
     seed: Seed = 0,
 ) -> None:
     """The main job on real data: teacher, student, baselines, export, report. About ten minutes on 2 cores."""
@@ -78,9 +84,13 @@ def demo(
 
 @verb
 def run(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or a recipe that comes with attar: tinybert4, tinybert6.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A YAML file, or a recipe that comes with attar: tinybert4, tinybert6.")
+    ],
     out: Out,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Put a value over the recipe's: data.train=train.csv.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Put a value over the recipe's: data.train=train.csv.")
+    ] = None,
 ) -> None:
     """Run a recipe's stages in order; what is done is not done again."""
     from attar.recipe import run as work
@@ -91,7 +101,9 @@ def run(
 @verb
 def check(
     recipe: Annotated[str, typer.Argument(help="A YAML file or the name of a recipe.")],
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Put a value over the recipe's.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Put a value over the recipe's.")
+    ] = None,
 ) -> None:
     """Find what is wrong with a recipe, in under a second and without training."""
     from attar.schema import check as find
@@ -124,20 +136,37 @@ def finetune(
     """Fine-tune an encoder: one label or several, sentences or pairs, or a score."""
     import attar
 
-    options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "max_length": max_length, "patience": patience, "seed": seed}
-    _show(attar.finetune(model, data, dev=dev, out=out, columns=_columns(columns), overwrite=overwrite, **options))
+    options = {
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "patience": patience,
+        "seed": seed,
+    }
+    _show(
+        attar.finetune(
+            model, data, dev=dev, out=out, columns=_columns(columns), overwrite=overwrite, **options
+        )
+    )
 
 
 @verb
 def distill(
-    model: Annotated[str, typer.Argument(help="The fine-tuned teacher: directory or hub name.", metavar="MODEL")],
+    model: Annotated[
+        str, typer.Argument(help="The fine-tuned teacher: directory or hub name.", metavar="MODEL")
+    ],
     out: Out,
-    texts: Annotated[str | None, typer.Option(help="Texts of the task, one a line; labels are not needed.")] = None,
+    texts: Annotated[
+        str | None, typer.Option(help="Texts of the task, one a line; labels are not needed.")
+    ] = None,
     data: Table = None,
     dev: Table = None,
     test: Table = None,
     columns: ColumnNames = None,
-    layers: Annotated[int | None, typer.Option(help="Layers of the student; the teacher's where left out.")] = None,
+    layers: Annotated[
+        int | None, typer.Option(help="Layers of the student; the teacher's where left out.")
+    ] = None,
     hidden: Annotated[int | None, typer.Option(help="Hidden size.")] = None,
     heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
     ffn: Annotated[int | None, typer.Option(help="Inner size of the feed-forward layers.")] = None,
@@ -145,20 +174,30 @@ def distill(
     init: Annotated[str, typer.Option(help="Start: project, layers or random.")] = "project",
     copies: Annotated[int, typer.Option(help="Augmented copies of each text; 0 for none.")] = 0,
     general: Annotated[str | None, typer.Option(help="Plain text for the general stage.")] = None,
-    student: Annotated[str | None, typer.Option(help="A student that exists already, instead of sizes.")] = None,
-    mapping: Annotated[str, typer.Option(help="Teacher layer of each student layer: uniform, top, bottom, or 3,6,9,12.")] = "uniform",
-    attention: Annotated[str, typer.Option(help="Compare attention by scores, relations, none, or auto.")] = "auto",
+    student: Annotated[
+        str | None, typer.Option(help="A student that exists already, instead of sizes.")
+    ] = None,
+    mapping: Annotated[
+        str, typer.Option(help="Teacher layer of each student layer: uniform, top, bottom, or 3,6,9,12.")
+    ] = "uniform",
+    attention: Annotated[
+        str, typer.Option(help="Compare attention by scores, relations, none, or auto.")
+    ] = "auto",
     cache: Annotated[bool, typer.Option(help="Run the teacher once and keep its outputs on disk.")] = True,
     max_length: Length = 128,
     seed: Seed = 0,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Any other option: intermediate.epochs=6.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other option: intermediate.epochs=6.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Distil a fine-tuned model into a smaller one, as TinyBERT does."""
     import attar
 
     sizes = {"layers": layers, "hidden": hidden, "heads": heads, "ffn": ffn, "embedding": embedding}
-    shape: Any = {**{k: v for k, v in sizes.items() if v is not None}, "init": init} if student is None else student
+    shape: Any = (
+        {**{k: v for k, v in sizes.items() if v is not None}, "init": init} if student is None else student
+    )
     options: dict[str, Any] = {
         "student": shape,
         "augment": {"copies": copies} if copies else None,
@@ -179,8 +218,12 @@ def distill(
 def augment(
     data: Annotated[str, typer.Argument(help="Table or text file.", metavar="DATA")],
     out: Annotated[Path, typer.Option(help="File to write: .csv, .jsonl or .parquet.")],
-    model: Annotated[str, typer.Option(help="Model whose embeddings (or masked-language-model head) give the words.")],
-    source: Annotated[str, typer.Option(help="embeddings, a masked language model, or a file of word vectors.")] = "embeddings",
+    model: Annotated[
+        str, typer.Option(help="Model whose embeddings (or masked-language-model head) give the words.")
+    ],
+    source: Annotated[
+        str, typer.Option(help="embeddings, a masked language model, or a file of word vectors.")
+    ] = "embeddings",
     columns: ColumnNames = None,
     copies: Annotated[int, typer.Option(help="Copies of each text (N_a).")] = 20,
     probability: Annotated[float, typer.Option(help="Of replacing each word (p_t).")] = 0.4,
@@ -201,7 +244,10 @@ def export(
     out: Out,
     data: Table = None,
     columns: ColumnNames = None,
-    formats: Annotated[list[str] | None, typer.Option("--format", help="fp32, int8, int8-static; the first two where left out.")] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="fp32, int8, int8-static; the first two where left out."),
+    ] = None,
     keep_fp32: Annotated[list[str] | None, typer.Option(help="A layer that int8 leaves alone.")] = None,
     max_drop: Annotated[float, typer.Option(help="Largest loss of the task metric in int8.")] = 0.01,
     max_length: Length = 128,
@@ -212,7 +258,17 @@ def export(
 
     chosen = tuple(formats) if formats else ("fp32", "int8")
     options = {"keep_fp32": tuple(keep_fp32 or ()), "max_drop": max_drop, "max_length": max_length}
-    _show(attar.export(model, out=out, data=data, columns=_columns(columns), formats=chosen, overwrite=overwrite, **options))
+    _show(
+        attar.export(
+            model,
+            out=out,
+            data=data,
+            columns=_columns(columns),
+            formats=chosen,
+            overwrite=overwrite,
+            **options,
+        )
+    )
 
 
 @verb
@@ -233,7 +289,9 @@ def evaluate(
 
 @verb
 def bench(
-    models: Annotated[list[str], typer.Argument(help="Model directories or exports; the first is the reference.")],
+    models: Annotated[
+        list[str], typer.Argument(help="Model directories or exports; the first is the reference.")
+    ],
     batch_size: Annotated[list[int] | None, typer.Option(help="Batch sizes; 1 where left out.")] = None,
     length: Annotated[list[int] | None, typer.Option(help="Lengths in tokens; 128 where left out.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of each model.")] = None,
@@ -241,12 +299,18 @@ def bench(
     """Measure size and speed of models, in turns in one run."""
     import attar
 
-    _show(attar.bench(models, batch_sizes=tuple(batch_size or (1,)), lengths=tuple(length or (128,)), threads=threads))
+    _show(
+        attar.bench(
+            models, batch_sizes=tuple(batch_size or (1,)), lengths=tuple(length or (128,)), threads=threads
+        )
+    )
 
 
 @verb
 def compare(
-    models: Annotated[list[str], typer.Argument(help="Model directories or exports; the first is the teacher.")],
+    models: Annotated[
+        list[str], typer.Argument(help="Model directories or exports; the first is the teacher.")
+    ],
     data: Annotated[str, typer.Option(help="Table to measure on.")],
     columns: ColumnNames = None,
     out: Annotated[Path | None, typer.Option(help="Directory for report.html and report.json.")] = None,
@@ -276,7 +340,11 @@ def _show(report: Any) -> None:
 
 def _complain(error: AttarError) -> None:
     for word, text in (("expected", error.expected), ("found", error.found), ("do this", error.fix)):
-        errors.print(Text(f"{word:>9}  ", style="bold red" if word == "found" else "bold").append(text, style="not bold default"))
+        errors.print(
+            Text(f"{word:>9}  ", style="bold red" if word == "found" else "bold").append(
+                text, style="not bold default"
+            )
+        )
 
 
 def _columns(pairs: list[str] | None) -> dict[str, str] | None:
@@ -286,7 +354,11 @@ def _columns(pairs: list[str] | None) -> dict[str, str] | None:
     for pair in (part for entry in pairs for part in entry.split(",")):
         role, mark, name = pair.partition("=")
         if not mark:
-            raise RecipeError(expected="--columns text=NAME", found=pair, fix="name what the column is, such as text=sentence")
+            raise RecipeError(
+                expected="--columns text=NAME",
+                found=pair,
+                fix="name what the column is, such as text=sentence",
+            )
         found[role.strip()] = name.strip()
     return found
 
@@ -296,7 +368,9 @@ def _settings(pairs: list[str] | None) -> dict[str, Any]:
     for pair in pairs or []:
         key, mark, value = pair.partition("=")
         if not mark:
-            raise RecipeError(expected="--set key=value", found=pair, fix="write the key, an equals sign and the value")
+            raise RecipeError(
+                expected="--set key=value", found=pair, fix="write the key, an equals sign and the value"
+            )
         found[key.strip()] = yaml.safe_load(value)
     return found
 

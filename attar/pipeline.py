@@ -10,12 +10,19 @@ from transformers import PreTrainedModel
 
 from attar import schema, work
 from attar.anatomy.resolve import shape_of
-from attar.augment import Candidates, EmbeddingCandidates, MaskedLMCandidates, PaperCandidates, WordVectorCandidates
+from attar.augment import (
+    Candidates,
+    EmbeddingCandidates,
+    MaskedLMCandidates,
+    PaperCandidates,
+    WordVectorCandidates,
+)
 from attar.augment import augment as augment_table
 from attar.augment.masked import Masks
 from attar.distill.objective import Attention, Intermediate, Match, Projection, match
 from attar.distill.run import Distiller, Judge, learn, logits_of, projections, teacher_of
-from attar.distill.student import Student, head_of, student as build
+from attar.distill.student import Student, head_of
+from attar.distill.student import student as build
 from attar.errors import DataError, ModelError
 from attar.maths.mapping import layer_map
 from attar.measure.evaluate import Evaluation, judge, predict, quality, retained
@@ -79,10 +86,10 @@ def distill(
         intermediate, prediction: the two phases of the task stage; None skips one.
         mapping: teacher layer of each student layer (see `layer_map`).
         attention, hidden, embedding, projection: what the intermediate phases compare (see `match`, `Intermediate`).
-        dropout: whether the student's dropout is on while it learns, as in the paper. The default is off: a small student
-            that regresses on exact targets underfits sooner than it overfits, and steps are cheaper without.
-        cache: run the teacher once and keep what is compared on disk: in the work directory beside `out`, or in a directory
-            that several runs of the same teacher on the same texts then share.
+        dropout: whether the student's dropout is on while it learns, as in the paper. The default is off: a small
+            student that regresses on exact targets underfits sooner than it overfits, and steps are cheaper without.
+        cache: run the teacher once and keep what is compared on disk: in the work directory beside `out`, or in a
+            directory that several runs of the same teacher on the same texts then share.
 
     Returns:
         A report with teacher and student on the test (or dev) table, and the training curves.
@@ -110,7 +117,7 @@ def distill(
             "cache": cache if isinstance(cache, bool) else str(cache),
             "max_length": max_length,
             "seed": seed,
-        }
+        },
     )
     loaded = load(teacher, tokenizer=tokenizer)
     with work.space(out) as place:
@@ -118,7 +125,9 @@ def distill(
         train, held = run.tables(data, texts, dev, columns)
         made = run.build(train, given=None if isinstance(student, Mapping) else student)
         curves = run.stages(made, train, held)
-        rows = run.measure(made.model, held if test is None else read_table(test, columns=columns, task=run.task)[0], out)
+        rows = run.measure(
+            made.model, held if test is None else read_table(test, columns=columns, task=run.task)[0], out
+        )
         lineage = {
             "stage": "distill",
             "parent": loaded.name,
@@ -162,29 +171,41 @@ class Run:
             )
         self.key = digest(self.teacher, self.options.seed, self.options.max_length, self.precision)
 
-    def tables(
-        self, data: Any, texts: Any, dev: Any, columns: Columns | None
-    ) -> tuple[Dataset, Dataset]:
+    def tables(self, data: Any, texts: Any, dev: Any, columns: Columns | None) -> tuple[Dataset, Dataset]:
         """The task's texts, without labels, and the dev table."""
         if data is None and texts is None:
             raise DataError(
-                expected="texts of the task", found="neither data nor texts", fix="pass data=… (a table) or texts=… (one text a line)"
+                expected="texts of the task",
+                found="neither data nor texts",
+                fix="pass data=… (a table) or texts=… (one text a line)",
             )
-        table = read_table(data, columns=columns, task=self.task)[0] if data is not None else read_texts(texts)
+        table = (
+            read_table(data, columns=columns, task=self.task)[0] if data is not None else read_texts(texts)
+        )
         if dev is None:
-            parts = table.train_test_split(test_size=min(1000, max(1, len(table) // 10)), seed=self.options.seed)
+            parts = table.train_test_split(
+                test_size=min(1000, max(1, len(table) // 10)), seed=self.options.seed
+            )
             table, held = parts["train"], parts["test"]
             say(f"no dev table: {len(held)} of the texts are held out to watch the student")
         else:
             held = read_table(dev, columns=columns, task=self.task)[0]
         return table.remove_columns("label") if "label" in table.column_names else table, held
 
-    def batches(self, table: Dataset, batch_size: int, *, shuffle: bool = True, max_length: int | None = None) -> Batches:
+    def batches(
+        self, table: Dataset, batch_size: int, *, shuffle: bool = True, max_length: int | None = None
+    ) -> Batches:
         """Batches of a table for this process."""
         rank, world = processes() if shuffle else (0, 1)
         encoded = encode(table, self.tokenizer, max_length=max_length or self.options.max_length)
         return Batches(
-            encoded, self.tokenizer, batch_size=batch_size, shuffle=shuffle, seed=self.options.seed, rank=rank, world=world
+            encoded,
+            self.tokenizer,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=self.options.seed,
+            rank=rank,
+            world=world,
         )
 
     def build(self, table: Dataset, given: str | Path | PreTrainedModel | None) -> Student:
@@ -243,8 +264,12 @@ class Run:
             batches = self.batches(table, o.prediction.batch_size)
             options = {"cache": self.cache, "precision": self.precision, "name": digest(*batches.content)}
             teacher = logits_of(teacher, self.teacher, batches, **options)
-            learner = Distiller(made.model, teacher, task=self.task, temperature=o.prediction.temperature, dropout=o.dropout)
-            curves["prediction"] = self.learn("prediction", learner, batches, o.prediction, watch=self.watch(held))
+            learner = Distiller(
+                made.model, teacher, task=self.task, temperature=o.prediction.temperature, dropout=o.dropout
+            )
+            curves["prediction"] = self.learn(
+                "prediction", learner, batches, o.prediction, watch=self.watch(held)
+            )
         return curves
 
     def general(self, student: PreTrainedModel, start: Any) -> tuple[tuple[Point, ...], Any]:
@@ -252,14 +277,24 @@ class Run:
         o = self.options.general
         assert o is not None
         if o.texts is None:
-            raise DataError(expected="plain text for the general stage", found="none", fix="name files: general={'texts': …}")
+            raise DataError(
+                expected="plain text for the general stage",
+                found="none",
+                fix="name files: general={'texts': …}",
+            )
         teacher = self._pretrained(o.teacher)
         source: Source
         texts = read_texts(o.texts, streaming=o.streaming)
         if isinstance(texts, IterableDataset):
             rank, world = processes()
             source = StreamBatches(
-                texts, self.tokenizer, batch_size=o.batch_size, max_length=o.max_length, steps=o.steps, rank=rank, world=world
+                texts,
+                self.tokenizer,
+                batch_size=o.batch_size,
+                max_length=o.max_length,
+                steps=o.steps,
+                rank=rank,
+                world=world,
             )
         else:
             source = self.batches(texts, o.batch_size, max_length=o.max_length)
@@ -286,7 +321,10 @@ class Run:
         """The table with its augmented copies; made once and read from disk after that."""
         o = self.options.augment
         assert o is not None
-        place = self.place / f"augmented-{digest(self.teacher, table['text'][:], o.model_dump(), self.options.seed)}"
+        place = (
+            self.place
+            / f"augmented-{digest(self.teacher, table['text'][:], o.model_dump(), self.options.seed)}"
+        )
 
         def make() -> None:
             if place.exists():
@@ -313,17 +351,27 @@ class Run:
         cache = self.options.cache
         return Path(cache) if isinstance(cache, str) else self.place if cache else None
 
-    def losses(self, compared: Match, student: PreTrainedModel, teacher: PreTrainedModel, start: Any) -> Intermediate:
+    def losses(
+        self, compared: Match, student: PreTrainedModel, teacher: PreTrainedModel, start: Any
+    ) -> Intermediate:
         """The intermediate losses with projections that start at `start`."""
         shapes = shape_of(student.config), shape_of(teacher.config)
-        return Intermediate(compared, *shapes, projection=self.options.projection, start=start, seed=self.options.seed)
+        return Intermediate(
+            compared, *shapes, projection=self.options.projection, start=start, seed=self.options.seed
+        )
 
     def learn(
         self, phase: str, learner: Distiller, batches: Source, options: Any, watch: Judge | None = None
     ) -> tuple[Point, ...]:
         """One phase, in a place that a digest of everything before it names."""
         content = digest(*batches.content)
-        self.key = digest(self.key, phase, options.model_dump(mode="json"), content, self.options.model_dump(mode="json", exclude={"cache"}))
+        self.key = digest(
+            self.key,
+            phase,
+            options.model_dump(mode="json"),
+            content,
+            self.options.model_dump(mode="json", exclude={"cache"}),
+        )
         return learn(
             phase,
             learner,
@@ -349,7 +397,10 @@ class Run:
         sizes = [model.num_parameters() for model in (self.teacher, student)]
         name = Path(out).name
         if self.task is None:
-            return (Row("teacher", "teacher", parameters=sizes[0]), Row(name, "student", parameters=sizes[1], directory=str(out)))
+            return (
+                Row("teacher", "teacher", parameters=sizes[0]),
+                Row(name, "student", parameters=sizes[1], directory=str(out)),
+            )
         batches = self.batches(table, 32, shuffle=False)
         labels = None if batches.labels is None else batches.labels.numpy()
         said = predict(self.teacher, batches)
@@ -393,7 +444,11 @@ def candidates_from(
     """Where augmentation takes words from: `schema.Augment` says what the names mean."""
 
     def words(name: str) -> Candidates:
-        return EmbeddingCandidates(model, tokenizer) if name == "embeddings" else WordVectorCandidates.from_file(name)
+        return (
+            EmbeddingCandidates(model, tokenizer)
+            if name == "embeddings"
+            else WordVectorCandidates.from_file(name)
+        )
 
     if source == "embeddings" or Path(source).is_file():
         return words(source)

@@ -43,7 +43,9 @@ def run(recipe: str | Path | Mapping[str, Any] | Recipe, *, out: str | Path, **o
         key = digest(key, stage.verb, stage.options.model_dump(mode="json"))
         if done.get(place.name, key) != key:
             raise OutputError(
-                expected=f"{place} to be of this recipe", found="a stage with other options", fix="name another directory"
+                expected=f"{place} to be of this recipe",
+                found="a stage with other options",
+                fix="name another directory",
             )
         if place.name in done:
             say(f"{stage.verb}: done before, in {place}")
@@ -64,14 +66,21 @@ def _stage(verb: str, options: Options, model: str, recipe: Recipe, place: Path)
     given = options.model_dump()
     data, columns = recipe.data, recipe.data.columns.model_dump(exclude_none=True)
     if data.train is None and verb in {"finetune", "distill"} and (verb == "finetune" or data.texts is None):
-        raise DataError(expected="data.train in the recipe", found="none", fix="add it, or --set data.train=train.csv")
+        raise DataError(
+            expected="data.train in the recipe", found="none", fix="add it, or --set data.train=train.csv"
+        )
     columns = _present(columns, data.train or data.dev or data.test)
     if verb == "finetune":
         return finetune(model, data.train or "", dev=data.dev, out=place, columns=columns, **given)
     if verb == "distill":
         if given["general"] is not None and given["general"]["texts"] is None:
             given["general"]["texts"] = data.texts
-        tables = {"data": data.train, "texts": None if data.train else data.texts, "dev": data.dev, "test": data.test}
+        tables = {
+            "data": data.train,
+            "texts": None if data.train else data.texts,
+            "dev": data.dev,
+            "test": data.test,
+        }
         return distill(model, out=place, columns=columns, **tables, **given)
     test = data.test or data.dev
     if verb == "export":

@@ -11,6 +11,7 @@ from attar.anatomy.resolve import resolve
 from attar.augment import augment
 from attar.errors import DataError, ModelError, OutputError
 from attar.export import export as export_one
+from attar.measure.bench import Clock
 from attar.measure.bench import bench as bench_models
 from attar.measure.compare import Source, machine, measure, open_model
 from attar.measure.compare import compare as compare_opened
@@ -52,7 +53,9 @@ def evaluate(
             found=f"the columns {', '.join(table.column_names)}",
             fix="name the label column (--columns label=…), or a teacher to agree with (--teacher)",
         )
-    models: list[tuple[Role, Any]] = [] if teacher is None else [("teacher", open_model(teacher, tokenizer=tokenizer))]
+    models: list[tuple[Role, Any]] = (
+        [] if teacher is None else [("teacher", open_model(teacher, tokenizer=tokenizer))]
+    )
     rows, _ = measure([*models, ("student", opened)], table, batch_size=batch_size, max_length=max_length)
     shown = rows if teacher is not None else tuple(_alone(row) for row in rows)
     return Report(f"{opened.name} on {len(table)} texts", _main(rows), shown, versions=versions())
@@ -97,13 +100,18 @@ def bench(
     lengths: Sequence[int] = (128,),
     repeats: int = 50,
     threads: int | None = None,
+    clock: Clock = "wall",
     memory: bool = False,
 ) -> Report:
     """Size and speed of several models, timed in turns in one run; the first is the reference.
 
     See `attar.measure.bench.bench`, whose rows this puts into a report, one for each model and shape.
     """
-    sources = models.items() if isinstance(models, Mapping) else [(Path(str(source)).name, source) for source in models]
+    sources = (
+        models.items()
+        if isinstance(models, Mapping)
+        else [(Path(str(source)).name, source) for source in models]
+    )
     named = {str(name): source for name, source in sources}
     if len(named) < len(list(models)):
         raise ModelError(
@@ -111,7 +119,7 @@ def bench(
             found=", ".join(str(source) for source in models),
             fix="give them names: bench({'a': …, 'b': …})",
         )
-    options: dict[str, Any] = {"repeats": repeats, "threads": threads, "memory": memory}
+    options: dict[str, Any] = {"repeats": repeats, "threads": threads, "clock": clock, "memory": memory}
     speeds = bench_models(named, batch_sizes=batch_sizes, lengths=lengths, **options)
     several = len(batch_sizes) * len(lengths) > 1
     rows = tuple(
@@ -131,7 +139,13 @@ def bench(
         for speed in speeds
     )
     shape = "texts x tokens as named" if several else f"batch {batch_sizes[0]}, {lengths[0]} tokens"
-    return Report(f"{len(named)} models, {shape}", rows=rows, settings={"latency": shape}, versions=versions(), machine=machine())
+    return Report(
+        f"{len(named)} models, {shape}",
+        rows=rows,
+        settings={"latency": shape},
+        versions=versions(),
+        machine=machine(),
+    )
 
 
 def export(
@@ -158,21 +172,39 @@ def export(
         ExportError: another result than torch's, or more loss than `max_drop`. DataError: int8 without data.
     """
     rows: list[Row] = []
-    options: dict[str, Any] = {"data": data, "columns": columns, "tokenizer": tokenizer, "max_length": max_length}
+    options: dict[str, Any] = {
+        "data": data,
+        "columns": columns,
+        "tokenizer": tokenizer,
+        "max_length": max_length,
+    }
     for precision in formats:
         check_free(Path(out) / precision, overwrite=overwrite)
     for precision in formats:
         kept = () if precision == "fp32" else tuple(keep_fp32)
         place = Path(out) / precision
         made = export_one(
-            model, place, precision=precision, keep_fp32=kept, max_drop=max_drop, overwrite=overwrite, **options
+            model,
+            place,
+            precision=precision,
+            keep_fp32=kept,
+            max_drop=max_drop,
+            overwrite=overwrite,
+            **options,
         )
         if not rows:
             known = {} if made.metric is None or made.torch is None else {made.metric: made.torch}
             rows.append(Row("model", "teacher", metrics=known, parameters=made.parameters))
         known = {} if made.metric is None or made.onnx is None else {made.metric: made.onnx}
         rows.append(
-            Row("model", "student", f"ONNX Runtime {precision}", metrics=known, bytes=made.bytes, directory=str(place))
+            Row(
+                "model",
+                "student",
+                f"ONNX Runtime {precision}",
+                metrics=known,
+                bytes=made.bytes,
+                directory=str(place),
+            )
         )
         say(f"{precision}: {place}, logits within {made.difference:.2g} of torch's on {made.rows} texts")
     name = "agreement" if "agreement" in rows[0].metrics else next(iter(rows[0].metrics), "accuracy")
@@ -180,7 +212,13 @@ def export(
 
 
 def augment_file(
-    data: Any, *, out: Path, model: str, source: str = "embeddings", columns: Columns | None = None, **options: Any
+    data: Any,
+    *,
+    out: Path,
+    model: str,
+    source: str = "embeddings",
+    columns: Columns | None = None,
+    **options: Any,
 ) -> int:
     """Write a table with its augmented copies to a .csv, .jsonl or .parquet file; how many rows it has.
 
@@ -210,7 +248,9 @@ def anatomy(model: Source, *, tokenizer: Any = None) -> "Table":
 
     loaded = model if isinstance(model, PreTrainedModel) else load(model).model
     bound = resolve(loaded)
-    table = Table("part", "value", title=f"{bound.anatomy.name}, {loaded.num_parameters():,} parameters", box=None)
+    table = Table(
+        "part", "value", title=f"{bound.anatomy.name}, {loaded.num_parameters():,} parameters", box=None
+    )
     for name, value in (asdict(bound.shape) | asdict(bound.anatomy)).items():
         if value and name not in {"name", "sizes"}:
             table.add_row(name, ", ".join(value) if isinstance(value, tuple) else str(value))

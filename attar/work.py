@@ -36,7 +36,7 @@ def space(out: str | Path) -> Iterator[Path]:
 
 
 class Curve:
-    """A training curve: the mean of each loss part over every `POINT` steps, on disk so that a resumed run has it whole."""
+    """A training curve: the mean of each loss part over every `POINT` steps; on disk, so a resumed run has it whole."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -62,7 +62,12 @@ class Curve:
         for begin in range(0, len(indexes), POINT):
             group = indexes[begin : begin + POINT]
             names = self.steps[group[0]]
-            found.append((group[-1], {name: sum(self.steps[i].get(name, 0.0) for i in group) / len(group) for name in names}))
+            found.append(
+                (
+                    group[-1],
+                    {name: sum(self.steps[i].get(name, 0.0) for i in group) / len(group) for name in names},
+                )
+            )
         return tuple(found)
 
 

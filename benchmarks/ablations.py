@@ -1,8 +1,8 @@
-"""TinyBERT's parts left out in turn, beside the paper's table: which of its orderings hold at this scale, and which do not.
+"""TinyBERT's parts left out in turn, beside the paper's table: which of its orderings hold at this scale.
 
-The demo's teacher data, student and method on fewer sentences (--rows), several seeds. Figures are dev accuracies in points,
-as the paper's are (mean of MNLI-m, MNLI-mm, MRPC and CoLA on dev, 1909.10351 tables 2 and 3). The spread of a difference is
-over seeds, each seed paired with its own full run.
+The demo's teacher, student and method on fewer sentences (--rows), several seeds. Figures are dev accuracies in points,
+as the paper's are (mean of MNLI-m, MNLI-mm, MRPC and CoLA on dev, 1909.10351 tables 2 and 3). The spread of a
+difference is over seeds, each seed paired with its own full run.
 """
 
 import argparse
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Figure, figure, report
 from datasets import Dataset, disable_progress_bars
 from rich.console import Console
 from transformers import logging
@@ -23,6 +22,7 @@ from attar.demo_data import model_directory, reviews, unlabelled_texts
 from attar.finetune import finetune
 from attar.measure.statistics import seed_interval
 from attar.pipeline import distill
+from common import Figure, figure, report
 
 STUDENT = {"layers": 4, "hidden": 128, "heads": 4, "ffn": 256, "embedding": 64, "init": "project"}
 FULL: dict[str, Any] = {
@@ -63,7 +63,13 @@ class Ablations:
         self.teacher = work / "teacher"
         if not self.teacher.exists():
             options = {"epochs": 1} if quick else {"epochs": 3, "lr": 1e-4}
-            finetune(model_directory(), self.train if quick else tables["train"], dev=self.dev, out=self.teacher, **options)
+            finetune(
+                model_directory(),
+                self.train if quick else tables["train"],
+                dev=self.dev,
+                out=self.teacher,
+                **options,
+            )
 
     def accuracy(self, name: str, seed: int) -> float:
         """Dev accuracy of one variant in points, from an earlier run of the same work directory where there is one."""
@@ -77,12 +83,26 @@ class Ablations:
         options = {**FULL, **VARIANTS[name][0], "cache": self.work / "cache"}
         labels = options.pop("labels", False)
         if options["general"] is not None:
-            options["general"] = {**options["general"], "texts": str(self.texts), "teacher": str(model_directory())}
+            options["general"] = {
+                **options["general"],
+                "texts": str(self.texts),
+                "teacher": str(model_directory()),
+            }
         if self.quick:
-            options = {k: {**v, "epochs": 1} if isinstance(v, dict) and "epochs" in v else v for k, v in options.items()}
+            options = {
+                k: {**v, "epochs": 1} if isinstance(v, dict) and "epochs" in v else v
+                for k, v in options.items()
+            }
         out = self.work / f"{name.replace(' ', '-')}-{seed}"
         found = distill(
-            self.teacher, out=out, data=self.train, dev=self.dev, student=STUDENT, seed=seed, overwrite=True, **options
+            self.teacher,
+            out=out,
+            data=self.train,
+            dev=self.dev,
+            student=STUDENT,
+            seed=seed,
+            overwrite=True,
+            **options,
         )
         if labels:  # the paper's "without": the labels teach in place of the teacher's predictions
             place = out.with_name(out.name + "-labels")
@@ -91,9 +111,15 @@ class Ablations:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="three variants on few sentences: under a minute")
-    parser.add_argument("--rows", type=int, default=800, help="training sentences, and sentences of plain text")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="three variants on few sentences: under a minute"
+    )
+    parser.add_argument(
+        "--rows", type=int, default=800, help="training sentences, and sentences of plain text"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=None, help="directory to keep the models in")
@@ -122,7 +148,13 @@ def main() -> None:
 def show(found: Mapping[str, list[float]], options: argparse.Namespace) -> None:
     print(f"\n{'':24}{'dev':>7}{'full minus it, 95%':>24}{'paper':>8}{'minus':>8}   ordering")
     figures: dict[str, Figure] = {}
-    settings: dict[str, Any] = {"student": STUDENT, "distill": FULL, "labels": LABELS, "rows": options.rows, "accuracies": found}
+    settings: dict[str, Any] = {
+        "student": STUDENT,
+        "distill": FULL,
+        "labels": LABELS,
+        "rows": options.rows,
+        "accuracies": found,
+    }
     settings |= {"seeds": options.seeds, "intervals_95": {}, "orderings": {}}
     for name, values in found.items():
         theirs = VARIANTS["full"][1] - VARIANTS[name][1]
@@ -133,7 +165,13 @@ def show(found: Mapping[str, list[float]], options: argparse.Namespace) -> None:
             continue
         lost = [whole - part for whole, part in zip(found["full"], values, strict=True)]
         around = seed_interval(lost)
-        verdict = "as in the paper" if around.low > 0 else "the other way" if around.high < 0 else "not settled by these seeds"
+        verdict = (
+            "as in the paper"
+            if around.low > 0
+            else "the other way"
+            if around.high < 0
+            else "not settled by these seeds"
+        )
         interval = f"{around.value:+.1f} ({around.low:+.1f} to {around.high:+.1f})"
         print(f"{name:24}{mean:7.1f}{interval:>24}{VARIANTS[name][1]:8.1f}{theirs:8.1f}   {verdict}")
         figures[f"lost: {name}"] = figure(around.value)

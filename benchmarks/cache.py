@@ -1,8 +1,8 @@
 """Seconds of one epoch of task distillation with the teacher run for every batch, and with its outputs read from disk.
 
-The 4 x 312 student of TinyBERT learns from MiniLM-L6 on Rotten Tomatoes (scores, hidden states, embedding); both ways take turns of a
-few steps, each going on where it was, so that a busy machine slows both alike. What filling the cache costs, and the disk it takes, are
-printed beside it: it pays from the epoch on in which the saved seconds exceed the cost of filling.
+The 4 x 312 student of TinyBERT learns from MiniLM-L6 on Rotten Tomatoes (scores, hidden states, embedding); both ways
+take turns of a few steps, each going on where it was, so that a busy machine slows both alike. What filling the cache
+costs, and the disk it takes, are printed beside it.
 """
 
 import argparse
@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import figure, report
 from datasets import disable_progress_bars
 from transformers import logging
 
@@ -29,6 +28,7 @@ from attar.model.checkpoint import load
 from attar.model.data import Batches, encode
 from attar.model.vocabulary import used_rows
 from attar.train import Step, fit
+from common import figure, report
 
 SIZES = {"layers": 4, "hidden": 312, "heads": 12, "ffn": 1200}
 
@@ -40,7 +40,9 @@ def steps(learner: Distiller, batches: Batches) -> Iterator[Step]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="few sentences and steps: under a minute")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sentences", type=int, default=4000)
@@ -71,9 +73,13 @@ def measure(teacher: Any, batches: Batches, place: Path, options: argparse.Names
         if name == "live":
             source: Any = LiveTeacher(teacher, compared.teacher)
         else:
-            source = teacher_of(teacher, compared.teacher, batches, cache=place, precision="auto", name="benchmark")
+            source = teacher_of(
+                teacher, compared.teacher, batches, cache=place, precision="auto", name="benchmark"
+            )
         fill = time.perf_counter() - began
-        learners[name] = steps(Distiller(small, source, intermediate=Intermediate(compared, *shapes)), batches)
+        learners[name] = steps(
+            Distiller(small, source, intermediate=Intermediate(compared, *shapes)), batches
+        )
     disk = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
     seconds: dict[str, list[float]] = {name: [] for name in learners}
     for learner in learners.values():
@@ -104,7 +110,10 @@ def show(found: dict[str, Any], batches: int, options: argparse.Namespace) -> No
         "seconds_filling": figure(found["fill"]),
         "mib_on_disk": figure(found["disk"] / 2**20),
     }
-    settings = vars(options) | {"student": SIZES, "intervals_95": {"live_over_cached": [float(low), float(high)]}}
+    settings = vars(options) | {
+        "student": SIZES,
+        "intervals_95": {"live_over_cached": [float(low), float(high)]},
+    }
     report("cache", figures, settings, keep=not options.quick)
 
 

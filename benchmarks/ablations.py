@@ -24,7 +24,14 @@ from attar.measure.statistics import seed_interval
 from attar.pipeline import distill
 from common import Figure, figure, report
 
-STUDENT = {"layers": 4, "hidden": 128, "heads": 4, "ffn": 256, "embedding": 64, "init": "project"}
+STUDENT: dict[str, Any] = {
+    "layers": 4,
+    "hidden": 128,
+    "heads": 4,
+    "ffn": 256,
+    "embedding": 64,
+    "init": "project",
+}
 FULL: dict[str, Any] = {
     "attention": "relations",
     "general": {"epochs": 1, "lr": 1e-3},
@@ -33,7 +40,7 @@ FULL: dict[str, Any] = {
     "prediction": {"epochs": 3, "lr": 5e-4},
     "max_length": 64,
 }
-LABELS = {"epochs": 3, "lr": 3e-4, "max_length": 64, "patience": None}
+LABELS: dict[str, Any] = {"epochs": 3, "lr": 3e-4, "max_length": 64, "patience": None}
 # Name -> what is changed, and what the paper has for it; 75.6 for all of it.
 VARIANTS: dict[str, tuple[Mapping[str, Any], float]] = {
     "full": ({}, 75.6),

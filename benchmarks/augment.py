@@ -15,6 +15,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForMaskedLM, PreTrainedTokenizerBase
@@ -89,7 +90,7 @@ def measure(shape: str, options: argparse.Namespace) -> dict[str, list[float]]:
             for name, masks in batched.items():
                 source = MaskedLMCandidates(model, tokenizer, masks=masks)
                 some = places if number else places[:20]
-                times[name].append(seconds_per_word(lambda p, s=source: s.find(p, K), some))
+                times[name].append(seconds_per_word(partial(source.find, k=K), some))
     return {name: values[1:] for name, values in times.items()}  # the first round warms up
 
 

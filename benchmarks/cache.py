@@ -30,7 +30,7 @@ from attar.model.vocabulary import used_rows
 from attar.train import Step, fit
 from common import figure, report
 
-SIZES = {"layers": 4, "hidden": 312, "heads": 12, "ffn": 1200}
+SIZES: dict[str, Any] = {"layers": 4, "hidden": 312, "heads": 12, "ffn": 1200}
 
 
 def steps(learner: Distiller, batches: Batches) -> Iterator[Step]:

@@ -36,8 +36,15 @@ from attar.pipeline import distill
 from common import figure, report
 
 TEACHER = {"epochs": 3, "lr": 1e-4}
-STUDENT = {"layers": 4, "hidden": 128, "heads": 4, "ffn": 256, "embedding": 72, "init": "project"}
-AUGMENT = {"copies": 3, "probability": 0.4, "k": 15, "seed": 0}
+STUDENT: dict[str, Any] = {
+    "layers": 4,
+    "hidden": 128,
+    "heads": 4,
+    "ffn": 256,
+    "embedding": 72,
+    "init": "project",
+}
+AUGMENT: dict[str, Any] = {"copies": 3, "probability": 0.4, "k": 15, "seed": 0}
 DISTILL: dict[str, Any] = {
     "attention": "relations",
     "general": {"epochs": 1, "lr": 1e-3, "batch_size": 32, "max_length": 64},
@@ -190,8 +197,8 @@ def main() -> None:
 
 def show(run: Headline, places: dict[str, list[Path]], speeds: Any, options: Any) -> None:
     teacher = {split: run.judge(run.teacher, split).value for split in ("dev", "test")}
-    size = {name: open_model(found[0]).parameters for name, found in places.items()}
-    whole = open_model(run.teacher).parameters
+    size = {name: open_model(found[0]).parameters or 0 for name, found in places.items()}
+    whole = open_model(run.teacher).parameters or 0
     print(f"\n{'':16}{'params':>9}{'dev':>8}{'test':>8}{'of the teacher, test, 95%':>30}{'each seed':>26}")
     print(f"{'teacher':16}{whole / 1e6:8.2f}M{teacher['dev']:8.1%}{teacher['test']:8.1%}")
     kept = {}

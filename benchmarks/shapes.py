@@ -48,7 +48,9 @@ def build(name: str, *, quick: bool = False) -> PreTrainedModel:
     shape = {**SHAPES[name], "layers": SHAPES[name]["layers"] // (4 if quick else 1)}
     layers, hidden, ffn, heads = shape["layers"], shape["hidden"], shape["ffn"], shape["heads"]
     if name == "DistilBERT":
-        small = DistilBertConfig(vocab_size=VOCABULARY, n_layers=layers, dim=hidden, hidden_dim=ffn, n_heads=heads)
+        small = DistilBertConfig(
+            vocab_size=VOCABULARY, n_layers=layers, dim=hidden, hidden_dim=ffn, n_heads=heads
+        )
         return DistilBertForSequenceClassification(small).eval()
     config = BertConfig(
         vocab_size=VOCABULARY,
@@ -100,7 +102,9 @@ def table(rows: Mapping[str, Speed], base: Speed) -> None:
 def main() -> None:
     """Measure, print, and close with one line of JSON."""
     parser = argparse.ArgumentParser(description="The paper's shapes, timed side by side.")
-    parser.add_argument("--quick", action="store_true", help="two shapes, a quarter of the layers, few rounds")
+    parser.add_argument(
+        "--quick", action="store_true", help="two shapes, a quarter of the layers, few rounds"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=("wall", "cpu"), default=None)
     parser.add_argument("--repeats", type=int, default=None, help="rounds")
@@ -127,7 +131,9 @@ def main() -> None:
     figures = {
         "TinyBERT4 parameters, times fewer": figure(smaller, size),
         **{f"TinyBERT4, {r}, times as fast as BERT-base there": figure(faster[r], speed) for r in fp32},
-        f"TinyBERT4, {RUNTIMES[2]}, times as fast as {first}": figure(tiny[RUNTIMES[2]].speedup.value, speed8),
+        f"TinyBERT4, {RUNTIMES[2]}, times as fast as {first}": figure(
+            tiny[RUNTIMES[2]].speedup.value, speed8
+        ),
     }
     for key, row in rows.items():
         figures.setdefault(f"{key}, times as fast as {first}", figure(row.speedup.value))

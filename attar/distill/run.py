@@ -99,7 +99,7 @@ def teacher_of(
     return cached(model, need, batches, cache / f"teacher-{key}", precision=precision)
 
 
-def logits_of(teacher: Teacher, model: PreTrainedModel, batches: Source, **options: Any) -> Teacher:
+def logits_of(teacher: Teacher | None, model: PreTrainedModel, batches: Source, **options: Any) -> Teacher:
     """A teacher of logits only, from an open cache of more where there is one."""
     if isinstance(teacher, CachedTeacher):
         return teacher.logits_only()

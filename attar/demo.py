@@ -18,9 +18,10 @@ from attar.measure.report import Point, Report, Role
 from attar.model.checkpoint import load, read_lineage, write_atomic
 from attar.model.data import Batches, encode
 from attar.model.tasks import Task
-from attar.pipeline import SAMPLE, distill
+from attar.pipeline import distill
 from attar.progress import say
 from attar.schema import load_recipe
+from attar.tinybert import SAMPLE
 
 if TYPE_CHECKING:
     from rich.console import Console

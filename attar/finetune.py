@@ -13,7 +13,8 @@ from attar.errors import DataError, ModelError
 from attar.measure.evaluate import Evaluation, judge, predict
 from attar.measure.report import Point, Report, Row
 from attar.model.checkpoint import check_free, digest, load, save, versions
-from attar.model.data import Batch, Batches, Columns, encode, read_table
+from attar.model.data import Batch, Batches, encode
+from attar.model.tables import Columns, read_table
 from attar.model.tasks import Task
 from attar.model.vocabulary import used_rows
 from attar.progress import say, track
@@ -30,7 +31,9 @@ class Supervised(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`{"task": loss}` of a batch."""
         if batch.labels is None:
-            raise DataError(expected="labels to learn from", found="a table without", fix="name the label column")
+            raise DataError(
+                expected="labels to learn from", found="a table without", fix="name the label column"
+            )
         logits = self.model(**batch.inputs).logits
         return {"task": self.task.loss(logits, batch.labels, count=batch.counts.examples)}
 
@@ -73,7 +76,13 @@ def finetune(
     table, held = _held_out(table, dev, columns, task, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # a new head is drawn
-        loaded = load(model, tokenizer=tokenizer, head="sequence-classification", fresh_head=True, num_labels=len(task.labels))
+        loaded = load(
+            model,
+            tokenizer=tokenizer,
+            head="sequence-classification",
+            fresh_head=True,
+            num_labels=len(task.labels),
+        )
     if loaded.model.config.num_labels != len(task.labels):  # a model that came loaded has the head it has
         raise ModelError(
             expected=f"a model of {len(task.labels)} outputs, for {', '.join(task.labels[:8])}",
@@ -91,13 +100,31 @@ def finetune(
         "precision": precision,
     }
     with work.space(out) as place:
-        evaluation, curve = supervise(loaded.model, loaded.tokenizer, table, held, task, place=place, **options)
-        lineage = {"stage": "finetune", "parent": loaded.name, "options": options, "metrics": evaluation.metrics}
+        evaluation, curve = supervise(
+            loaded.model, loaded.tokenizer, table, held, task, place=place, **options
+        )
+        lineage = {
+            "stage": "finetune",
+            "parent": loaded.name,
+            "options": options,
+            "metrics": evaluation.metrics,
+        }
         if is_main():
             save(loaded.model, loaded.tokenizer, out, lineage=lineage, overwrite=overwrite)
-    row = Row(Path(out).name, "teacher", metrics=evaluation.metrics, parameters=loaded.model.num_parameters(), directory=str(out))
+    row = Row(
+        Path(out).name,
+        "teacher",
+        metrics=evaluation.metrics,
+        parameters=loaded.model.num_parameters(),
+        directory=str(out),
+    )
     return Report(
-        f"fine-tuned {loaded.name}", evaluation.main, (row,), {"fine-tuning": curve}, settings=options, versions=versions()
+        f"fine-tuned {loaded.name}",
+        evaluation.main,
+        (row,),
+        {"fine-tuning": curve},
+        settings=options,
+        versions=versions(),
     )
 
 
@@ -133,7 +160,9 @@ def supervise(
     )
     judged = Batches(encode(dev, tokenizer, max_length=max_length), tokenizer, batch_size=batch_size)
     assert judged.labels is not None  # _held_out asks for them
-    key = digest(model, *batches.content, *judged.content, (epochs, lr, batch_size, patience, seed, precision))
+    key = digest(
+        model, *batches.content, *judged.content, (epochs, lr, batch_size, patience, seed, precision)
+    )
     place = place / f"finetune-{key}"
     place.mkdir(parents=True, exist_ok=True)
     best = work.Best(place, patience)
@@ -163,7 +192,9 @@ def _held_out(
         return table, read_table(dev, columns=columns, task=task, require_label=True)[0]
     if len(table) < 10:
         raise DataError(
-            expected="at least 10 rows, to hold a tenth out for dev", found=str(len(table)), fix="give a dev table"
+            expected="at least 10 rows, to hold a tenth out for dev",
+            found=str(len(table)),
+            fix="give a dev table",
         )
     parts = table.train_test_split(test_size=0.1, seed=seed)
     say(f"no dev table: {len(parts['test'])} of {len(table)} rows are held out to choose the best epoch")

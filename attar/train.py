@@ -193,7 +193,9 @@ def _step(
         shown = ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
         kept = f"; the last good state is in {checkpoint}" if checkpoint and checkpoint.exists() else ""
         raise TrainingError(
-            expected="a finite loss", found=f"{shown} at step {index}{kept}", fix="lower the learning rate, or use precision fp32"
+            expected="a finite loss",
+            found=f"{shown} at step {index}{kept}",
+            fix="lower the learning rate, or use precision fp32",
         )
     return numbers
 
@@ -211,7 +213,9 @@ def faster_precision(device: torch.device | None = None) -> Literal["fp32", "bf1
             nn.functional.linear(a, b)
             times.append(time.perf_counter() - began)
         seconds[dtype] = min(times)
-    return "bf16" if seconds[torch.bfloat16] < 0.7 * seconds[torch.float32] else "fp32"  # autocast itself costs some
+    return (
+        "bf16" if seconds[torch.bfloat16] < 0.7 * seconds[torch.float32] else "fp32"
+    )  # autocast itself costs some
 
 
 _chosen: dict[str, Literal["fp32", "bf16"]] = {}
@@ -241,7 +245,9 @@ def _accelerator(precision: Precision) -> Accelerator:
     mixed = {"fp32": "no", "bf16": "bf16"}[settle(precision)]
     AcceleratorState._reset_state()  # a second Accelerator of another precision is refused otherwise
     return Accelerator(
-        mixed_precision=mixed, cpu=cpu, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
+        mixed_precision=mixed,
+        cpu=cpu,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
 
 
@@ -279,7 +285,9 @@ def _save_state(accelerator: Accelerator, place: Path, index: int) -> None:
         fresh.mkdir(parents=True)
     accelerator.wait_for_everyone()
     try:
-        accelerator.save_state(str(fresh), safe_serialization=False)  # pickled, since tied weights may be in it
+        accelerator.save_state(
+            str(fresh), safe_serialization=False
+        )  # pickled, since tied weights may be in it
     except (OSError, RuntimeError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
         raise unwritable(place, error) from error

@@ -18,9 +18,9 @@ from attar.measure.compare import Source, machine, measure, open_model
 from attar.measure.compare import compare as compare_opened
 from attar.measure.report import Report, Role, Row
 from attar.model.checkpoint import check_free, load, versions
-from attar.model.data import Columns, read_table
-from attar.pipeline import candidates_from
+from attar.model.tables import Columns, read_table
 from attar.progress import say
+from attar.tinybert import candidates_from
 
 if TYPE_CHECKING:
     from rich.table import Table

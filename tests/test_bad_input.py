@@ -14,7 +14,8 @@ from attar.errors import DataError, ModelError, OutputError, RecipeError
 from attar.finetune import finetune
 from attar.measure.evaluate import predict
 from attar.model.checkpoint import load, new_directory
-from attar.model.data import StreamBatches, read_table, read_texts
+from attar.model.data import StreamBatches
+from attar.model.tables import read_table, read_texts
 from attar.model.tasks import Task
 from attar.pipeline import distill
 

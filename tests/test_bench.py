@@ -13,7 +13,12 @@ from attar.measure.bench import bench, flops, interleaved, median_interval, para
 
 
 def on_paper(config, size, length):
-    h, f, layers, labels = config.hidden_size, config.intermediate_size, config.num_hidden_layers, config.num_labels
+    h, f, layers, labels = (
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_hidden_layers,
+        config.num_labels,
+    )
     layer = length * (8 * h * h + 4 * h * f) + 4 * length**2 * h
     return size * (layers * layer + 2 * h * h + 2 * h * labels)  # the pooler and the head see one token
 

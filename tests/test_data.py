@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from attar.model.data import Batches, Counts, StreamBatches, encode, read_table, read_texts
+from attar.model.data import Batches, Counts, StreamBatches, encode
+from attar.model.tables import read_table, read_texts
 from attar.model.tasks import Task
 
 ROWS = 37

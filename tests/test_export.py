@@ -124,7 +124,9 @@ def test_int8_multiplies_in_int8(int8):
 
     kinds = [node.op_type for node in onnx.load(int8[1] / "model.onnx").graph.node]
     assert kinds.count("QAttention") == 2
-    assert kinds.count("MatMulInteger") == 6  # of two layers: attention output, the two of the feed-forward part
+    assert (
+        kinds.count("MatMulInteger") == 6
+    )  # of two layers: attention output, the two of the feed-forward part
 
 
 def test_too_large_a_drop_names_the_layers_to_keep_and_leaves_nothing(tmp_path, exported):

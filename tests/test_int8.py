@@ -15,7 +15,14 @@ LAYERS = {
 
 @pytest.mark.parametrize(
     ("entry", "count"),
-    [("layer.1", 1), ("layer.11", 2), ("bert.encoder.layer.1", 1), ("embeddings", 1), ("encoder", 3), ("dense", 3)],
+    [
+        ("layer.1", 1),
+        ("layer.11", 2),
+        ("bert.encoder.layer.1", 1),
+        ("embeddings", 1),
+        ("encoder", 3),
+        ("dense", 3),
+    ],
 )
 def test_a_layer_is_named_by_whole_steps(entry, count):
     assert len(kept_nodes(LAYERS, [entry])) == count

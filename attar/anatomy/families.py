@@ -57,7 +57,11 @@ DISTILBERT = Anatomy(
     ffn_norm="output_layer_norm",
     heads=("pre_classifier", "classifier"),
     sizes=Sizes(
-        layers="n_layers", hidden="dim", heads="n_heads", ffn="hidden_dim", dropouts=("dropout", "attention_dropout", "seq_classif_dropout")
+        layers="n_layers",
+        hidden="dim",
+        heads="n_heads",
+        ffn="hidden_dim",
+        dropouts=("dropout", "attention_dropout", "seq_classif_dropout"),
     ),
 )
 
@@ -82,7 +86,8 @@ ALBERT = Anatomy(
     heads=("classifier",),
     shared=True,
     sizes=Sizes(
-        embedding="embedding_size", dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob")
+        embedding="embedding_size",
+        dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"),
     ),
 )
 

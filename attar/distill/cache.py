@@ -86,8 +86,8 @@ class Layout:
 class CachedTeacher:
     """Reads the teacher's outputs from a memory-mapped file; `cached` makes it.
 
-    Hidden states and scores are kept in bf16, whose relative error of 2⁻⁹ adds about 4·10⁻⁶ of a value's square to an MSE:
-    far below what a student ever reaches.
+    Hidden states and scores are kept in bf16, whose relative error of 2⁻⁹ adds about 4·10⁻⁶ of a value's square to an
+    MSE: far below what a student ever reaches.
     """
 
     def __init__(self, directory: Path, batches: Batches, layout: Layout) -> None:
@@ -128,13 +128,18 @@ class CachedTeacher:
         lengths = mask.sum(1).tolist()
         width = mask.shape[1]
         padded = None if min(lengths) == width else mask
-        found: dict[str, dict[int, list[Tensor]]] = {n: {} for n in ("hidden", "scores", "queries", "keys", "values")}
+        found: dict[str, dict[int, list[Tensor]]] = {
+            n: {} for n in ("hidden", "scores", "queries", "keys", "values")
+        }
         if self.states is not None:
             for place, t in zip(places, lengths, strict=True):
                 record = self.states[self.starts[place] : self.starts[place + 1]]
                 for name, layer, part in self.layout.split(record, t):
                     found[name].setdefault(layer, []).append(part)
-        parts = {name: {n: _join(name, rows, width) for n, rows in layers.items()} for name, layers in found.items()}
+        parts = {
+            name: {n: _join(name, rows, width) for n, rows in layers.items()}
+            for name, layers in found.items()
+        }
         return View(self.logits[torch.from_numpy(places)], padded, **parts)
 
 
@@ -172,7 +177,8 @@ def cached(
     free = shutil.disk_usage(directory).free - SPARE_BYTES
     if teacher.bytes * batches.world > free:
         say(
-            f"teacher cache needs {teacher.bytes * batches.world / 2**30:.1f} GiB and {max(free, 0) / 2**30:.1f} GiB may be used: "
+            f"teacher cache needs {teacher.bytes * batches.world / 2**30:.1f} GiB "
+            f"and {max(free, 0) / 2**30:.1f} GiB may be used: "
             "the teacher runs for every batch instead"
         )
         return LiveTeacher(model, need, precision=precision)

@@ -66,9 +66,9 @@ def match(
     """Settle what is compared between two shapes.
 
     Args:
-        attention: "scores" compares q kᵀ head by head, as TinyBERT does; "relations" regroups queries, keys and values of
-            the last layer into `relation_heads` heads, as MiniLMv2 does; "auto" takes scores where the head counts
-            agree and relations where not; "none" compares neither.
+        attention: "scores" compares q kᵀ head by head, as TinyBERT does; "relations" regroups queries, keys and
+            values of the last layer into `relation_heads` heads, as MiniLMv2 does; "auto" takes scores where the head
+            counts agree and relations where not; "none" compares neither.
         relation_heads: the largest number that divides both widths and is at most the teacher's heads, where None.
 
     Raises:
@@ -142,10 +142,14 @@ class Intermediate(nn.Module):
             parts.setdefault("hidden" if m else "embedding", []).append(error)
         for m, n in enumerate(self.match.layers, start=1):
             if m in student.scores:
-                error = losses.attention_error(student.scores[m], teacher.scores[n], student.mask, count=counts.pairs)
+                error = losses.attention_error(
+                    student.scores[m], teacher.scores[n], student.mask, count=counts.pairs
+                )
                 parts.setdefault("attention", []).append(error)
             if m in student.queries:
-                parts.setdefault("attention", []).extend(self._relations(student, teacher, m, n, counts.tokens))
+                parts.setdefault("attention", []).extend(
+                    self._relations(student, teacher, m, n, counts.tokens)
+                )
         return {name: torch.stack(values).sum() for name, values in parts.items()}
 
     def weights(self) -> dict[int, Tensor]:
@@ -159,8 +163,15 @@ class Intermediate(nn.Module):
 
     def _relations(self, student: View, teacher: View, m: int, n: int, count: float) -> list[Tensor]:
         heads, mask = self.match.relation_heads, student.mask
-        sides = ((student.queries, teacher.queries), (student.keys, teacher.keys), (student.values, teacher.values))
-        return [losses.relation_kl(ours[m], theirs[n], heads=heads, mask=mask, count=count) for ours, theirs in sides]
+        sides = (
+            (student.queries, teacher.queries),
+            (student.keys, teacher.keys),
+            (student.values, teacher.values),
+        )
+        return [
+            losses.relation_kl(ours[m], theirs[n], heads=heads, mask=mask, count=count)
+            for ours, theirs in sides
+        ]
 
 
 def prediction(student: Tensor, teacher: Tensor, kind: Kind, *, temperature: float, count: float) -> Tensor:

@@ -25,7 +25,7 @@ from attar.train import Precision, Source, agree, fit, is_main, settle, wait
 
 
 class Distiller(nn.Module):
-    """A student with what it is asked to match; the teacher is no part of the module, so it is neither trained nor saved.
+    """A student with what it is asked to match; the teacher is no part of it, so is neither trained nor saved.
 
     Args:
         intermediate: the losses over layers, with their projections; None in the prediction phase.
@@ -58,12 +58,18 @@ class Distiller(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Named loss parts of a batch."""
-        ours = call(self.student, batch.inputs, self.intermediate.match.student if self.intermediate else Need())
+        ours = call(
+            self.student, batch.inputs, self.intermediate.match.student if self.intermediate else Need()
+        )
         theirs = self.__dict__["teacher"].view(batch)
         parts = self.intermediate(ours, theirs, batch) if self.intermediate else {}
         if self.task is not None:
             parts["prediction"] = prediction(
-                ours.logits, theirs.logits, self.task.kind, temperature=self.temperature, count=batch.counts.examples
+                ours.logits,
+                theirs.logits,
+                self.task.kind,
+                temperature=self.temperature,
+                count=batch.counts.examples,
             )
         return parts
 
@@ -83,7 +89,13 @@ class Judge:
 
 
 def teacher_of(
-    model: PreTrainedModel, need: Need, batches: Source, *, cache: Path | None, precision: Precision, name: Any
+    model: PreTrainedModel,
+    need: Need,
+    batches: Source,
+    *,
+    cache: Path | None,
+    precision: Precision,
+    name: Any,
 ) -> Teacher:
     """The teacher over some batches: read from the cache directory, made once, or run for every batch.
 

@@ -95,7 +95,9 @@ class Comparison:
         """Inputs of the first rows of a table, for static scales."""
         if precision != "int8-static" or table is None:
             return []
-        return [batch.inputs for batch in self._batches(table.select(range(min(CALIBRATION_ROWS, len(table)))))]
+        return [
+            batch.inputs for batch in self._batches(table.select(range(min(CALIBRATION_ROWS, len(table)))))
+        ]
 
     def judge(self, logits: Array) -> evaluate.Evaluation:
         """The metric of logits: against labels, or against torch's where there are none."""
@@ -106,7 +108,9 @@ class Comparison:
         """Run the written model beside torch."""
         onnx = OnnxModel(path)
         real = isinstance(self.batches, Batches)
-        logits = evaluate.predict(onnx, self.batches) if real else np.concatenate([onnx(b) for b in self.batches])
+        logits = (
+            evaluate.predict(onnx, self.batches) if real else np.concatenate([onnx(b) for b in self.batches])
+        )
         found = self.judge(logits) if real else None
         return Exported(
             directory=out.name,
@@ -135,7 +139,9 @@ class Comparison:
             keep, enough = self._enough(order, record, max_drop, make)
         named = ", ".join(repr(layer) for layer in keep)
         advice = f"keep_fp32=({named},) (--keep-fp32 {','.join(keep)}), " + (
-            f"with which the drop is {enough:.4f}" if enough is not None else "and allow a larger max_drop (--max-drop)"
+            f"with which the drop is {enough:.4f}"
+            if enough is not None
+            else "and allow a larger max_drop (--max-drop)"
         )
         return ExportError(
             expected=f"{record.precision} to cost at most {max_drop:g} of {record.metric} on {record.rows} rows",
@@ -182,7 +188,9 @@ def random_batch(model: "PreTrainedModel", tokenizer: Any, size: int, length: in
     inputs = {"input_ids": ids, "attention_mask": mask}
     if "token_type_ids" in tokenizer.model_input_names:
         kinds = getattr(model.config, "type_vocab_size", 1)
-        inputs["token_type_ids"] = (torch.arange(length) > length // 2).long().expand(size, -1) * int(kinds > 1) * mask
+        inputs["token_type_ids"] = (
+            (torch.arange(length) > length // 2).long().expand(size, -1) * int(kinds > 1) * mask
+        )
     return inputs
 
 

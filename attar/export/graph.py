@@ -52,7 +52,11 @@ def mask_by_padding(model: Any) -> bool:
     if mask is None or not nodes:
         return False
     cast = ir.node("Cast", [mask], attributes={"to": ir.DataType.INT32.value})
-    cast.outputs[0].name, cast.outputs[0].shape, cast.outputs[0].dtype = "padding_mask", mask.shape, ir.DataType.INT32
+    cast.outputs[0].name, cast.outputs[0].shape, cast.outputs[0].dtype = (
+        "padding_mask",
+        mask.shape,
+        ir.DataType.INT32,
+    )
     model.graph.insert_before(model.graph[0], cast)
     for node in nodes:
         node.replace_input_with(3, cast.outputs[0])
@@ -96,8 +100,14 @@ def split_attention(model: Any) -> None:
         mask, past, seen = (*node.inputs[3:], None, None, None)[:3]
         if past is not None:
             continue
-        kept = {name: node.attributes[name] for name in ("num_heads", "mask_filter_value") if name in node.attributes}
-        heads = ir.Node(MICROSOFT, "MultiHeadAttention", [*parts.outputs, None, mask, seen], list(kept.values()))
+        kept = {
+            name: node.attributes[name]
+            for name in ("num_heads", "mask_filter_value")
+            if name in node.attributes
+        }
+        heads = ir.Node(
+            MICROSOFT, "MultiHeadAttention", [*parts.outputs, None, mask, seen], list(kept.values())
+        )
         node.graph.insert_before(node, heads)
         _replace(node, heads.outputs[0])
     RemoveUnusedNodesPass()(model)
@@ -114,7 +124,9 @@ def _constant(model: Any, name: str, array: Any) -> Any:
     return value
 
 
-def _insert(before: Any, kind: str, inputs: list[Any], attributes: Any = None, name: str | None = None) -> Any:
+def _insert(
+    before: Any, kind: str, inputs: list[Any], attributes: Any = None, name: str | None = None
+) -> Any:
     """The output (B, T, ·) of a new node before `before`."""
     node = ir.node(kind, inputs, attributes=attributes, name=name)
     node.outputs[0].dtype = inputs[0].dtype

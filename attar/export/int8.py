@@ -44,7 +44,11 @@ def name_nodes(model: Any, module: torch.nn.Module) -> dict[str, str]:
             continue
         weights = [value.const_value.numpy() for value in node.inputs[:2] if value.const_value is not None]
         for weight in weights:
-            part = weight[:, : weight.shape[1] // 3] if node.op_type == "Attention" or _joined(weight) else weight
+            part = (
+                weight[:, : weight.shape[1] // 3]
+                if node.op_type == "Attention" or _joined(weight)
+                else weight
+            )
             if weight.ndim != 2 or weight.dtype != np.float32 or _digest(part) not in known:
                 continue
             name = base = known[_digest(part)]
@@ -115,12 +119,16 @@ def quantize(
     batches = [dict(batch) for batch in calibration]
     sample = batches[0] if batches else {}
     if precision == "int8":
-        return OnnxRuntimeQuantizer(OnnxRuntimeDynamicConfig(**common)).quantize(model, sample, ExportFormat.ONNX)
+        return OnnxRuntimeQuantizer(OnnxRuntimeDynamicConfig(**common)).quantize(
+            model, sample, ExportFormat.ONNX
+        )
     # Products stay fp32 at their outputs: residuals and norms then see what they see in fp32.
     options = {"OpTypesToExcludeOutputQuantization": ["MatMul"], "MatMulConstBOnly": True}
     static = OnnxRuntimeStaticConfig(**common, activation_type=QuantType.QUInt8, extra_options=options)
     try:
-        return OnnxRuntimeQuantizer(static, calibration_dataset=batches).quantize(model, sample, ExportFormat.ONNX)
+        return OnnxRuntimeQuantizer(static, calibration_dataset=batches).quantize(
+            model, sample, ExportFormat.ONNX
+        )
     except Exception as error:  # onnx's and ONNX Runtime's shape inference, each with exceptions of its own
         raise ExportError(
             expected="a graph that ONNX Runtime can quantize with fixed scales",
@@ -130,7 +138,10 @@ def quantize(
 
 
 def damaging_layers(
-    layers: Iterable[str], quantized: Callable[[Sequence[str]], Any], batches: Sequence[Mapping[str, Any]], truth: Array
+    layers: Iterable[str],
+    quantized: Callable[[Sequence[str]], Any],
+    batches: Sequence[Mapping[str, Any]],
+    truth: Array,
 ) -> list[str]:
     """Layers in the order of what keeping each of them in fp32 mends, the most damaging first.
 

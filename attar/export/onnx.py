@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from attar.errors import DataError, ExportError
 from attar.export.comparing import Comparison, Exported, positions, quiet, random_batch, torch_logits
 from attar.model import checkpoint
-from attar.model.data import read_table
 from attar.model.onnx import FILE, REPORT, require
+from attar.model.tables import read_table
 from attar.model.tasks import Task
 from attar.progress import say
 
@@ -176,7 +176,9 @@ def _difference(program: Any, batches: Sequence[Mapping[str, Any]], expected: Se
 def _save(program: Any, path: Path) -> None:
     import onnx_ir
 
-    weights = sum(v.const_value.nbytes for v in program.graph.initializers.values() if v.const_value is not None)
+    weights = sum(
+        v.const_value.nbytes for v in program.graph.initializers.values() if v.const_value is not None
+    )
     # One protobuf holds at most 2 GB; larger weights go to a file beside it, which ONNX Runtime finds by itself.
     onnx_ir.save(program, path, external_data=f"{path.name}.data" if weights > 1.5 * 2**30 else None)
 

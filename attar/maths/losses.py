@@ -1,15 +1,17 @@
 """The formulas of distillation: one function each, tensors in, a scalar out.
 
-Shapes: B sentences, T positions, N real (not padding) tokens of the batch, C outputs, H heads, D and d widths of teacher
-and student. Hidden vectors come as (N, D), packed, so padding cannot count. `count` is the denominator of the mean; where
-None it is the batch's own, and under gradient accumulation or data parallelism it is that of the whole optimizer step.
+Shapes: B sentences, T positions, N real (not padding) tokens of the batch, C outputs, H heads, D and d widths of
+teacher and student. Hidden vectors come as (N, D), packed, so padding cannot count. `count` is the denominator of the
+mean; where None it is the batch's own, and under gradient accumulation or data parallelism that of the whole step.
 """
 
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def soft_cross_entropy(student: Tensor, teacher: Tensor, *, temperature: float = 1.0, count: float | None = None) -> Tensor:
+def soft_cross_entropy(
+    student: Tensor, teacher: Tensor, *, temperature: float = 1.0, count: float | None = None
+) -> Tensor:
     """Cross-entropy of the student against the teacher's distribution: CE(z_T / t, z_S / t).
 
     TinyBERT (1909.10351) eq. 10. It differs from `kl_divergence` at t = 1 by the teacher's entropy, a constant.
@@ -24,7 +26,9 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, *, temperature: float =
     return total / (count or student.shape[0])
 
 
-def kl_divergence(student: Tensor, teacher: Tensor, *, temperature: float = 1.0, count: float | None = None) -> Tensor:
+def kl_divergence(
+    student: Tensor, teacher: Tensor, *, temperature: float = 1.0, count: float | None = None
+) -> Tensor:
     """KL(softmax(z_T / t) || softmax(z_S / t)) · t², Hinton et al. (1503.02531) section 2.
 
     The factor t² keeps the gradient's size when t changes. Zero, with zero gradient, where both agree.
@@ -39,7 +43,9 @@ def kl_divergence(student: Tensor, teacher: Tensor, *, temperature: float = 1.0,
     return total / (count or student[..., 0].numel())
 
 
-def binary_kl(student: Tensor, teacher: Tensor, *, temperature: float = 1.0, count: float | None = None) -> Tensor:
+def binary_kl(
+    student: Tensor, teacher: Tensor, *, temperature: float = 1.0, count: float | None = None
+) -> Tensor:
     """KL of C independent yes/no decisions, summed over C, times t²: the multi-label form of `kl_divergence`.
 
     Args:
@@ -64,7 +70,9 @@ def score_error(student: Tensor, teacher: Tensor, *, count: float | None = None)
     return F.mse_loss(student.float(), teacher.float(), reduction="sum") / (count or student.shape[0])
 
 
-def hidden_error(student: Tensor, teacher: Tensor, projection: Tensor | None = None, *, count: float | None = None) -> Tensor:
+def hidden_error(
+    student: Tensor, teacher: Tensor, projection: Tensor | None = None, *, count: float | None = None
+) -> Tensor:
     """MSE(H_S W, H_T), TinyBERT eq. 8 for hidden states and eq. 9 for embeddings.
 
     Args:
@@ -81,7 +89,9 @@ def hidden_error(student: Tensor, teacher: Tensor, projection: Tensor | None = N
     return total / ((count or teacher.shape[0]) * teacher.shape[-1])
 
 
-def attention_error(student: Tensor, teacher: Tensor, mask: Tensor | None = None, *, count: float | None = None) -> Tensor:
+def attention_error(
+    student: Tensor, teacher: Tensor, mask: Tensor | None = None, *, count: float | None = None
+) -> Tensor:
     """Mean over heads of MSE(A_S, A_T), A the scores before softmax, TinyBERT eq. 7.
 
     Args:
@@ -132,7 +142,9 @@ def relation_kl(
 
 def _relation(vectors: Tensor, heads: int, mask: Tensor | None) -> Tensor:
     batch, count, length, width = vectors.shape
-    joined = vectors.float().transpose(1, 2).reshape(batch, length, heads, count * width // heads).transpose(1, 2)
+    joined = (
+        vectors.float().transpose(1, 2).reshape(batch, length, heads, count * width // heads).transpose(1, 2)
+    )
     scores: Tensor = joined @ joined.transpose(-1, -2) / float(joined.shape[-1]) ** 0.5
     # A finite floor, since a padded query row with every key at -inf would give NaN, and NaN survives a product with 0.
     return scores if mask is None else scores.masked_fill(~mask[:, None, None, :], -1e4)

@@ -26,7 +26,9 @@ def layer_map(student: int, teacher: int, kind: Mapping = "uniform") -> tuple[in
     if isinstance(kind, str):
         if kind not in KINDS:
             raise RecipeError(
-                expected=f"a map: {', '.join(KINDS)}, or {student} layer numbers", found=repr(kind), fix="name one of them"
+                expected=f"a map: {', '.join(KINDS)}, or {student} layer numbers",
+                found=repr(kind),
+                fix="name one of them",
             )
         steps = range(1, student + 1)
         if kind == "uniform":
@@ -35,7 +37,9 @@ def layer_map(student: int, teacher: int, kind: Mapping = "uniform") -> tuple[in
             return tuple(max(1, teacher - student + m) for m in steps)
         return tuple(min(m, teacher) for m in steps)
     chosen = tuple(int(n) for n in kind)
-    wrong = len(chosen) != student or any(not 1 <= n <= teacher for n in chosen) or list(chosen) != sorted(chosen)
+    wrong = (
+        len(chosen) != student or any(not 1 <= n <= teacher for n in chosen) or list(chosen) != sorted(chosen)
+    )
     if wrong:
         raise RecipeError(
             expected=f"{student} teacher layers from 1 to {teacher}, never decreasing",

@@ -93,12 +93,15 @@ def bench(
     """
     reference = reference or next(iter(models), "")
     if reference not in models:
-        raise ModelError(expected=f"reference to be one of {', '.join(models)}", found=repr(reference), fix="name one")
+        raise ModelError(
+            expected=f"reference to be one of {', '.join(models)}", found=repr(reference), fix="name one"
+        )
     torch_has = torch.get_num_threads()
     computing = {threads or (m.threads if isinstance(m, OnnxModel) else torch_has) for m in models.values()}
     if len(computing) > 1 or (clock == "cpu" and computing != {1}):
         raise ModelError(
-            expected="the same number of threads for all models" + (', 1 with clock="cpu"' if clock == "cpu" else ""),
+            expected="the same number of threads for all models"
+            + (', 1 with clock="cpu"' if clock == "cpu" else ""),
             found=", ".join(sorted(map(str, computing))),
             fix="pass threads=1",
         )
@@ -110,7 +113,9 @@ def bench(
             for length in lengths:
                 inputs = _inputs(size, length, loaded.values())
                 calls = {name: _call(model, inputs) for name, model in loaded.items()}
-                seconds = interleaved(calls, repeats=repeats, clock=clock, description=f"time {size} x {length}")
+                seconds = interleaved(
+                    calls, repeats=repeats, clock=clock, description=f"time {size} x {length}"
+                )
                 for name, model in loaded.items():
                     peak = None
                     place = _path(models[name])
@@ -241,7 +246,9 @@ def _shape(model: nn.Module | OnnxModel) -> Any:
     directory = model.path.parent
     if not (directory / "config.json").is_file():
         raise ModelError(
-            expected=f"config.json beside {FILE} in {directory}", found="none", fix="use the directory that attar wrote"
+            expected=f"config.json beside {FILE} in {directory}",
+            found="none",
+            fix="use the directory that attar wrote",
         )
     with torch.device("meta"):
         return AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(directory))

@@ -19,7 +19,15 @@ def peak(path: str | Path, *, batch_size: int, length: int, threads: int) -> int
     Raises:
         ModelError: the process failed, or the system keeps no such record.
     """
-    command = [sys.executable, "-m", "attar.measure.memory", str(path), str(batch_size), str(length), str(threads)]
+    command = [
+        sys.executable,
+        "-m",
+        "attar.measure.memory",
+        str(path),
+        str(batch_size),
+        str(length),
+        str(threads),
+    ]
     limits = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **limits}, check=False)
     if done.returncode:

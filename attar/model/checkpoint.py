@@ -57,8 +57,8 @@ def load(
         source: a directory, a hub name, or a model that is loaded already (then `tokenizer` is needed).
         tokenizer: used instead of the one beside the model.
         head: which head to load; the one the checkpoint was saved with where None.
-        fresh_head: whether the head may be new, to be trained; else weights that the checkpoint lacks are an error, since
-            a model with a random head answers without complaint.
+        fresh_head: whether the head may be new, to be trained; else weights that the checkpoint lacks are an error,
+            since a model with a random head answers without complaint.
         config: values to write over the checkpoint's config, such as `num_labels`.
 
     Raises:
@@ -66,13 +66,17 @@ def load(
     """
     if isinstance(source, PreTrainedModel):
         if tokenizer is None:
-            raise ModelError(expected="a tokenizer beside the loaded model", found="none", fix="pass tokenizer=…")
+            raise ModelError(
+                expected="a tokenizer beside the loaded model", found="none", fix="pass tokenizer=…"
+            )
         return Loaded(source.eval(), tokenizer, source.config.name_or_path or type(source).__name__)
     path = Path(source)
     if path.is_dir():
         _check_directory(path)
     elif path.exists() or str(source).count("/") > 1 or str(source).startswith((".", "/")):
-        raise ModelError(expected=f"a model directory at {source}", found="no such directory", fix="check the path")
+        raise ModelError(
+            expected=f"a model directory at {source}", found="no such directory", fix="check the path"
+        )
     try:
         base = AutoConfig.from_pretrained(source)
         loader = HEADS[head or _saved_head(base)]
@@ -89,7 +93,8 @@ def load(
     missing = [
         name
         for name in sorted(info["missing_keys"])
-        if not ("pooler" in name and (fresh_head or not inside)) and (name.startswith(inside) or not fresh_head)
+        if not ("pooler" in name and (fresh_head or not inside))
+        and (name.startswith(inside) or not fresh_head)
     ]
     if missing:
         raise ModelError(
@@ -202,7 +207,8 @@ def check_free(out: str | Path, *, overwrite: bool = False) -> None:
         raise OutputError(
             expected=f"{out} to be new or empty",
             found="a file" if out.is_file() else f"{len(list(out.iterdir()))} files in it",
-            fix="name another directory" + (", or pass overwrite=True (--overwrite)" if ours else " or move it away"),
+            fix="name another directory"
+            + (", or pass overwrite=True (--overwrite)" if ours else " or move it away"),
         )
 
 

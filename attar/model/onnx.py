@@ -49,7 +49,9 @@ class OnnxModel:
         self.path = Path(path) / FILE if Path(path).is_dir() else Path(path)
         if not self.path.is_file():
             raise ModelError(
-                expected=f"a directory with {FILE} at {path}", found="none", fix="export the model: attar export MODEL"
+                expected=f"a directory with {FILE} at {path}",
+                found="none",
+                fix="export the model: attar export MODEL",
             )
         self.threads = threads
         options = onnxruntime.SessionOptions()
@@ -84,7 +86,9 @@ class OnnxModel:
                 feed[name] = np.zeros(inputs["input_ids"].shape, dtype=np.int64)
             else:
                 raise ModelError(
-                    expected=f"the inputs {', '.join(self.inputs)}", found=", ".join(inputs), fix=f"give {name} as well"
+                    expected=f"the inputs {', '.join(self.inputs)}",
+                    found=", ".join(inputs),
+                    fix=f"give {name} as well",
                 )
         logits: NDArray[np.float32] = self._session.run(None, feed)[0]
         return logits

@@ -76,7 +76,10 @@ class Task:
         if self.kind == "single_label":
             total = F.cross_entropy(logits.float(), labels.long(), reduction="sum")
         elif self.kind == "multi_label":
-            total = F.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="sum") / logits.shape[1]
+            total = (
+                F.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="sum")
+                / logits.shape[1]
+            )
         else:
             total = F.mse_loss(logits.float().squeeze(-1), labels.float(), reduction="sum")
         return total / (count or logits.shape[0])

@@ -96,7 +96,9 @@ def call(model: PreTrainedModel, inputs: Mapping[str, Tensor], need: Need | None
     rows = None if padded is None else padded.flatten().nonzero().squeeze(1)
     hidden = {m: _pack(output.hidden_states[m], rows) for m in sorted(need.hidden)}
     parts = probe.parts
-    return View(_logits(output), padded, hidden, parts["scores"], parts["queries"], parts["keys"], parts["values"])
+    return View(
+        _logits(output), padded, hidden, parts["scores"], parts["queries"], parts["keys"], parts["values"]
+    )
 
 
 def _logits(output: Any) -> Tensor:
@@ -115,7 +117,9 @@ def _arguments(model: PreTrainedModel) -> Collection[str]:
         import inspect
 
         known = frozenset(inspect.signature(model.forward).parameters)
-        if "input_ids" not in known:  # wrapped in a function that says nothing of its arguments: it gets them all
+        if (
+            "input_ids" not in known
+        ):  # wrapped in a function that says nothing of its arguments: it gets them all
             known = frozenset({"input_ids", "attention_mask", "token_type_ids"})
         model.__dict__["_attar_arguments"] = known
     return known
@@ -158,7 +162,11 @@ def _attention(
     probe.layer += 1
     layer = probe.layer
     if layer in probe.need.relations:
-        probe.parts["queries"][layer], probe.parts["keys"][layer], probe.parts["values"][layer] = query, key, value
+        probe.parts["queries"][layer], probe.parts["keys"][layer], probe.parts["values"][layer] = (
+            query,
+            key,
+            value,
+        )
     if layer not in probe.need.scores:
         kwargs["is_causal"] = False
         return sdpa_attention_forward(  # type: ignore[no-any-return]
@@ -167,7 +175,11 @@ def _attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = torch.matmul(query * scale, key.transpose(-1, -2))
     probe.parts["scores"][layer] = scores
-    weights = scores if attention_mask is None else scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    weights = (
+        scores
+        if attention_mask is None
+        else scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    )
     weights = weights.softmax(-1)
     if dropout:
         weights = F.dropout(weights, dropout)

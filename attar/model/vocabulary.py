@@ -21,7 +21,9 @@ class UsedRows(nn.Module):
     def __init__(self, full: nn.Embedding, rows: Tensor) -> None:
         super().__init__()
         self.weight = nn.Parameter(full.weight.detach()[rows].clone())
-        place = torch.full((full.num_embeddings,), -1)  # a row that is not held: an index error, not a wrong word
+        place = torch.full(
+            (full.num_embeddings,), -1
+        )  # a row that is not held: an index error, not a wrong word
         place[rows] = torch.arange(len(rows))
         self.register_buffer("place", place, persistent=False)
         self.padding_idx = None if full.padding_idx is None else int(place[full.padding_idx])
@@ -34,20 +36,24 @@ class UsedRows(nn.Module):
 
 @contextmanager
 def used_rows(model: Any, *sources: Any) -> Iterator[None]:
-    """Within the block `model` has only the embedding rows that some batches use; after it all, the used ones as trained.
+    """Within the block `model` has only the embedding rows that its batches use; after it all, those as trained.
 
     A row that no text uses has no gradient, and `fit` decays no embedding, so it would stay as it is anyway; but the
     optimizer, the gradient and its norm run over every row there is, at each step. Left as it is: a model whose output
     layer shares the embedding (every row has a gradient there), and one whose texts are not known beforehand.
 
     Args:
-        sources: all batches that the model will see in the block (those with `token_ids`); None among them is passed over.
+        sources: all batches that the model will see in the block (those with `token_ids`); None is passed over.
     """
     full = model.get_input_embeddings()
     output = model.get_output_embeddings()
     tied = output is not None and output.weight is full.weight
     known = [source for source in sources if source is not None]
-    if tied or not isinstance(full, nn.Embedding) or not all(hasattr(source, "token_ids") for source in known):
+    if (
+        tied
+        or not isinstance(full, nn.Embedding)
+        or not all(hasattr(source, "token_ids") for source in known)
+    ):
         yield
         return
     kept = np.unique(np.concatenate([np.unique(source.token_ids) for source in known]))

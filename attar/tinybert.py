@@ -1,0 +1,361 @@
+"""The stages of a distillation, from the teacher and its texts to a trained student."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, IterableDataset
+from transformers import PreTrainedModel
+
+from attar import schema
+from attar.anatomy.resolve import shape_of
+from attar.augment import (
+    Candidates,
+    EmbeddingCandidates,
+    MaskedLMCandidates,
+    PaperCandidates,
+    WordVectorCandidates,
+)
+from attar.augment import augment as augment_table
+from attar.augment.masked import Masks
+from attar.distill.cache import Teacher
+from attar.distill.objective import Intermediate, Match, match
+from attar.distill.run import Distiller, Judge, learn, logits_of, projections, teacher_of
+from attar.distill.student import Student, head_of
+from attar.distill.student import student as build
+from attar.errors import DataError, ModelError
+from attar.maths.mapping import layer_map
+from attar.measure.evaluate import Evaluation, judge, predict, quality, retained
+from attar.measure.report import Point, Row
+from attar.measure.statistics import Interval
+from attar.model.checkpoint import Loaded, digest, load, read_lineage
+from attar.model.data import Batches, StreamBatches, encode
+from attar.model.tables import Columns, read_table, read_texts
+from attar.model.tasks import Task
+from attar.progress import say
+from attar.train import Precision, Source, main_first, processes
+
+# Sentences that the student is projected on.
+SAMPLE = 2000
+
+
+@dataclass
+class Run:
+    """One run of `distill`: what its stages share, and a digest that grows with each, naming its place on disk."""
+
+    loaded: Loaded
+    options: schema.Distill
+    place: Path
+    precision: Precision
+    main: str = "accuracy"
+
+    def __post_init__(self) -> None:
+        self.teacher, self.tokenizer = self.loaded.model, self.loaded.tokenizer
+        self.head = head_of(self.teacher)
+        if self.head == "sequence-classification":
+            self.task: Task | None = Task.of(self.teacher.config)
+        elif self.options.prediction is None:
+            self.task = None
+        else:
+            raise ModelError(
+                expected="a fine-tuned teacher with a classification or regression head",
+                found=f"{type(self.teacher).__name__}",
+                fix="fine-tune it first (attar finetune), or pass prediction=None to distil its layers only",
+            )
+        self.key = digest(self.teacher, self.options.seed, self.options.max_length, self.precision)
+
+    def tables(self, data: Any, texts: Any, dev: Any, columns: Columns | None) -> tuple[Dataset, Dataset]:
+        """The task's texts, without labels, and the dev table."""
+        if data is None and texts is None:
+            raise DataError(
+                expected="texts of the task",
+                found="neither data nor texts",
+                fix="pass data=… (a table) or texts=… (one text a line)",
+            )
+        table = (
+            read_table(data, columns=columns, task=self.task)[0] if data is not None else read_texts(texts)
+        )
+        if dev is None:
+            parts = table.train_test_split(
+                test_size=min(1000, max(1, len(table) // 10)), seed=self.options.seed
+            )
+            table, held = parts["train"], parts["test"]
+            say(f"no dev table: {len(held)} of the texts are held out to watch the student")
+        else:
+            held = read_table(dev, columns=columns, task=self.task)[0]
+        return table.remove_columns("label") if "label" in table.column_names else table, held
+
+    def batches(
+        self, table: Dataset, batch_size: int, *, shuffle: bool = True, max_length: int | None = None
+    ) -> Batches:
+        """Batches of a table for this process."""
+        rank, world = processes() if shuffle else (0, 1)
+        encoded = encode(table, self.tokenizer, max_length=max_length or self.options.max_length)
+        return Batches(
+            encoded,
+            self.tokenizer,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=self.options.seed,
+            rank=rank,
+            world=world,
+        )
+
+    def build(self, table: Dataset, given: str | Path | PreTrainedModel | None) -> Student:
+        """The student before it learns."""
+        if given is not None:
+            loaded = load(given, tokenizer=self.tokenizer if isinstance(given, PreTrainedModel) else None)
+            _same_tokens(self.tokenizer, loaded.tokenizer, str(given))
+            made = Student(loaded.model)
+        else:
+            wanted = self.options.student
+            sample = table.select(range(min(SAMPLE, len(table))))
+            say(f"building the student, started by {wanted.init}")
+            made = build(
+                self.teacher,
+                layers=wanted.layers,
+                hidden=wanted.hidden,
+                heads=wanted.heads,
+                ffn=wanted.ffn,
+                embedding=wanted.embedding,
+                init=wanted.init,
+                mapping=self.options.mapping,
+                texts=self.batches(sample, 32, shuffle=False),
+                seed=self.options.seed,
+            )
+        self.key = digest(self.key, made.model)
+        return made
+
+    def match(self, student: PreTrainedModel, teacher: PreTrainedModel) -> Match:
+        """What the intermediate phases compare."""
+        ours, theirs = shape_of(student.config), shape_of(teacher.config)
+        o = self.options
+        layers = layer_map(ours.layers, theirs.layers, o.mapping)
+        return match(ours, theirs, layers, attention=o.attention, hidden=o.hidden, embedding=o.embedding)
+
+    def stages(self, made: Student, table: Dataset, held: Dataset) -> dict[str, tuple[Point, ...]]:
+        """General distillation, augmentation, intermediate and prediction phases; the student is trained in place."""
+        o, curves = self.options, {}
+        start = made.projections
+        if o.general is not None:
+            curves["general"], start = self.general(made.model, start)
+        if o.augment is not None:
+            table = self.augmented(table)
+        teacher: Teacher | None = None
+        if o.intermediate is not None:
+            compared = self.match(made.model, self.teacher)
+            batches = self.batches(table, o.intermediate.batch_size)
+            teacher = self.source(self.teacher, compared.teacher, batches)
+            learner = Distiller(
+                made.model,
+                teacher,
+                intermediate=self.losses(compared, made.model, self.teacher, start),
+                dropout=o.dropout,
+            )
+            curves["intermediate"] = self.learn("intermediate", learner, batches, o.intermediate)
+        if o.prediction is not None:
+            batches = self.batches(table, o.prediction.batch_size)
+            options = {"cache": self.cache, "precision": self.precision, "name": digest(*batches.content)}
+            teacher = logits_of(teacher, self.teacher, batches, **options)
+            learner = Distiller(
+                made.model, teacher, task=self.task, temperature=o.prediction.temperature, dropout=o.dropout
+            )
+            curves["prediction"] = self.learn(
+                "prediction", learner, batches, o.prediction, watch=self.watch(held)
+            )
+        return curves
+
+    def general(self, student: PreTrainedModel, start: Any) -> tuple[tuple[Point, ...], Any]:
+        """TinyBERT's first stage: the pre-trained teacher, plain text, intermediate losses only."""
+        o = self.options.general
+        assert o is not None
+        if o.texts is None:
+            raise DataError(
+                expected="plain text for the general stage",
+                found="none",
+                fix="name files: general={'texts': …}",
+            )
+        teacher = self._pretrained(o.teacher)
+        source: Source
+        texts = read_texts(o.texts, streaming=o.streaming)
+        if isinstance(texts, IterableDataset):
+            rank, world = processes()
+            source = StreamBatches(
+                texts,
+                self.tokenizer,
+                batch_size=o.batch_size,
+                max_length=o.max_length,
+                steps=o.steps,
+                rank=rank,
+                world=world,
+            )
+        else:
+            source = self.batches(texts, o.batch_size, max_length=o.max_length)
+        compared = self.match(student, teacher)
+        learner = Distiller(
+            student,
+            self.source(teacher, compared.teacher, source),
+            intermediate=self.losses(compared, student, teacher, start),
+            dropout=self.options.dropout,
+        )
+        return self.learn("general", learner, source, o), projections(learner)
+
+    def _pretrained(self, name: str | None) -> PreTrainedModel:
+        parent = name or read_lineage(self.loaded.name).get("parent")
+        if parent is None:
+            say("general stage: no pre-trained teacher is named or known, so the fine-tuned one teaches")
+            return self.teacher
+        say(f"general stage: {parent} teaches, as it was before fine-tuning")
+        loaded = load(parent, head="base")
+        _same_tokens(self.tokenizer, loaded.tokenizer, str(parent))
+        return loaded.model
+
+    def augmented(self, table: Dataset) -> Dataset:
+        """The table with its augmented copies; made once and read from disk after that."""
+        o = self.options.augment
+        assert o is not None
+        place = (
+            self.place
+            / f"augmented-{digest(self.teacher, table['text'][:], o.model_dump(), self.options.seed)}"
+        )
+
+        def make() -> None:
+            if place.exists():
+                return
+            candidates = candidates_from(o.source, o.vectors, self.teacher, self.tokenizer, masks=o.masks)
+            more = augment_table(
+                table, candidates, copies=o.copies, probability=o.probability, k=o.k, seed=self.options.seed
+            )
+            part = place.with_suffix(".part")
+            more.save_to_disk(str(part))
+            part.rename(place)
+
+        main_first(make)
+        return Dataset.load_from_disk(str(place))
+
+    def source(self, model: PreTrainedModel, need: Any, batches: Source) -> Any:
+        """The teacher over some batches, cached where that is possible."""
+        name = digest(*batches.content)
+        return teacher_of(model, need, batches, cache=self.cache, precision=self.precision, name=name)
+
+    @property
+    def cache(self) -> Path | None:
+        """Where the teacher's outputs are kept."""
+        cache = self.options.cache
+        return Path(cache) if isinstance(cache, str) else self.place if cache else None
+
+    def losses(
+        self, compared: Match, student: PreTrainedModel, teacher: PreTrainedModel, start: Any
+    ) -> Intermediate:
+        """The intermediate losses with projections that start at `start`."""
+        shapes = shape_of(student.config), shape_of(teacher.config)
+        return Intermediate(
+            compared, *shapes, projection=self.options.projection, start=start, seed=self.options.seed
+        )
+
+    def learn(
+        self, phase: str, learner: Distiller, batches: Source, options: Any, watch: Judge | None = None
+    ) -> tuple[Point, ...]:
+        """One phase, in a place that a digest of everything before it names."""
+        content = digest(*batches.content)
+        self.key = digest(
+            self.key,
+            phase,
+            options.model_dump(mode="json"),
+            content,
+            self.options.model_dump(mode="json", exclude={"cache"}),
+        )
+        return learn(
+            phase,
+            learner,
+            batches,
+            place=self.place / f"{phase}-{self.key}",
+            epochs=options.epochs,
+            lr=options.lr,
+            precision=self.precision,
+            seed=self.options.seed,
+            judge=watch,
+            choose=watch is not None,
+        )
+
+    def watch(self, held: Dataset) -> Judge | None:
+        """Watches the dev table, where the task has a head."""
+        if self.task is None:
+            return None
+        batches = self.batches(held, 64, shuffle=False)
+        return Judge(self.task, batches, predict(self.teacher, batches))
+
+    def measure(self, student: PreTrainedModel, table: Dataset, out: str | Path) -> tuple[Row, ...]:
+        """Rows of teacher and student on a table."""
+        sizes = [model.num_parameters() for model in (self.teacher, student)]
+        name = Path(out).name
+        if self.task is None:
+            return (
+                Row("teacher", "teacher", parameters=sizes[0]),
+                Row(name, "student", parameters=sizes[1], directory=str(out)),
+            )
+        batches = self.batches(table, 32, shuffle=False)
+        labels = None if batches.labels is None else batches.labels.numpy()
+        said = predict(self.teacher, batches)
+        theirs = judge(self.task, said, labels, teacher_logits=said)
+        ours = judge(self.task, predict(student, batches), labels, teacher_logits=said)
+        self.main = ours.main
+        return (
+            Row(
+                "teacher",
+                "teacher",
+                metrics=theirs.metrics,
+                quality=interval("quality", quality, theirs, theirs),
+                parameters=sizes[0],
+            ),
+            Row(
+                name,
+                "student",
+                metrics=ours.metrics,
+                quality=interval("quality", quality, ours, theirs),
+                retained=interval("retained", retained, ours, theirs),
+                parameters=sizes[1],
+                directory=str(out),
+            ),
+        )
+
+
+def interval(
+    name: str, of: Callable[[Evaluation, Evaluation], Interval], ours: Evaluation, theirs: Evaluation
+) -> Interval | None:
+    """An interval, or a line that says why there is none: a finished student is not thrown away for a figure."""
+    try:
+        return of(ours, theirs)
+    except DataError as error:
+        say(f"no interval of {name}: expected {error.expected}, found {error.found}")
+        return None
+
+
+def candidates_from(
+    source: str, vectors: str, model: PreTrainedModel, tokenizer: Any, *, masks: Masks = "one"
+) -> Candidates:
+    """Where augmentation takes words from: `schema.Augment` says what the names mean."""
+
+    def words(name: str) -> Candidates:
+        return (
+            EmbeddingCandidates(model, tokenizer)
+            if name == "embeddings"
+            else WordVectorCandidates.from_file(name)
+        )
+
+    if source == "embeddings" or Path(source).is_file():
+        return words(source)
+    masked = load(source, head="masked-lm")
+    return PaperCandidates(MaskedLMCandidates(masked.model, masked.tokenizer, masks=masks), words(vectors))
+
+
+def _same_tokens(ours: Any, theirs: Any, name: str) -> None:
+    """Refuse a pair of models whose tokens mean different things: they would silently distil nonsense."""
+    if ours.get_vocab() != theirs.get_vocab():
+        differ = len(set(ours.get_vocab().items()) ^ set(theirs.get_vocab().items()))
+        raise ModelError(
+            expected="teacher and student with the same tokenizer",
+            found=f"{name} has another vocabulary ({differ} entries differ)",
+            fix="build the student from the teacher (student={'layers': …}), which keeps its tokenizer",
+        )

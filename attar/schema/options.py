@@ -145,7 +145,6 @@ class Export(Options):
     )
     keep_fp32: tuple[str, ...] = ()
     max_drop: Annotated[float, Field(ge=0)] = 0.01
-    max_length: Count = 128
 
 
 class Evaluate(Options):

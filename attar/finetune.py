@@ -13,7 +13,7 @@ from attar.errors import DataError, ModelError
 from attar.measure.evaluate import Evaluation, judge, predict
 from attar.measure.report import Point, Report, Row
 from attar.model.checkpoint import check_free, digest, load, save, versions
-from attar.model.data import Batch, Batches, encode
+from attar.model.data import Batch, Batches, encode, fitting
 from attar.model.tables import Columns, read_table
 from attar.model.tasks import Task
 from attar.model.vocabulary import used_rows
@@ -149,6 +149,7 @@ def supervise(
     `place` keeps what a killed run goes on from, in a directory named by a digest of all that decides the result.
     """
     rank, world = processes()
+    max_length = fitting(max_length, model)
     batches = Batches(
         encode(train, tokenizer, max_length=max_length),
         tokenizer,

@@ -30,7 +30,7 @@ from attar.measure.evaluate import Evaluation, judge, predict, quality, retained
 from attar.measure.report import Point, Row
 from attar.measure.statistics import Interval
 from attar.model.checkpoint import Loaded, digest, load, read_lineage
-from attar.model.data import Batches, StreamBatches, encode
+from attar.model.data import Batches, StreamBatches, encode, fitting
 from attar.model.tables import Columns, read_table, read_texts
 from attar.model.tasks import Task
 from attar.progress import say
@@ -73,9 +73,18 @@ class Run:
                 found="neither data nor texts",
                 fix="pass data=… (a table) or texts=… (one text a line)",
             )
+        # Labels of the training texts do not teach; they count where some of these texts are held out to measure.
         table = (
-            read_table(data, columns=columns, task=self.task)[0] if data is not None else read_texts(texts)
+            read_table(data, columns=columns, task=self.task, labels=dev is None)[0]
+            if data is not None
+            else read_texts(texts)
         )
+        if len(table) < 2 and dev is None:
+            raise DataError(
+                expected="at least two texts, to hold one out",
+                found=str(len(table)),
+                fix="give more texts, or dev=…",
+            )
         if dev is None:
             parts = table.train_test_split(
                 test_size=min(1000, max(1, len(table) // 10)), seed=self.options.seed
@@ -91,7 +100,8 @@ class Run:
     ) -> Batches:
         """Batches of a table for this process."""
         rank, world = processes() if shuffle else (0, 1)
-        encoded = encode(table, self.tokenizer, max_length=max_length or self.options.max_length)
+        length = fitting(max_length or self.options.max_length, self.teacher)
+        encoded = encode(table, self.tokenizer, max_length=length)
         return Batches(
             encoded,
             self.tokenizer,

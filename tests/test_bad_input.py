@@ -14,7 +14,7 @@ from attar.errors import DataError, ModelError, OutputError, RecipeError
 from attar.finetune import finetune
 from attar.measure.evaluate import predict
 from attar.model.checkpoint import load, new_directory
-from attar.model.data import StreamBatches
+from attar.model.data import StreamBatches, fitting
 from attar.model.tables import read_table, read_texts
 from attar.model.tasks import Task
 from attar.pipeline import distill
@@ -258,6 +258,34 @@ def test_a_head_that_was_never_trained_is_only_loaded_to_be_trained(tmp_path):
     assert load(place, head="sequence-classification", fresh_head=True).model.config.num_labels == 2
     place = tiny.saved(tmp_path / "language", head="masked-lm")  # which has no pooler, and needs none
     assert load(place, head="base").model.config.hidden_size == 24
+
+
+def test_a_head_of_other_outputs_is_begun_anew_and_nothing_else_is(tmp_path):
+    place = tiny.saved(tmp_path / "model")
+    again = load(place, head="sequence-classification", fresh_head=True, num_labels=5).model
+    assert again.classifier.out_features == 5
+    assert tiny.difference(again.base_model, load(place).model.base_model) == 0
+    with pytest.raises(ModelError):
+        load(place, head="sequence-classification", num_labels=5)
+    with pytest.raises(ModelError, match="intermediate"):
+        load(place, head="sequence-classification", fresh_head=True, num_labels=5, intermediate_size=41)
+
+
+def test_labels_that_nobody_asks_for_are_no_error():
+    task = Task("single_label", ("no", "yes"))
+    rows = labelled("maybe", "yes")
+    with pytest.raises(DataError, match="maybe"):
+        read_table(rows, task=task)
+    assert read_table(rows, task=task, labels=False)[0].column_names == ["text"]
+
+
+def test_texts_are_cut_to_the_positions_that_a_model_has(tmp_path):
+    for family in ("bert", "roberta"):
+        model = tiny.model(family)
+        longest = fitting(500, model)
+        assert longest == {"bert": 80, "roberta": 79}[family]
+        ids = torch.full((1, longest), 7)
+        assert model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.isfinite().all()
 
 
 def test_a_family_nobody_knows(tmp_path):

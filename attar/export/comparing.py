@@ -168,15 +168,6 @@ class Comparison:
         return [*record.keep_fp32, *order[:3]], None
 
 
-def positions(model: "PreTrainedModel") -> int:
-    """The longest text in tokens that the model has positions for."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            # RoBERTa counts positions from after the padding index.
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    return int(getattr(model.config, "max_position_embeddings", 512))
-
-
 def random_batch(model: "PreTrainedModel", tokenizer: Any, size: int, length: int) -> dict[str, torch.Tensor]:
     """Random tokens (size, length) from a fixed seed, every row but the first padded at its end."""
     generator = torch.Generator().manual_seed(length)

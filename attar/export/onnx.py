@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar.errors import DataError, ExportError
-from attar.export.comparing import Comparison, Exported, positions, quiet, random_batch, torch_logits
+from attar.export.comparing import Comparison, Exported, quiet, random_batch, torch_logits
 from attar.model import checkpoint
+from attar.model.data import positions
 from attar.model.onnx import FILE, REPORT, require
 from attar.model.tables import read_table
 from attar.model.tasks import Task

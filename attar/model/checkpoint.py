@@ -80,6 +80,8 @@ def load(
     try:
         base = AutoConfig.from_pretrained(source)
         loader = HEADS[head or _saved_head(base)]
+        # A head of another number of outputs is begun anew; a mismatch elsewhere is found below.
+        config |= {"ignore_mismatched_sizes": True} if fresh_head else {}
         model, info = loader.from_pretrained(source, output_loading_info=True, **config)
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, EOFError, SafetensorError, UnpicklingError, RuntimeError) as error:
@@ -92,7 +94,7 @@ def load(
     # A pooler is the head's first layer; hidden states do without. Layers of the encoder are never begun anew.
     missing = [
         name
-        for name in sorted(info["missing_keys"])
+        for name in sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])})
         if not ("pooler" in name and (fresh_head or not inside))
         and (name.startswith(inside) or not fresh_head)
     ]
@@ -202,7 +204,7 @@ def check_free(out: str | Path, *, overwrite: bool = False) -> None:
     out = Path(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    ours = out.is_dir() and any((out / name).exists() for name in (LINEAGE, "export.json", "report.json"))
+    ours = out.is_dir() and any((out / name).exists() for name in (LINEAGE, "export.json"))
     if not (overwrite and ours):
         raise OutputError(
             expected=f"{out} to be new or empty",

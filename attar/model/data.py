@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, IterableDataset
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from attar.errors import DataError
+from attar.progress import say
 
 
 def encode(table: Dataset, tokenizer: Any, *, max_length: int = 128) -> Dataset:
@@ -30,6 +32,23 @@ def encode(table: Dataset, tokenizer: Any, *, max_length: int = 128) -> Dataset:
         return found
 
     return table.map(tokens, batched=True, remove_columns=table.column_names, load_from_cache_file=False)
+
+
+def positions(model: PreTrainedModel) -> int:
+    """The longest text in tokens that a model has positions for."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            # RoBERTa counts positions from after the padding index.
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return int(getattr(model.config, "max_position_embeddings", 512))
+
+
+def fitting(max_length: int, model: PreTrainedModel) -> int:
+    """`max_length`, or with a line that says so what the model has positions for, where that is less."""
+    most = positions(model)
+    if max_length > most:
+        say(f"texts are cut to {most} tokens, not {max_length}: the model has no more positions")
+    return min(max_length, most)
 
 
 @dataclass(frozen=True)

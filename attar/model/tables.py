@@ -26,6 +26,7 @@ def read_table(
     columns: Columns | None = None,
     task: Task | None = None,
     require_label: bool = False,
+    labels: bool = True,
     encoding: str = "utf-8-sig",
 ) -> tuple[Dataset, Task | None]:
     """Read a table of texts, and of labels where there are any.
@@ -36,6 +37,7 @@ def read_table(
         task: the task whose label names the labels must be of; found from the labels where None: numbers with a
             fraction mean regression, labels joined by `|` mean multi-label.
         require_label: whether a table without labels is an error.
+        labels: False leaves labels out, whatever they are: for texts whose labels nobody asks for.
         encoding: of a text file.
 
     Returns:
@@ -53,6 +55,8 @@ def read_table(
     _reject_empty(table, _name(source))
     if "label" not in table.column_names:
         return table, task
+    if not labels:
+        return table.remove_columns("label"), task
     feature = table.features["label"]
     values = table["label"][:]
     if isinstance(feature, ClassLabel):

@@ -129,6 +129,14 @@ def test_export_writes_a_directory_a_format(place, tmp_path):
     }
 
 
+def test_a_model_and_its_exports_are_compared_in_turns(place, tmp_path):
+    attar.export(place / "teacher", out=tmp_path / "onnx", data=place / "dev.csv", formats=("fp32",))
+    report = attar.compare([place / "teacher", tmp_path / "onnx/fp32"], place / "dev.csv", latency_length=8)
+    assert [row.runtime for row in report.rows] == ["torch fp32", "ONNX Runtime fp32"]
+    assert report.rows[1].metrics["agreement"] == 1.0
+    assert all(row.p50 > 0 for row in report.rows)
+
+
 def test_augment_writes_the_rows_and_their_copies(place, tmp_path):
     out = tmp_path / "more.csv"
     shown = run(

@@ -79,7 +79,8 @@ def bench(
         batch_sizes: texts per call.
         lengths: tokens per text.
         repeats: rounds, each of which times every model once.
-        threads: that compute, for all models alike; where None, an `OnnxModel`'s own number, else torch's present one.
+        threads: that compute, for all models alike; where None, the number that an `OnnxModel` was opened with, else
+            torch's present one.
         clock: `wall`, or `cpu`, the processor time of the calling thread, which other work on the machine disturbs far
             less; the same thing where one thread computes on a quiet machine, so it takes `threads=1`.
         memory: also start a process per model and shape, to measure its peak memory.
@@ -97,7 +98,9 @@ def bench(
             expected=f"reference to be one of {', '.join(models)}", found=repr(reference), fix="name one"
         )
     torch_has = torch.get_num_threads()
-    computing = {threads or (m.threads if isinstance(m, OnnxModel) else torch_has) for m in models.values()}
+    # An export that asked for no number is timed with torch's, as the others are.
+    asked = (m.threads if isinstance(m, OnnxModel) else None for m in models.values())
+    computing = {threads or own or torch_has for own in asked}
     if len(computing) > 1 or (clock == "cpu" and computing != {1}):
         raise ModelError(
             expected="the same number of threads for all models"

@@ -53,7 +53,7 @@ DISTILL: dict[str, Any] = {
     "max_length": 64,
 }
 BASELINE = {"epochs": 4, "lr": 3e-4, "batch_size": 32, "max_length": 64, "patience": 1}
-QUICK_ROWS = 200
+QUICK_ROWS = 48
 
 
 class Headline:

@@ -280,10 +280,10 @@ def test_labels_that_nobody_asks_for_are_no_error():
 
 
 def test_texts_are_cut_to_the_positions_that_a_model_has(tmp_path):
-    for family in ("bert", "roberta"):
-        model = tiny.model(family)
+    for name in ("bert", "roberta"):
+        model = tiny.model(name)
         longest = fitting(500, model)
-        assert longest == {"bert": 80, "roberta": 79}[family]
+        assert longest == {"bert": 80, "roberta": 79}[name]
         ids = torch.full((1, longest), 7)
         assert model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.isfinite().all()
 

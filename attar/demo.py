@@ -101,7 +101,7 @@ class Demo:
         """The same student without distillation, and the teacher with layers dropped."""
         say("[bold]3/6[/bold] baseline: the same student, started alike, fine-tuned on the labels alone")
         shape = self.stages["distill"].student.model_dump()  # type: ignore[attr-defined]
-        options = self.stages["finetune"].model_dump() | {"epochs": 1 if self.quick else 6}
+        options = self.stages["finetune"].model_dump() | {"epochs": 1 if self.quick else 3}
 
         def undistilled(place: Path) -> Report:
             teacher = load(self.out / "teacher")

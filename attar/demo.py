@@ -154,9 +154,12 @@ class Demo:
         title = "attar demo" + (
             " (quick: a part of the data, the figures mean nothing)" if self.quick else ""
         )
-        found = compare(opened, self.test, title=title, repeats=5 if self.quick else 30, max_length=64)
+        found = compare(
+            opened, self.test, title=title, repeats=5 if self.quick else 30, threads=1, max_length=64
+        )
         settings = {
             **found.settings,
+            "latency": "batch 1, 128 tokens, one thread",
             "data": f"{DATA}: {len(self.train)} train, {len(self.dev)} dev, {len(self.test)} test, read once",
             "recipe": {verb: options.model_dump(mode="json") for verb, options in self.stages.items()},
         }

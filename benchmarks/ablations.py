@@ -121,9 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="two variants on few sentences: under a minute"
-    )
+    parser.add_argument("--quick", action="store_true", help="two variants on few sentences: under a minute")
     parser.add_argument(
         "--rows", type=int, default=800, help="training sentences, and sentences of plain text"
     )

@@ -27,6 +27,10 @@ class RecipeError(AttarError):
     """A recipe or an option that says something the schema does not know."""
 
 
+class PlanError(AttarError):
+    """A plan or budget that cannot be met, was made for another model, or says nonsense."""
+
+
 class OutputError(AttarError):
     """A place to write that is taken, full or not writable."""
 

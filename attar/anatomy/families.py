@@ -4,6 +4,14 @@ from dataclasses import replace
 
 from attar.anatomy.parts import Anatomy, Sizes
 
+# Heads that several families have under the same names.
+_TASKS = (("classifier", "- hidden"), ("qa_outputs", "- hidden"))
+_DENSE_TASKS = (
+    ("classifier.dense", "hidden hidden"),
+    ("classifier.out_proj", "- hidden"),
+    *_TASKS,
+)
+
 BERT = Anatomy(
     name="bert",
     word_embeddings="embeddings.word_embeddings",
@@ -23,9 +31,28 @@ BERT = Anatomy(
     ffn_norm="output.LayerNorm",
     pooler="pooler.dense",
     heads=("classifier",),
+    tail=(
+        *_TASKS,
+        ("cls.predictions.transform.dense", "hidden hidden"),
+        ("cls.predictions.transform.LayerNorm", "hidden"),
+        ("cls.predictions.decoder", "vocab hidden"),
+        ("cls.predictions", "vocab"),
+        ("cls.seq_relationship", "- hidden"),
+    ),
 )
 
-ROBERTA = replace(BERT, name="roberta", heads=("classifier.dense", "classifier.out_proj"))
+ROBERTA = replace(
+    BERT,
+    name="roberta",
+    heads=("classifier.dense", "classifier.out_proj"),
+    tail=(
+        *_DENSE_TASKS,
+        ("lm_head.dense", "hidden hidden"),
+        ("lm_head.layer_norm", "hidden"),
+        ("lm_head.decoder", "vocab hidden"),
+        ("lm_head", "vocab"),
+    ),
+)
 XLM_ROBERTA = replace(ROBERTA, name="xlm-roberta")
 CAMEMBERT = replace(ROBERTA, name="camembert")
 
@@ -35,6 +62,14 @@ ELECTRA = replace(
     embedding_projection="embeddings_project",
     pooler="",
     heads=("classifier.dense", "classifier.out_proj"),
+    tail=(
+        *_DENSE_TASKS,
+        ("generator_predictions.dense", "embedding hidden"),
+        ("generator_predictions.LayerNorm", "embedding"),
+        ("generator_lm_head", "vocab embedding"),
+        ("discriminator_predictions.dense", "hidden hidden"),
+        ("discriminator_predictions.dense_prediction", "- hidden"),
+    ),
     sizes=Sizes(embedding="embedding_size"),
 )
 
@@ -56,6 +91,13 @@ DISTILBERT = Anatomy(
     ffn_out="ffn.lin2",
     ffn_norm="output_layer_norm",
     heads=("pre_classifier", "classifier"),
+    tail=(
+        ("pre_classifier", "hidden hidden"),
+        *_TASKS,
+        ("vocab_transform", "hidden hidden"),
+        ("vocab_layer_norm", "hidden"),
+        ("vocab_projector", "vocab hidden"),
+    ),
     sizes=Sizes(
         layers="n_layers",
         hidden="dim",
@@ -84,6 +126,15 @@ ALBERT = Anatomy(
     ffn_norm="full_layer_layer_norm",
     pooler="pooler",
     heads=("classifier",),
+    tail=(
+        *_TASKS,
+        ("predictions.dense", "embedding hidden"),
+        ("predictions.LayerNorm", "embedding"),
+        ("predictions.decoder", "vocab embedding"),
+        ("predictions", "vocab"),
+        ("sop_classifier.classifier", "- hidden"),
+    ),
+    uncut=(("layers", "its layers are one layer that runs several times"),),
     shared=True,
     sizes=Sizes(
         embedding="embedding_size",
@@ -110,6 +161,13 @@ MODERNBERT = Anatomy(
     ffn_norm="mlp_norm",
     final_norm="final_norm",
     heads=("head.dense", "classifier"),
+    tail=(
+        ("head.dense", "hidden hidden"),
+        ("head.norm", "hidden"),
+        *_TASKS,
+        ("decoder", "vocab hidden"),
+    ),
+    uncut=(("key", "rotary positions turn pairs of its dimensions, each by an angle of its own"),),
     fused_qkv=True,
     gated_ffn=True,
     pre_norm=True,

@@ -31,6 +31,10 @@ class Anatomy:
         gated_ffn: `ffn_in` gives two halves (value and gate), so it has 2·ffn rows.
         pre_norm: norms stand before the sublayers, so hidden states are a residual stream that no norm bounds.
         heads: linear layers of task heads that read hidden vectors, relative to the whole model.
+        tail: every module of every head with the axes of its weight, outputs first ("hidden embedding" is a linear
+            layer from the embedding size to the hidden size, "-" an axis that nothing cuts), relative to the whole
+            model; those of heads that a model does not have are passed over.
+        uncut: axes that pruning must leave alone in this family, and why.
         sizes: config key of each design dimension.
     """
 
@@ -53,6 +57,8 @@ class Anatomy:
     final_norm: str = ""
     pooler: str = ""
     heads: tuple[str, ...] = ()
+    tail: tuple[tuple[str, str], ...] = ()
+    uncut: tuple[tuple[str, str], ...] = ()
     shared: bool = False
     fused_qkv: bool = False
     gated_ffn: bool = False

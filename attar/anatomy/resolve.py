@@ -54,11 +54,12 @@ class Bound:
 
 
 def family(model_type: str) -> Anatomy:
-    """The anatomy of a family.
+    """The anatomy of a family; a slim model ("slim-bert") is one of its family.
 
     Raises:
         ModelError: attar does not know the family; the nearest name is in the message.
     """
+    model_type = model_type.removeprefix("slim-")
     if model_type not in FAMILIES:
         close = get_close_matches(model_type, FAMILIES, n=1, cutoff=0.3)
         raise ModelError(
@@ -92,18 +93,27 @@ def resolve(model: PreTrainedModel) -> Bound:
     anatomy = family(model.config.model_type)
     bound = Bound(anatomy, model, shape_of(model.config))
     s = bound.shape
-    wide = s.heads * s.head_dim
-    expected = {
-        "query": (3 * wide if anatomy.fused_qkv else wide, s.hidden),
-        "attention_out": (s.hidden, wide),
-        "ffn_in": (2 * s.ffn if anatomy.gated_ffn else s.ffn, s.hidden),
-        "ffn_out": (s.hidden, s.ffn),
-    }
     _check(bound, "word_embeddings", (s.vocab, s.embedding))
-    for layer in range(s.layers):
+    for layer, (heads, key, value, ffn) in enumerate(layer_sizes(model.config)):
+        queries, values = heads * key, heads * value
+        expected = {
+            "query": (2 * queries + values if anatomy.fused_qkv else queries, s.hidden),
+            "attention_out": (s.hidden, values),
+            "ffn_in": (2 * ffn if anatomy.gated_ffn else ffn, s.hidden),
+            "ffn_out": (s.hidden, ffn),
+        }
         for part, size in expected.items():
             _check(bound, part, size, layer)
     return bound
+
+
+def layer_sizes(config: Any) -> list[tuple[int, int, int, int]]:
+    """Heads, key size, value size and feed-forward size of each layer that a config says, stock or slim."""
+    if config.model_type.startswith("slim-"):
+        names = ("slim_heads", "slim_key", "slim_value", "slim_ffn")
+        return [tuple(getattr(layer, name) for name in names) for layer in config.per_layer_config]  # type: ignore[misc]
+    shape = shape_of(config)
+    return [(shape.heads, shape.head_dim, shape.head_dim, shape.ffn)] * shape.layers
 
 
 def _check(bound: Bound, part: str, size: tuple[int, int], layer: int | None = None) -> None:

@@ -21,11 +21,12 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from attar.errors import ModelError, OutputError
 
-Head = Literal["sequence-classification", "masked-lm", "base"]
+Head = Literal["sequence-classification", "masked-lm", "pretraining", "base"]
 LINEAGE = "lineage.json"
 HEADS: dict[Head, Any] = {
     "sequence-classification": transformers.AutoModelForSequenceClassification,
     "masked-lm": transformers.AutoModelForMaskedLM,
+    "pretraining": transformers.AutoModelForPreTraining,  # with a next-sentence head where the family has one
     "base": transformers.AutoModel,
 }
 # Of a config: who wrote it and where it lies, not what the model computes.
@@ -79,7 +80,7 @@ def load(
         )
     try:
         base = AutoConfig.from_pretrained(source)
-        loader = HEADS[head or _saved_head(base)]
+        loader = loader_of(base, head or _saved_head(base))
         # A head of another number of outputs is begun anew; a mismatch elsewhere is found below.
         config |= {"ignore_mismatched_sizes": True} if fresh_head else {}
         model, info = loader.from_pretrained(source, output_loading_info=True, **config)
@@ -105,6 +106,22 @@ def load(
             fix="name a model that was trained with this head (attar finetune makes one)",
         )
     return Loaded(model.eval(), tokenizer, str(source))
+
+
+def loader_of(config: Any, head: Head) -> Any:
+    """The class that loads models of this config with this head.
+
+    Raises:
+        ModelError: the family has no such head.
+    """
+    loader = HEADS[head]
+    if type(config) not in loader._model_mapping:
+        raise ModelError(
+            expected=f"a family that has a {head} head",
+            found=f"{config.model_type!r}, which transformers has none for",
+            fix="name an encoder (BERT and its kin)",
+        )
+    return loader
 
 
 def save(

@@ -1,7 +1,7 @@
 """Batches of tokenized texts, dealt out in an order that does not depend on the number of processes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -15,17 +15,22 @@ from attar.errors import DataError
 from attar.progress import say
 
 
-def encode(table: Dataset, tokenizer: Any, *, max_length: int = 128) -> Dataset:
+def encode(table: Dataset, tokenizer: Any, *, max_length: int = 128, words: bool = False) -> Dataset:
     """Tokenize `text` (and `text_pair`) to at most `max_length` tokens, special tokens included.
 
     Returns:
         The columns the tokenizer gives (`input_ids`, and `token_type_ids` where the family has them), `length` in
-        tokens and, where the table has labels, `labels`. No padding: batches pad to their own longest row.
+        tokens, with `words` the number of each token's word in its text (-1 for special tokens) and, where the table
+        has labels, `labels`. No padding: batches pad to their own longest row.
     """
 
     def tokens(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         texts = [rows["text"]] + ([rows["text_pair"]] if "text_pair" in rows else [])
-        found = dict(tokenizer(*texts, truncation=True, max_length=max_length, return_attention_mask=False))
+        encoded = tokenizer(*texts, truncation=True, max_length=max_length, return_attention_mask=False)
+        found = dict(encoded)
+        if words:
+            numbers = (encoded.word_ids(row) for row in range(len(texts[0])))
+            found["words"] = [[-1 if n is None else n for n in row] for row in numbers]
         found["length"] = [len(ids) for ids in found["input_ids"]]
         if "label" in rows:
             found["labels"] = rows["label"]
@@ -62,12 +67,13 @@ class Counts:
     examples: float
     tokens: float
     pairs: float  # sum of squared lengths: entries of the attention matrices
+    masked: float = 0.0  # tokens to be told by a masked language model
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(self.examples + other.examples, self.tokens + other.tokens, self.pairs + other.pairs)
+        return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def __truediv__(self, by: float) -> "Counts":
-        return Counts(self.examples / by, self.tokens / by, self.pairs / by)
+        return Counts(*(a / by for a in astuple(self)))
 
     @classmethod
     def of(cls, lengths: Sequence[int] | np.ndarray) -> "Counts":
@@ -85,11 +91,12 @@ class Batch:
 
     Attributes:
         inputs: the model's keyword arguments, (B, T) each: `input_ids`, `attention_mask`, `token_type_ids`.
-        labels: (B,) or (B, C), or None.
-        index: (B,) row numbers in the encoded table.
+        labels: (B,) or (B, C), or None; (B, T) for a masked language model.
+        index: (B,) row numbers in the encoded table, or in the stream.
         counts: the denominators of this batch's means; infinite where this process has no row in the batch and only
             keeps step with the others.
         whole: what `counts` would be for a process that has rows in it, to sum over the micro-batches of a step.
+        words: (B, T) the number of each token's word, -1 at special tokens, where the table was encoded with words.
     """
 
     inputs: dict[str, Tensor]
@@ -97,6 +104,7 @@ class Batch:
     index: Tensor
     counts: Counts
     whole: Counts | None = None
+    words: Tensor | None = None
 
     @property
     def mask(self) -> Tensor:
@@ -139,12 +147,13 @@ class Batches:
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
         self._flat = {
             name: _flatten(encoded, name)
-            for name in ("input_ids", "token_type_ids")
+            for name in ("input_ids", "token_type_ids", "words")
             if name in encoded.column_names
         }
         self._pad = {
             "input_ids": tokenizer.pad_token_id or 0,
             "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0),
+            "words": -1,
         }
 
     def __len__(self) -> int:
@@ -210,7 +219,8 @@ class Batches:
         inputs["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
         index = torch.from_numpy(np.ascontiguousarray(rows))
         labels = None if self.labels is None else self.labels[index]
-        return Batch(inputs, labels, index, counts or Counts.of(sizes))
+        words = inputs.pop("words", None)
+        return Batch(inputs, labels, index, counts or Counts.of(sizes), words=words)
 
 
 class StreamBatches:
@@ -231,11 +241,12 @@ class StreamBatches:
         steps: int,
         batch_size: int = 32,
         max_length: int = 128,
+        words: bool = False,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.texts, self.tokenizer, self.steps = texts, tokenizer, steps
+        self.texts, self.tokenizer, self.steps, self.words = texts, tokenizer, steps, words
         self.batch_size, self.max_length, self.seed = batch_size, max_length, seed
         self.rank, self.world = rank, world
 
@@ -273,7 +284,8 @@ class StreamBatches:
 
     def _tokenized(self, pools: Iterator[list[str]], number: int) -> Iterator[Iterator[Batch]]:
         for index, pool in enumerate(pools, start=number):
-            encoded = encode(Dataset.from_dict({"text": pool}), self.tokenizer, max_length=self.max_length)
+            table = Dataset.from_dict({"text": pool})
+            encoded = encode(table, self.tokenizer, max_length=self.max_length, words=self.words)
             batches = Batches(
                 encoded,
                 self.tokenizer,
@@ -283,7 +295,8 @@ class StreamBatches:
                 rank=self.rank,
                 world=self.world,
             )
-            yield batches.epoch(index)
+            first = index * self.POOL * self.batch_size
+            yield (replace(batch, index=batch.index + first) for batch in batches.epoch(index))
 
 
 def _label_tensor(encoded: Dataset) -> Tensor | None:

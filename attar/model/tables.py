@@ -95,11 +95,11 @@ def read_texts(
     if isinstance(source, Dataset):
         return read_table(source)[0].select_columns(["text"])
     items = [source] if isinstance(source, str | Path) else list(source)
-    files = [Path(item) for item in items if isinstance(item, Path) or _is_file(item)]
+    files = [Path(item) for item in items if isinstance(item, Path) or is_file(item)]
     if not files and not isinstance(source, str | Path):
         return Dataset.from_dict({"text": [str(text) for text in items if str(text).strip()]})
     for item in items:
-        if not _is_file(item):
+        if not is_file(item):
             raise DataError(expected=f"a text file at {item}", found="no such file", fix="check the path")
     paths = [str(path) for path in files]
     try:
@@ -116,10 +116,11 @@ def read_texts(
     return texts
 
 
-def _is_file(item: str | Path) -> bool:
+def is_file(item: str | Path) -> bool:
+    """Whether this names a file; a sentence may be too long for a name."""
     try:
         return Path(item).is_file()
-    except (OSError, ValueError):  # a sentence, too long for a name
+    except (OSError, ValueError):
         return False
 
 

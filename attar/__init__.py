@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from attar.finetune import finetune as finetune
     from attar.measure.report import Report as Report
     from attar.pipeline import distill as distill
+    from attar.pretrain import pretrain as pretrain
     from attar.recipe import run as run
     from attar.schema import Recipe as Recipe
     from attar.verbs import bench as bench
@@ -29,6 +30,7 @@ _HOME = {
     "evaluate": "attar.verbs",
     "export": "attar.verbs",
     "finetune": "attar.finetune",
+    "pretrain": "attar.pretrain",
     "run": "attar.recipe",
 }
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "evaluate",
     "export",
     "finetune",
+    "pretrain",
     "run",
 ]
 

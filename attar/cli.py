@@ -152,6 +152,51 @@ def finetune(
 
 
 @verb
+def pretrain(
+    model: Model,
+    texts: Annotated[
+        list[str], typer.Option(help="Plain text, one text a line; may be given several times.")
+    ],
+    out: Out,
+    dev: Annotated[
+        str | None, typer.Option(help="Texts to measure on; a part is held out if left out.")
+    ] = None,
+    epochs: int = 1,
+    lr: float = 5e-5,
+    batch_size: int = 32,
+    max_length: Length = 128,
+    mask: Annotated[float, typer.Option(help="Share of the tokens to hide.")] = 0.15,
+    whole_word: Annotated[bool, typer.Option(help="Hide words with all their pieces.")] = False,
+    nsp: Annotated[
+        bool,
+        typer.Option(help="Predict next sentences too: a sentence a line, blank lines between documents."),
+    ] = False,
+    fresh: Annotated[bool, typer.Option(help="Begin with random weights.")] = False,
+    streaming: Annotated[bool, typer.Option(help="Read lines as they are needed.")] = False,
+    steps: Annotated[int, typer.Option(help="Batches of an epoch when streaming.")] = 1000,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train an encoder on plain text to tell hidden words; one without that head gets it."""
+    import attar
+
+    options: dict[str, Any] = {
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "mask": mask,
+        "whole_word": whole_word,
+        "nsp": nsp,
+        "fresh": fresh,
+        "streaming": streaming,
+        "steps": steps,
+        "seed": seed,
+    }
+    _show(attar.pretrain(model, texts, dev=dev, out=out, overwrite=overwrite, **options))
+
+
+@verb
 def distill(
     model: Annotated[
         str, typer.Argument(help="The fine-tuned teacher: directory or hub name.", metavar="MODEL")

@@ -1,7 +1,6 @@
 """Pre-train an encoder on plain text: go on in a domain, begin anew, or give a model the head that it lacks."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,12 @@ from attar import work
 from attar.errors import DataError, ModelError
 from attar.measure.report import Point, Report, Row
 from attar.model.checkpoint import Head, Loaded, check_free, digest, load, loader_of, save, versions
+from attar.model.corpus import Corpus, Texts, read_corpus
 from attar.model.data import Batches, StreamBatches, encode, fitting
 from attar.model.masking import MaskedBatches, MaskedLanguage
-from attar.model.pairs import check_documents, hold_out, next_sentences, read_documents
-from attar.model.tables import read_texts
 from attar.progress import say, track
 from attar.train import Precision, agree, fit, is_main, processes
 
-Texts = str | Path | Sequence[str | Path] | Dataset | IterableDataset
-# Held out where no dev texts are given: a twentieth, and no more than give the loss to two digits.
-HELD, MOST_HELD = 0.05, 1000
 MAIN = "masked_accuracy"
 
 
@@ -77,7 +72,7 @@ def pretrain(
         OutputError, TrainingError: see the functions that this one calls.
     """
     check_free(out, overwrite=overwrite)
-    corpus = _corpus(texts, dev, nsp=nsp, streaming=streaming, seed=seed)
+    corpus = read_corpus(texts, dev, nsp=nsp, streaming=streaming, seed=seed)
     head: Head = "pretraining" if nsp else "masked-lm"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # a new head is drawn
@@ -118,14 +113,6 @@ def pretrain(
         settings=options,
         versions=versions(),
     )
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Texts to learn from, a table or a stream, and those to measure on; pairs with labels for `nsp`."""
-
-    train: Dataset | IterableDataset
-    dev: Dataset
 
 
 @dataclass(frozen=True)
@@ -180,14 +167,19 @@ def learn(
             best.add(step.epoch, -loss, model)
             say(f"epoch {step.epoch + 1}: dev loss {loss:.4f}, loss {curve.recent():.4f}")
     best.restore(model)
-    dev = tuple(((epoch + 1) * len(batches), {"mlm": -value}) for epoch, value in best.history.items())
+    dev = tuple(
+        ((epoch + 1) * len(batches), {"mlm": -value}) for epoch, value in sorted(best.history.items())
+    )
     return Found(before, measure(learner, judged), curve.points(), dev)
 
 
 @torch.no_grad()
 def measure(learner: MaskedLanguage, batches: MaskedBatches) -> dict[str, float]:
-    """Loss and accuracy on the tokens that the first epoch's masks hide: `mlm_loss` (a mean over tokens, in nats),
-    `pseudo_perplexity`, `masked_accuracy`, and `nsp_accuracy` where there are pairs.
+    """What a model knows of the tokens that the first epoch's masks hide.
+
+    Returns:
+        `mlm_loss` (a mean over tokens, in nats), `pseudo_perplexity`, `masked_accuracy`, and `nsp_accuracy` where there
+        are pairs.
     """
     training = learner.training
     learner.eval()
@@ -234,64 +226,6 @@ def _batches(
             fix="check that the tokenizer is of the texts' language, or add dev texts",
         )
     return batches
-
-
-def _corpus(texts: Texts, dev: Texts | None, *, nsp: bool, streaming: bool, seed: int) -> Corpus:
-    if nsp:
-        return _paired(texts, dev, streaming=streaming, seed=seed)
-    train = read_texts(texts, streaming=streaming)
-    if dev is not None:
-        held = read_texts(dev)
-        return Corpus(train, held if isinstance(held, Dataset) else _first(held))
-    if isinstance(train, IterableDataset):
-        return Corpus(train.skip(MOST_HELD), _first(train))
-    _check_lines(len(train))
-    parts = train.train_test_split(test_size=_share(len(train)), seed=seed)
-    say(f"no dev texts: {len(parts['test'])} of {len(train)} are held out")
-    return Corpus(parts["train"], parts["test"])
-
-
-def _paired(texts: Any, dev: Any, *, streaming: bool, seed: int) -> Corpus:
-    if streaming:
-        raise DataError(
-            expected="texts that are read whole, for pairs of sentences",
-            found="streaming",
-            fix="leave out one",
-        )
-    documents = read_documents(texts)
-    if dev is not None:
-        held = read_documents(dev)
-    else:
-        lines = sum(map(len, documents))
-        documents, held = hold_out(documents, max(3, _share(lines)))
-        say(f"no dev texts: {sum(map(len, held))} of {lines} lines are held out")
-        for part in (documents, held):
-            check_documents(part)
-    return Corpus(next_sentences(documents, seed=seed), next_sentences(held, seed=seed))
-
-
-def _first(stream: IterableDataset) -> Dataset:
-    rows = [row["text"] for row in stream.take(MOST_HELD + 1)]
-    if len(rows) <= MOST_HELD:
-        raise DataError(
-            expected=f"a stream of more than {MOST_HELD} lines, the first of which are held out",
-            found=str(len(rows)),
-            fix="give dev texts, or leave out streaming: so few fit in memory",
-        )
-    return Dataset.from_dict({"text": rows[:MOST_HELD]})
-
-
-def _share(lines: int) -> int:
-    return min(MOST_HELD, max(1, int(HELD * lines)))
-
-
-def _check_lines(lines: int) -> None:
-    if lines < 2:
-        raise DataError(
-            expected="at least two lines of text, one of them to hold out",
-            found=str(lines),
-            fix="write one sentence or paragraph a line, or give dev texts",
-        )
 
 
 def _load(source: str | Path | PreTrainedModel, tokenizer: Any, head: Head, *, fresh: bool) -> Loaded:

@@ -11,6 +11,7 @@ from attar.finetune import finetune
 from attar.measure.report import Report
 from attar.model.checkpoint import digest, write_atomic
 from attar.pipeline import distill
+from attar.pretrain import pretrain
 from attar.progress import say
 from attar.schema import Options, Recipe, load_recipe
 from attar.train import is_main
@@ -56,7 +57,7 @@ def run(recipe: str | Path | Mapping[str, Any] | Recipe, *, out: str | Path, **o
                 report.write(place)
                 done[place.name] = key
                 write_atomic(record, json.dumps(done, indent=2))
-        if stage.verb in {"finetune", "distill"}:
+        if stage.verb in {"pretrain", "finetune", "distill"}:
             model = str(place)
     assert report is not None  # the schema wants at least one stage
     return report
@@ -70,6 +71,8 @@ def _stage(verb: str, options: Options, model: str, recipe: Recipe, place: Path)
             expected="data.train in the recipe", found="none", fix="add it, or --set data.train=train.csv"
         )
     columns = _present(columns, data.train or data.dev or data.test)
+    if verb == "pretrain":
+        return pretrain(model, _texts(data.texts), out=place, **given)
     if verb == "finetune":
         return finetune(model, data.train or "", dev=data.dev, out=place, columns=columns, **given)
     if verb == "distill":
@@ -86,6 +89,14 @@ def _stage(verb: str, options: Options, model: str, recipe: Recipe, place: Path)
     if verb == "export":
         return verbs.export(model, out=place, data=data.dev or data.train, columns=columns, **given)
     return verbs.evaluate(model, _needed(test), columns=columns, **given)
+
+
+def _texts(texts: str | tuple[str, ...] | None) -> str | tuple[str, ...]:
+    if texts is None:
+        raise DataError(
+            expected="data.texts in the recipe", found="none", fix="add it, or --set data.texts=texts.txt"
+        )
+    return texts
 
 
 def _present(columns: dict[str, str], table: str | None) -> dict[str, str]:

@@ -155,6 +155,7 @@ def test_every_misspelled_key_names_the_nearest(data):
         "Data": {**RECIPE, "data": {wrong: 1}},
         "Columns": {**RECIPE, "data": {"columns": {wrong: 1}}},
         "Stage": {**RECIPE, "stages": [{wrong: {}}]},
+        "Pretrain": {**RECIPE, "stages": [{"pretrain": {wrong: 1}}]},
         "Finetune": {**RECIPE, "stages": [{"finetune": {wrong: 1}}]},
         "Export": {**RECIPE, "stages": [{"export": {wrong: 1}}]},
         "Evaluate": {**RECIPE, "stages": [{"evaluate": {wrong: 1}}]},
@@ -351,6 +352,7 @@ def test_reading_and_checking_import_no_torch():
 
 
 VERBS = {
+    "pretrain": options.Pretrain,
     "finetune": options.Finetune,
     "distill": options.Distill,
     "augment": options.Augment,

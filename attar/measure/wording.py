@@ -5,7 +5,7 @@ import math
 from attar.measure.statistics import Interval
 
 # A metric is shown in percent unless it is named here.
-_PLAIN = {"matthews", "pearson", "spearman", "kl"}
+_PLAIN = {"matthews", "pearson", "spearman", "kl", "mlm_loss", "pseudo_perplexity"}
 _NAMES = {
     "f1": "F1",
     "micro_f1": "micro-F1",
@@ -15,6 +15,10 @@ _NAMES = {
     "spearman": "Spearman correlation",
     "agreement": "agreement with the teacher",
     "kl": "KL to the teacher",
+    "masked_accuracy": "accuracy on masked tokens",
+    "mlm_loss": "loss on masked tokens",
+    "pseudo_perplexity": "pseudo-perplexity",
+    "nsp_accuracy": "next-sentence accuracy",
 }
 
 

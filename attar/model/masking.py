@@ -34,7 +34,8 @@ class MaskedBatch(Batch):
 
     def to(self, device: torch.device | str) -> "MaskedBatch":
         """The batch with its tensors on a device."""
-        moved: Any = super().to(device)
+        moved = super().to(device)
+        assert isinstance(moved, MaskedBatch)  # `replace` keeps the class
         return replace(moved, following=None if self.following is None else self.following.to(device))
 
 
@@ -259,4 +260,4 @@ def _mix(values: Array) -> Array:
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    return np.bitwise_xor(values, values >> np.uint64(31))

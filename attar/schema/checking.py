@@ -40,6 +40,8 @@ def check(recipe: Recipe) -> list[Problem]:
 
 def _check_data(recipe: Recipe) -> Iterator[Problem]:
     data, verbs = recipe.data, [stage.verb for stage in recipe.stages]
+    if "pretrain" in verbs and data.texts is None:
+        yield _lacking("data.texts", "plain text to pre-train on")
     if "finetune" in verbs and data.train is None:
         yield _lacking("data.train", "a table with labels to fine-tune on")
     elif "distill" in verbs and data.train is None and data.texts is None:

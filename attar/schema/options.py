@@ -47,6 +47,26 @@ class Finetune(Options):
     seed: int = 0
 
 
+class Pretrain(Options):
+    """Options of `attar.pretrain`, on `data.texts`; `mask` is the share of the tokens that are hidden.
+
+    `nsp` adds next-sentence prediction (BERT; one sentence a line, blank lines between documents). `fresh` begins with
+    random weights. `streaming` reads lines as they are needed; an epoch is then `steps` batches.
+    """
+
+    epochs: Count = 1
+    lr: Rate = 5e-5
+    batch_size: Count = 32
+    max_length: Count = 128
+    mask: Rate = 0.15
+    whole_word: bool = False
+    nsp: bool = False
+    fresh: bool = False
+    streaming: bool = False
+    steps: Count = 1000
+    seed: int = 0
+
+
 class Student(Options):
     """Shape of the student and where its weights start; a size left out is the teacher's.
 
@@ -157,6 +177,7 @@ class Evaluate(Options):
 class Stage(Options):
     """One entry of `stages`: the name of a verb with its options, such as `finetune: {epochs: 3}`."""
 
+    pretrain: Pretrain | None = None
     finetune: Finetune | None = None
     distill: Distill | None = None
     export: Export | None = None

@@ -1,17 +1,58 @@
-"""Pairs of sentences for next-sentence prediction, from documents of one sentence a line."""
+"""Plain text for pre-training: what to learn from and what to measure on, as single texts or as pairs of sentences."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from datasets import Dataset, IterableDataset
 
 from attar.errors import DataError
 from attar.model.tables import is_file, read_texts
+from attar.progress import say
 
 Documents = list[list[str]]
+Texts: TypeAlias = str | Path | Sequence[str | Path] | Dataset | IterableDataset
+# Held out where no dev texts are given: a twentieth, and no more than give the loss to two digits.
+HELD, MOST_HELD = 0.05, 1000
 FOLLOWS, RANDOM = 0, 1  # as BERT's head numbers its answers
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts to learn from, a table or a stream, and those to measure on; pairs with labels for `nsp`."""
+
+    train: Dataset | IterableDataset
+    dev: Dataset
+
+
+def read_corpus(
+    texts: Texts, dev: Texts | None = None, *, nsp: bool = False, streaming: bool = False, seed: int = 0
+) -> Corpus:
+    """Read texts, and dev texts or a part that is held out for them: a twentieth, of a stream its first lines.
+
+    Args:
+        texts, dev: as for `read_texts`; with `nsp` as for `read_documents`.
+        nsp: make pairs of sentences.
+        streaming: read `texts` as they are needed.
+
+    Raises:
+        DataError: too few lines to hold some out; a stream for pairs. And what reading them raises.
+    """
+    if nsp:
+        return _paired(texts, dev, streaming=streaming, seed=seed)
+    train = read_texts(texts, streaming=streaming)
+    if dev is not None:
+        held = read_texts(dev)
+        return Corpus(train, held if isinstance(held, Dataset) else _first(held))
+    if isinstance(train, IterableDataset):
+        return Corpus(train.skip(MOST_HELD), _first(train))
+    _check_lines(len(train))
+    parts = train.train_test_split(test_size=_share(len(train)), seed=seed)
+    say(f"no dev texts: {len(parts['test'])} of {len(train)} are held out")
+    return Corpus(parts["train"], parts["test"])
 
 
 def read_documents(source: str | Path | Sequence[str | Path] | Dataset) -> Documents:
@@ -63,7 +104,7 @@ def next_sentences(documents: Documents, *, seed: int = 0) -> Dataset:
     generator = np.random.default_rng(seed)
     lines = [(number, line) for number, document in enumerate(documents) for line in document]
     rows: list[dict[str, Any]] = []
-    for place, ((number, text), (after, following)) in enumerate(zip(lines, lines[1:], strict=False)):
+    for place, ((number, text), (after, following)) in enumerate(pairwise(lines)):
         if number != after:
             continue
         if generator.random() < 0.5:
@@ -85,6 +126,49 @@ def hold_out(documents: Documents, lines: int) -> tuple[Documents, Documents]:
         first -= 1
         count += len(documents[first])
     return documents[:first], documents[first:]
+
+
+def _paired(texts: Any, dev: Any, *, streaming: bool, seed: int) -> Corpus:
+    if streaming:
+        raise DataError(
+            expected="texts that are read whole, for pairs of sentences",
+            found="streaming",
+            fix="leave out one",
+        )
+    documents = read_documents(texts)
+    if dev is not None:
+        held = read_documents(dev)
+    else:
+        lines = sum(map(len, documents))
+        documents, held = hold_out(documents, max(3, _share(lines)))
+        say(f"no dev texts: {sum(map(len, held))} of {lines} lines are held out")
+        for part in (documents, held):
+            check_documents(part)
+    return Corpus(next_sentences(documents, seed=seed), next_sentences(held, seed=seed))
+
+
+def _first(stream: IterableDataset) -> Dataset:
+    rows = [row["text"] for row in stream.take(MOST_HELD + 1)]
+    if len(rows) <= MOST_HELD:
+        raise DataError(
+            expected=f"a stream of more than {MOST_HELD} lines, the first of which are held out",
+            found=str(len(rows)),
+            fix="give dev texts, or leave out streaming: so few fit in memory",
+        )
+    return Dataset.from_dict({"text": rows[:MOST_HELD]})
+
+
+def _share(lines: int) -> int:
+    return min(MOST_HELD, max(1, int(HELD * lines)))
+
+
+def _check_lines(lines: int) -> None:
+    if lines < 2:
+        raise DataError(
+            expected="at least two lines of text, one of them to hold out",
+            found=str(lines),
+            fix="write one sentence or paragraph a line, or give dev texts",
+        )
 
 
 def _lines(source: str | Path | Sequence[str | Path] | Dataset) -> list[str]:

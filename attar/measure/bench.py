@@ -171,6 +171,11 @@ def flops(model: nn.Module, batch_size: int = 1, length: int = 128) -> float:
     Counted by torch on a weightless copy, so nothing is computed. For one encoder layer of width h and inner width f
     that is B * (T * (8 h^2 + 4 h f) + 4 T^2 h).
     """
+    return flops_by_module(model, batch_size, length)[""]
+
+
+def flops_by_module(model: nn.Module, batch_size: int = 1, length: int = 128) -> dict[str, float]:
+    """Operations of one forward pass, as `flops` counts them, of each module that has any; "" is the whole model."""
     ours: Any = model
     config = type(ours.config).from_dict(ours.config.to_dict())
     config._attn_implementation = "eager"
@@ -179,7 +184,9 @@ def flops(model: nn.Module, batch_size: int = 1, length: int = 128) -> float:
         ids = torch.ones((batch_size, length), dtype=torch.long)
         with FlopCounterMode(display=False) as counter:
             empty(input_ids=ids)  # a mask would be asked for its values, which nothing here has
-    return float(counter.get_total_flops())
+    # Torch writes the class of the model before the names of its modules.
+    found = {name.partition(".")[2]: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    return {name: float(count) for name, count in found.items()} | {"": float(counter.get_total_flops())}
 
 
 def _load(model: Source, threads: int) -> nn.Module | OnnxModel:

@@ -1,0 +1,534 @@
+"""Laws of pre-training: what is hidden is decided by seed, epoch and row; the head sees masked rows only."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, IterableDataset
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+from transformers import (
+    AutoModelForMaskedLM,
+    BertForPreTraining,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
+
+import tiny
+from attar import train
+from attar.errors import DataError, ModelError
+from attar.finetune import finetune
+from attar.model import corpus
+from attar.model.checkpoint import load, read_lineage
+from attar.model.corpus import FOLLOWS, RANDOM, hold_out, next_sentences, read_corpus, read_documents
+from attar.model.data import Batches, StreamBatches, encode
+from attar.model.masking import IGNORED, MaskedBatches, MaskedLanguage, choose, gathered
+from attar.pretrain import pretrain
+from attar.recipe import run
+from attar.train import _share_counts, fit
+
+TOKENIZER = tiny.tokenizer()
+MASK, SPECIAL = TOKENIZER.mask_token_id, np.array(TOKENIZER.all_special_ids)
+OPTIONS = {"epochs": 2, "lr": 4e-3, "batch_size": 8, "max_length": 32, "precision": "fp32"}
+
+
+def masked(rows=None, *, mask=0.15, whole_word=False, seed=0, family="bert", **options):
+    """Masked batches of texts."""
+    ours = tiny.tokenizer(family)
+    table = Dataset.from_dict({"text": tiny.texts(40, longest=12) if rows is None else rows})
+    encoded = encode(table, ours, max_length=64, words=whole_word)
+    return MaskedBatches(Batches(encoded, ours, **options), ours, mask=mask, whole_word=whole_word, seed=seed)
+
+
+def by_row(batches):
+    """Row number -> its shown tokens and labels, without padding."""
+    found = {}
+    for batch in (batch for batch in batches if batch.whole is None):
+        for row, index in enumerate(batch.index.tolist()):
+            width = int(batch.mask[row].sum())
+            assert index not in found
+            found[index] = (
+                batch.inputs["input_ids"][row, :width].tolist(),
+                batch.labels[row, :width].tolist(),
+            )
+    return found
+
+
+# What is hidden
+
+
+def test_seed_epoch_and_row_decide_the_masks_and_nothing_else():
+    expected = by_row(masked(batch_size=4).epoch(3))
+    assert by_row(masked(batch_size=16, shuffle=True).epoch(3)) == expected
+    source = masked(batch_size=7, shuffle=True)
+    assert by_row(itertools.chain(list(source.epoch(3))[:2], source.epoch(3, start=2))) == expected
+    shares = [by_row(masked(batch_size=3, shuffle=True, rank=r, world=2).epoch(3)) for r in range(2)]
+    assert not set(shares[0]) & set(shares[1])
+    assert shares[0] | shares[1] == expected
+    others = [by_row(masked().epoch(2)), by_row(masked(seed=1).epoch(3))]
+    for other in others:
+        same = [other[row] == expected[row] for row in expected]
+        assert sum(same) < 0.4 * len(same)
+
+
+def test_every_place_is_hidden_in_some_epoch():
+    source = masked([" ".join(tiny.PLAIN)])
+    hidden = sum((next(source.epoch(n)).labels != IGNORED).int() for n in range(60))
+    assert hidden[0, 0] == hidden[0, -1] == 0
+    assert hidden[0, 1:-1].min() > 0
+    assert hidden.sum() == 60 * round(0.15 * len(tiny.PLAIN))
+
+
+def test_of_the_chosen_80_are_masked_10_random_and_10_as_they_were():
+    batch = next(masked([" ".join(tiny.WORDS)] * 2000, batch_size=2000, mask=0.3).epoch(0))
+    labels, shown = batch.labels.numpy(), batch.inputs["input_ids"].numpy()
+    chosen = labels != IGNORED
+    n = chosen.sum()
+    assert n == 2000 * round(0.3 * len(tiny.WORDS)) == batch.counts.masked
+    random = chosen & (shown != labels) & (shown != MASK)
+    kinds = {"masked": (shown == MASK) & chosen, "random": random, "same": chosen & (shown == labels)}
+    pieces = np.setdiff1d(list(TOKENIZER.get_vocab().values()), SPECIAL)
+    ordinary = len(pieces)
+    rates = {"masked": 0.8, "random": 0.1 * (1 - 1 / ordinary), "same": 0.1 * (1 + 1 / ordinary)}
+    for kind, rate in rates.items():
+        assert kinds[kind].sum() / n == pytest.approx(rate, abs=4 * math.sqrt(rate * (1 - rate) / n)), kind
+    assert not np.isin(shown[random], SPECIAL).any()
+    drawn = np.bincount(shown[random], minlength=tiny.VOCAB)[pieces]
+    assert drawn.min() > drawn.mean() / 3
+    assert drawn.max() < 2 * drawn.mean()
+
+
+def test_special_unknown_and_padding_tokens_are_never_hidden_and_a_row_has_one_at_least():
+    source = masked(["zzzz qqqq", "good", "zzzz film", " ".join(tiny.PLAIN)], mask=0.2)
+    for epoch in range(20):
+        batch = next(source.epoch(epoch))
+        plain = next(source._whole.epoch(epoch)).inputs["input_ids"]
+        chosen = batch.labels != IGNORED
+        assert not np.isin(batch.labels[chosen].numpy(), SPECIAL).any()
+        assert chosen.sum(1)[batch.index.argsort()].tolist() == [0, 1, 1, round(0.2 * len(tiny.PLAIN))]
+        assert batch.counts.masked == chosen.sum()
+        assert batch.labels[chosen].equal(plain[chosen])
+        assert batch.inputs["input_ids"][~chosen].equal(plain[~chosen])
+
+
+def reference(words, order, share):
+    """`choose` of one row in plain Python; a word of None is not eligible."""
+    groups = [list(g) for _, g in itertools.groupby(range(len(words)), key=lambda i: words[i])]
+    groups = [g for g in groups if words[g[0]] is not None]
+    budget = round(share * sum(map(len, groups)))
+    taken, chosen = 0, set()
+    for group in sorted(groups, key=lambda g: order[g[0]]):
+        if chosen and taken + len(group) / 2 > budget:
+            break
+        chosen |= set(group)
+        taken += len(group)
+    return chosen
+
+
+@given(st.data(), st.sampled_from([0.1, 0.15, 0.5]))
+def test_choosing_is_the_rule_in_plain_words(data, share):
+    width = data.draw(st.integers(1, 12))
+    rows = data.draw(
+        st.lists(
+            st.lists(st.sampled_from([None, 0, 1, 2]), min_size=width, max_size=width), min_size=1, max_size=3
+        )
+    )
+    order = np.random.default_rng(width).random((len(rows), width))
+    eligible = np.array([[word is not None for word in row] for row in rows])
+    words = np.array([[-1 if word is None else word for word in row] for row in rows])
+    found = choose(eligible, words, order, share)
+    for row, numbers, chosen in zip(rows, order, found, strict=True):
+        assert set(np.flatnonzero(chosen)) == reference(row, numbers, share)
+    single = choose(eligible, None, order, share)
+    expected = np.maximum(np.rint(share * eligible.sum(1)), eligible.any(1))
+    assert single.sum(1).tolist() == expected.tolist()
+
+
+def test_whole_words_are_hidden_whole_and_others_are_not():
+    rows = [" ".join(f"{word}{end}" for word in tiny.GOOD for end in ("s", "ly", ""))] * 40
+
+    def torn(whole_word):
+        batch = next(masked(rows, whole_word=whole_word, batch_size=40).epoch(0))
+        ids = torch.where(batch.labels == IGNORED, batch.inputs["input_ids"], batch.labels)
+        chosen = (batch.labels != IGNORED).numpy()
+        continues = np.isin(
+            ids.numpy(), [i for piece, i in TOKENIZER.get_vocab().items() if piece[:2] == "##"]
+        )
+        assert continues.any()
+        assert chosen.sum() / batch.mask.sum() == pytest.approx(0.15, abs=0.04)
+        return (chosen[:, 1:] != chosen[:, :-1])[continues[:, 1:]].sum()
+
+    assert torn(whole_word=True) == 0
+    assert torn(whole_word=False) > 20
+
+
+def test_words_of_both_sentences_of_a_pair_are_told_apart():
+    table = Dataset.from_dict({"text": ["goods"], "text_pair": ["goods film"]})
+    encoded = encode(table, TOKENIZER, words=True)
+    assert encoded["words"][0] == [-1, 0, 0, -1, 0, 0, 1, -1]
+    batches = MaskedBatches(Batches(encoded, TOKENIZER), TOKENIZER, whole_word=True)
+    found = {tuple((next(batches.epoch(n)).labels != IGNORED)[0].tolist()) for n in range(30)}
+    assert {tuple(np.flatnonzero(row)) for row in found} == {(1, 2), (4, 5), (6,)}
+
+
+# The loss
+
+
+def full(model, batch):
+    """The textbook's loss: every logit, mean over the labels that are there."""
+    logits = model(**batch.inputs).logits
+    return F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED)
+
+
+def gradients(module, loss):
+    module.zero_grad()
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("family", tiny.CONFIGS)
+def test_the_loss_of_masked_rows_is_that_of_all_logits(family):
+    model = tiny.model(family, head="masked-lm")
+    batch = next(masked(family=family, batch_size=12).epoch(0))
+    ours, theirs = MaskedLanguage(model)(batch)["mlm"], full(model, batch)
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
+    found, expected = gradients(model, ours), gradients(model, theirs)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert expected.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("family", tiny.CONFIGS)
+def test_the_head_runs_at_masked_positions_only(family):
+    model, seen = tiny.model(family, head="masked-lm"), []
+    handle = model.get_output_embeddings().register_forward_hook(
+        lambda _m, _i, out: seen.append(out.shape[:-1].numel())
+    )
+    batch = next(masked(family=family, batch_size=12).epoch(0))
+    MaskedLanguage(model)(batch)
+    assert seen == [batch.counts.masked]
+    handle.remove()
+    assert model(**batch.inputs).logits.shape[:2] == batch.labels.shape  # the hook is gone
+
+
+def test_a_head_that_sees_everything_is_read_at_the_same_positions():
+    model = tiny.model(head="masked-lm")
+    batch = next(masked().epoch(0))
+    rows, columns = (batch.labels != IGNORED).nonzero(as_tuple=True)
+    with gathered(model, rows, columns) as head:
+        expected = head.of(model(**batch.inputs).logits)
+
+    class Alone(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.base_model = None
+
+    alone = Alone()
+    object.__setattr__(alone, "base_model", alone)
+    with gathered(alone, rows, columns) as head:
+        found = head.of(model(**batch.inputs).logits)
+    torch.testing.assert_close(found, expected)
+
+
+class Cut:
+    """The batches of 8 rows of a masked source, each cut into micro-batches of `size` rows."""
+
+    def __init__(self, size):
+        self.size, self.masked = size, masked(tiny.texts(24, longest=12), batch_size=8, shuffle=True)
+
+    def __len__(self):
+        return len(self.masked) * 8 // self.size
+
+    def epoch(self, number=0, *, start=0):
+        inner = self.masked._whole
+        cuts = [rows[i : i + self.size] for rows in inner.order(number) for i in range(0, 8, self.size)]
+        for rows in cuts[start:]:
+            yield self.masked.hide(inner.rows(rows), number)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_accumulation_is_a_large_batch(size):
+    plain = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    whole, split = (MaskedLanguage(tiny.model(head="masked-lm", **plain)) for _ in range(2))
+    options = {"epochs": 2, "lr": 3e-3, "precision": "fp32"}
+    first = list(fit(whole, Cut(8), **options))
+    second = list(fit(split, Cut(size), accumulate=8 // size, **options))
+    assert [s.loss for s in second] == pytest.approx([s.loss for s in first], rel=1e-4)
+    assert tiny.difference(whole, split) < 2e-5
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_processes_share_a_step_whatever_their_rows(batch_size):
+    texts = [*tiny.texts(7, longest=12), "zzzz"]  # and one that has nothing to hide
+    one = masked(texts, batch_size=batch_size)
+    shares = [masked(texts, batch_size=batch_size, rank=r, world=2) for r in range(2)]
+    module = MaskedLanguage(tiny.model(head="masked-lm"))
+
+    def total(source):
+        micro = _share_counts(list(source.epoch(0)))
+        return gradients(module, sum(module(batch)["mlm"] for batch in micro))
+
+    whole = total(one)
+    torch.testing.assert_close(sum(map(total, shares)) / 2, whole, rtol=1e-4, atol=1e-6)
+    assert whole.abs().max() > 1e-3
+
+
+def test_a_batch_with_nothing_to_hide_has_no_loss():
+    module = MaskedLanguage(tiny.model(head="masked-lm"))
+    loss = module(next(masked(["zzzz", "qqqq"]).epoch(0)))["mlm"]
+    assert loss.item() == 0
+    assert gradients(module, loss).abs().max() == 0
+
+
+# Streams
+
+
+def stream(texts, **options):
+    lines = IterableDataset.from_generator(lambda: ({"text": text} for text in texts))
+    options = {"batch_size": 3, "steps": 6, **options}
+    return MaskedBatches(StreamBatches(lines, TOKENIZER, **options), TOKENIZER)
+
+
+def test_a_stream_is_masked_anew_as_it_comes_again_and_goes_on_where_it_was(monkeypatch):
+    monkeypatch.setattr(StreamBatches, "POOL", 4)
+    source = stream(["good film " * 5] * 12)
+    batches = [batch for n in range(4) for batch in source.epoch(n)]
+    again = list(source.epoch(2, start=4))
+    assert [b.labels.tolist() for b in again] == [b.labels.tolist() for b in batches[16:18]]
+    rows = torch.cat([b.index for b in batches]).tolist()
+    assert len(set(rows)) == len(rows) == 72
+    patterns = {tuple(row) for batch in batches for row in (batch.labels != IGNORED).tolist()}
+    assert len(patterns) > 20  # of the 45 that there are
+
+
+# Pairs
+
+
+DOCUMENTS = [[f"{word} {other}" for other in tiny.PLAIN[:10]] for word in tiny.GOOD]
+
+
+def test_half_the_pairs_follow_and_the_others_are_of_other_documents():
+    place = {line: (d, i) for d, document in enumerate(DOCUMENTS) for i, line in enumerate(document)}
+    labels = []
+    for seed in range(10):
+        for row in next_sentences(DOCUMENTS, seed=seed):
+            (d, i), (e, j) = place[row["text"]], place[row["text_pair"]]
+            assert ((e, j) == (d, i + 1)) if row["label"] == FOLLOWS else (e != d)
+            labels.append(row["label"])
+    assert len(labels) == 10 * 6 * 9
+    assert np.mean(labels) == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(len(labels)))
+    assert (FOLLOWS, RANDOM) == (0, 1)
+
+
+def test_of_one_document_the_other_line_is_neither_this_one_nor_the_next():
+    (document,) = DOCUMENTS[:1]
+    for row in itertools.chain(*(next_sentences([document[:3]], seed=seed) for seed in range(9))):
+        here, there = document.index(row["text"]), document.index(row["text_pair"])
+        assert there == here + 1 if row["label"] == FOLLOWS else there not in {here, here + 1}
+
+
+def test_documents_are_parted_by_blank_lines_and_ends_of_files(tmp_path):
+    (tmp_path / "a.txt").write_text("\ufeffone\ntwo\n\n \n\nthree\nfour\n", encoding="utf-8")
+    (tmp_path / "b.txt").write_text("five\nsix", encoding="utf-8")
+    expected = [["one", "two"], ["three", "four"], ["five", "six"]]
+    assert read_documents([tmp_path / "a.txt", str(tmp_path / "b.txt")]) == expected
+    lines = ["one", "two", "", "three", "four", "", "five", "six"]
+    assert read_documents(lines) == read_documents(Dataset.from_dict({"text": lines})) == expected
+
+
+def test_whole_documents_are_held_out_where_there_are_several():
+    learned, held = hold_out(DOCUMENTS, 12)
+    assert (learned, held) == (DOCUMENTS[:4], DOCUMENTS[4:])
+    learned, held = hold_out(DOCUMENTS[:1], 3)
+    assert (learned, held) == ([DOCUMENTS[0][:-3]], [DOCUMENTS[0][-3:]])
+    learned, held = hold_out([["a", "b"], ["c", "d"], ["e"]], 1)
+    assert (learned, held) == ([["a", "b"]], [["c", "d"], ["e"]])
+
+
+def test_pairs_train_both_heads_of_bert(tmp_path):
+    tiny.saved(tmp_path / "base", head="base")
+    report = pretrain(
+        tmp_path / "base",
+        [line for document in DOCUMENTS for line in [*document, ""]],
+        out=tmp_path / "out",
+        dev=[line for document in DOCUMENTS for line in [*document, ""]],
+        nsp=True,
+        **{**OPTIONS, "epochs": 14},
+    )
+    before, after = report.rows[1].metrics, report.rows[0].metrics
+    assert after["nsp_accuracy"] > before["nsp_accuracy"] + 0.1  # the same first word
+    assert after["mlm_loss"] < 0.7 * before["mlm_loss"]
+    assert set(report.curves["pre-training"][0][1]) == {"mlm", "nsp"}
+    assert isinstance(BertForPreTraining.from_pretrained(tmp_path / "out"), BertForPreTraining)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["architectures"] == [
+        "BertForPreTraining"
+    ]
+    again = load(tmp_path / "out").model  # as a masked language model
+    pretrained = BertForPreTraining.from_pretrained(tmp_path / "out").eval()
+    inputs = TOKENIZER("the film is good", return_tensors="pt")
+    torch.testing.assert_close(again(**inputs).logits, pretrained(**inputs).prediction_logits)
+
+
+# The verb
+
+
+CYCLE = [" ".join(tiny.PLAIN[(i + j) % 12] for j in range(7)) for i in range(12)] * 6
+
+
+@pytest.mark.parametrize("family", ["bert", "electra", "modernbert"])
+def test_a_model_without_the_head_gets_one_that_strangers_and_finetune_can_use(tmp_path, family):
+    tiny.saved(tmp_path / "base", family, head="base")
+    report = pretrain(tmp_path / "base", CYCLE, out=tmp_path / "out", **{**OPTIONS, "epochs": 6})
+    before, after = report.rows[1].metrics, report.rows[0].metrics
+    assert after["pseudo_perplexity"] < 0.3 * before["pseudo_perplexity"]
+    assert after["pseudo_perplexity"] == pytest.approx(math.exp(after["mlm_loss"]))
+    assert "before" in str(report)
+    model, info = AutoModelForMaskedLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    decoder = model.get_output_embeddings()
+    assert decoder.weight is model.get_input_embeddings().weight
+    assert decoder.bias.abs().max() > 0  # it began at 0
+    lineage = read_lineage(tmp_path / "out")
+    assert (lineage["stage"], lineage["metrics"]) == ("pretrain", after)
+    tuned = {**OPTIONS, "epochs": 1, "lr": 1e-4}
+    assert finetune(tmp_path / "out", tiny.table(24), out=tmp_path / "tuned", **tuned).main == "accuracy"
+
+
+def test_the_best_epoch_is_kept_and_the_curves_tell_it(tmp_path):
+    texts = tiny.texts(24, longest=4)
+    options = {**OPTIONS, "epochs": 6, "lr": 2e-2}
+    model = tiny.model(head="masked-lm")
+    report = pretrain(
+        model, texts, dev=tiny.texts(30, seed=1), out=tmp_path / "o", tokenizer=TOKENIZER, **options
+    )
+    losses = {step: parts["mlm"] for step, parts in report.curves["dev"]}
+    assert list(losses) == [3, 6, 9, 12, 15, 18]
+    assert report.rows[0].metrics["mlm_loss"] == pytest.approx(min(losses.values()))
+    assert list(tmp_path.iterdir()) == [tmp_path / "o"]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_resumed_is_uninterrupted(tmp_path, monkeypatch, fresh):
+    drop = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3}
+    tiny.saved(tmp_path / "model", head="masked-lm", **drop)
+    options = {**OPTIONS, "epochs": 4, "whole_word": True, "fresh": fresh, "seed": 2}
+
+    def go(name):
+        torch.rand(5)  # what was drawn before must not matter
+        return pretrain(tmp_path / "model", tiny.texts(32, longest=12), out=tmp_path / name, **options)
+
+    whole = go("whole")
+    inner, steps = train._step, itertools.count(1)
+
+    def failing(*arguments):
+        if next(steps) == 11:  # in the third epoch of 4 steps
+            raise KeyboardInterrupt
+        return inner(*arguments)
+
+    monkeypatch.setattr(train, "_step", failing)
+    with pytest.raises(KeyboardInterrupt):
+        go("cut")
+    monkeypatch.undo()
+    assert not (tmp_path / "cut").exists()
+    again = go("cut")
+    assert again.curves == whole.curves
+    assert again.rows[0].metrics == whole.rows[0].metrics
+    assert tiny.identical(load(tmp_path / "cut").model, load(tmp_path / "whole").model)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "model", "whole"]
+
+
+def test_fresh_reads_only_the_config_and_the_tokenizer(tmp_path):
+    place = tmp_path / "config"
+    tiny.config("roberta").save_pretrained(place)
+    tiny.tokenizer("roberta").save_pretrained(place)
+    options = {**OPTIONS, "epochs": 1, "lr": 1e-6, "fresh": True}
+    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
+        pretrain(place, CYCLE, out=tmp_path / name, **{**options, "seed": seed})
+    one, same, other = (load(tmp_path / name).model for name in ("one", "same", "other"))
+    assert tiny.identical(one, same)
+    assert tiny.difference(one, other) > 0.1
+    known = tiny.model("bert", head="masked-lm")
+    pretrain(known, CYCLE, out=tmp_path / "object", tokenizer=TOKENIZER, **options)
+    assert tiny.difference(known, load(tmp_path / "object").model) > 0.1
+    assert tiny.identical(known, tiny.model("bert", head="masked-lm"))
+
+
+def test_texts_can_be_streamed(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, "MOST_HELD", 8)
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(CYCLE))
+    found = read_corpus(path, streaming=True)
+    assert found.dev["text"][:] == CYCLE[:8]
+    assert [row["text"] for row in found.train] == CYCLE[8:]
+    tiny.saved(tmp_path / "model", head="masked-lm")
+    options = {**OPTIONS, "streaming": True, "steps": 12, "epochs": 3}
+    report = pretrain(tmp_path / "model", path, out=tmp_path / "out", **options)
+    assert [step for step, _ in report.curves["dev"]] == [12, 24, 36]
+    assert report.rows[0].metrics["mlm_loss"] < 0.8 * report.rows[1].metrics["mlm_loss"]
+
+
+def test_a_recipe_pretrains_and_goes_on(tmp_path):
+    tiny.saved(tmp_path / "model", head="base")
+    (tmp_path / "texts.txt").write_text("\n".join(CYCLE))
+    tiny.table(24).to_csv(tmp_path / "train.csv")
+    stages = [
+        {"pretrain": {"batch_size": 16, "max_length": 32}},
+        {"finetune": {"epochs": 1, "max_length": 32}},
+    ]
+    recipe = {"name": "r", "model": str(tmp_path / "model"), "stages": stages}
+    data = {"train": str(tmp_path / "train.csv"), "texts": str(tmp_path / "texts.txt")}
+    run({**recipe, "data": data}, out=tmp_path / "run")
+    assert read_lineage(tmp_path / "run" / "2-finetune")["parent"] == str(tmp_path / "run" / "1-pretrain")
+    with pytest.raises(DataError, match=r"data\.texts"):
+        run({**recipe, "data": {"train": data["train"]}}, out=tmp_path / "other")
+
+
+# Errors
+
+
+def refuse(error, match, texts=CYCLE, *, model=None, tokenizer=TOKENIZER, **options):
+    model = tiny.model(head="masked-lm") if model is None else model
+    with pytest.raises(error, match=match) as caught:
+        pretrain(model, texts, tokenizer=tokenizer, **{**OPTIONS, "out": "never", **options})
+    assert caught.value.fix
+
+
+def test_what_cannot_be_learned_from_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refuse(DataError, "at least two lines", ["the film"])
+    refuse(DataError, "at least two lines", ["", " "])
+    refuse(DataError, "words that the tokenizer knows", ["zzzz qqqq"] * 9)
+    refuse(DataError, "mask as a fraction", mask=1.5)
+    refuse(DataError, "blank line", ["the", "", "film", "", "is"], nsp=True)
+    refuse(DataError, "read whole", nsp=True, streaming=True)
+    (tmp_path / "short.txt").write_text("the film\nis good\n")
+    refuse(DataError, "more than 1000 lines", tmp_path / "short.txt", streaming=True)
+
+
+def test_what_cannot_learn_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mute = tiny.tokenizer()
+    mute.mask_token = None
+    refuse(ModelError, "a mask token", tokenizer=mute)
+    refuse(ModelError, "masked-language-model head", model=tiny.model())
+    refuse(ModelError, "next-sentence head: bert", DOCUMENTS[0] * 9, nsp=True)
+    tiny.saved(tmp_path / "roberta", "roberta", head="masked-lm")
+    refuse(
+        ModelError,
+        "next-sentence head: bert",
+        DOCUMENTS[0] * 9,
+        model=tmp_path / "roberta",
+        nsp=True,
+    )
+    refuse(ModelError, "a row for each", model=tiny.model(head="masked-lm", vocab_size=40))
+    gpt = GPT2LMHeadModel(GPT2Config(vocab_size=70, n_embd=8, n_layer=1, n_head=2, n_positions=16))
+    gpt.save_pretrained(tmp_path / "gpt")
+    refuse(ModelError, "a family that has a masked-lm head", model=tmp_path / "gpt", tokenizer=None)
+    refuse(
+        ModelError, "a family that has a masked-lm head", model=tmp_path / "gpt", tokenizer=mute, fresh=True
+    )
+    refuse(ModelError, "a config and a tokenizer", model=tmp_path / "none", fresh=True)

@@ -1,4 +1,4 @@
-"""What a form costs without making the model: counted, or looked up in a table of times, thousands of times a search."""
+"""What a form costs without making the model: counted, or looked up in a table of times."""
 
 from collections import Counter
 from itertools import product

@@ -5,6 +5,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from attar.model.late import announce
+
 if TYPE_CHECKING:
     from attar.augment import augment as augment
     from attar.errors import AttarError as AttarError
@@ -71,6 +73,7 @@ class _Door(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Door
+announce()
 
 
 def __dir__() -> list[str]:

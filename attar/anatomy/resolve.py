@@ -14,7 +14,10 @@ from attar.errors import ModelError
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of an encoder; `embedding` equals `hidden` where the embedding is not factorised."""
+    """The sizes of an encoder; `embedding` equals `hidden` where the embedding is not factorised.
+
+    Of a slim model, whose layers differ, `heads` and `ffn` are the largest, and `each` has the sizes of every layer.
+    """
 
     layers: int
     hidden: int
@@ -22,11 +25,17 @@ class Shape:
     ffn: int
     embedding: int
     vocab: int
+    each: tuple[tuple[int, int, int, int], ...] = ()
 
     @property
     def head_dim(self) -> int:
-        """Width of one head."""
+        """Width of one head of a stock model."""
         return self.hidden // self.heads
+
+    def layer(self, number: int) -> tuple[int, int, int, int]:
+        """Heads, key size, value size and feed-forward size of a layer, counted from 1."""
+        even = (self.heads, self.head_dim, self.head_dim, self.ffn)
+        return self.each[number - 1] if self.each else even
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ def shape_of(config: Any) -> Shape:
         ffn=getattr(config, sizes.ffn),
         embedding=getattr(config, sizes.embedding) if sizes.embedding else hidden,
         vocab=config.vocab_size,
+        each=_each(config),
     )
 
 
@@ -109,11 +119,17 @@ def resolve(model: PreTrainedModel) -> Bound:
 
 def layer_sizes(config: Any) -> list[tuple[int, int, int, int]]:
     """Heads, key size, value size and feed-forward size of each layer that a config says, stock or slim."""
-    if config.model_type.startswith("slim-"):
-        names = ("slim_heads", "slim_key", "slim_value", "slim_ffn")
-        return [tuple(getattr(layer, name) for name in names) for layer in config.per_layer_config]  # type: ignore[misc]
     shape = shape_of(config)
-    return [(shape.heads, shape.head_dim, shape.head_dim, shape.ffn)] * shape.layers
+    return [shape.layer(n) for n in range(1, shape.layers + 1)]
+
+
+def _each(config: Any) -> tuple[tuple[int, int, int, int], ...]:
+    if not config.model_type.startswith("slim-"):
+        return ()
+    return tuple(
+        (layer.slim_heads, layer.slim_key, layer.slim_value, layer.slim_ffn)
+        for layer in config.per_layer_config
+    )
 
 
 def _check(bound: Bound, part: str, size: tuple[int, int], layer: int | None = None) -> None:

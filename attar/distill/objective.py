@@ -67,19 +67,27 @@ def match(
 
     Args:
         attention: "scores" compares q kᵀ head by head, as TinyBERT does; "relations" regroups queries, keys and
-            values of the last layer into `relation_heads` heads, as MiniLMv2 does; "auto" takes scores where the head
-            counts agree and relations where not; "none" compares neither.
-        relation_heads: the largest number that divides both widths and is at most the teacher's heads, where None.
+            values of the last layer into `relation_heads` heads, as MiniLMv2 does; "none" compares neither; "auto"
+            takes scores where the head counts of all layers that are compared agree, else relations where these can be
+            regrouped, else none.
+        relation_heads: the largest number that divides all widths and is at most the teacher's heads, where None.
 
     Raises:
         RecipeError: scores of unequal head counts; a number of relation heads that does not divide the widths.
     """
-    if attention == "auto":
-        attention = "scores" if student.heads == teacher.heads else "relations"
-    if attention == "scores" and student.heads != teacher.heads:
+    pairs = [(student.layer(m), teacher.layer(n)) for m, n in enumerate(layers, start=1)]
+    # A slim model's queries and values may be of other widths than its hidden states.
+    widths = list(dict.fromkeys(a * size for side in pairs[-1] for a, size in (side[:2], side[::2])))
+    fitting = [n for n in range(1, pairs[-1][1][0] + 1) if all(width % n == 0 for width in widths)]
+    uneven = [(ours[0], theirs[0]) for ours, theirs in pairs if ours[0] != theirs[0]]
+    if attention == "auto" and uneven:
+        attention = "relations" if len(fitting) > 1 or not (hidden or embedding) else "none"
+    elif attention == "auto":
+        attention = "scores"
+    if attention == "scores" and uneven:
         raise RecipeError(
-            expected=f"{teacher.heads} heads in the student, to compare attention scores head by head",
-            found=str(student.heads),
+            expected=f"{uneven[0][1]} heads in the student, to compare attention scores head by head",
+            found=str(uneven[0][0]),
             fix='give the student as many heads, or attention="relations" (--attention relations)',
         )
     if attention == "none" and not hidden and not embedding:
@@ -88,12 +96,10 @@ def match(
             found="attention none, and neither hidden states nor embedding",
             fix="turn one of them on, or leave the phase out (intermediate: null)",
         )
-    widths = (student.hidden, teacher.hidden)
-    fitting = [n for n in range(1, teacher.heads + 1) if all(width % n == 0 for width in widths)]
     heads = relation_heads or fitting[-1]
     if any(width % heads for width in widths):
         raise RecipeError(
-            expected=f"a number of relation heads that divides {widths[0]} and {widths[1]}",
+            expected=f"a number of relation heads that divides {' and '.join(map(str, widths))}",
             found=str(heads),
             fix=f"one of {', '.join(map(str, fitting))}",
         )

@@ -17,6 +17,7 @@ from attar.measure.evaluate import Evaluation, judge, predict
 from attar.measure.report import Point
 from attar.model.checkpoint import digest, save_tensors, write_atomic
 from attar.model.data import Batch, Batches
+from attar.model.slim import is_slim
 from attar.model.tasks import Task
 from attar.model.views import Need, call
 from attar.model.vocabulary import used_rows
@@ -100,12 +101,14 @@ def teacher_of(
     """The teacher over some batches: read from the cache directory, made once, or run for every batch.
 
     Args:
-        cache: where caches are kept; None runs the teacher live, and so does a stream, whose rows never come again.
+        cache: where caches are kept; None runs the teacher live, and so do a stream, whose rows never come again, and
+            the attention of a slim teacher, whose layers' records would be of different sizes.
         name: what beside the teacher's weights decides its outputs: a digest of data, tokenizer and options.
     """
     # Here, where every process passes: later each may find its cache filled or not, and would not ask with the others.
     precision = settle(precision)
-    if cache is None or not isinstance(batches, Batches):
+    uneven = need.attention and is_slim(model.config)
+    if cache is None or uneven or not isinstance(batches, Batches):
         return LiveTeacher(model, need, precision=precision)
     key = digest(model, name, precision, sorted(need.hidden), sorted(need.scores), sorted(need.relations))
     return cached(model, need, batches, cache / f"teacher-{key}", precision=precision)

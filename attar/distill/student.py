@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import ElectraConfig, PreTrainedModel
 
+from attar.anatomy.form import Form, LayerForm
 from attar.anatomy.resolve import Bound, Shape, resolve
 from attar.distill.projection import project
 from attar.distill.weights import position_offset
@@ -16,6 +17,7 @@ from attar.errors import ModelError
 from attar.maths.mapping import Mapping, layer_map
 from attar.model.checkpoint import HEADS, Head
 from attar.model.data import Batches
+from attar.model.slim import config_for
 
 Init = Literal["project", "layers", "random"]
 TASK_KEYS = ("id2label", "label2id", "problem_type")
@@ -69,6 +71,7 @@ def student(
         RecipeError: a bad mapping.
     """
     bound = resolve(teacher)
+    _startable(bound, init)
     shape = _shape(bound.shape, layers, hidden, heads, ffn, embedding)
     if init not in get_args(Init):
         raise ModelError(
@@ -125,6 +128,15 @@ def head_of(model: PreTrainedModel) -> Head:
     )
 
 
+def _startable(bound: Bound, init: Init) -> None:
+    if bound.shape.each and init != "random":
+        raise ModelError(
+            expected="a teacher whose layers are alike, to start a student from its weights",
+            found=f"{type(bound.model).__name__}, which was cut unevenly",
+            fix="init='random', the model that it was cut from as the teacher, or a student that exists already",
+        )
+
+
 def _shape(
     own: Shape,
     layers: int | None,
@@ -178,7 +190,7 @@ def _config(bound: Bound, shape: Shape, chosen: tuple[int, ...]) -> Any:
                 fix="leave embedding out, or make hidden smaller",
             )
         return _electra(bound, shape)
-    config = copy.deepcopy(bound.model.config)
+    config = _uniform(bound.model.config, shape) if own.each else copy.deepcopy(bound.model.config)
     for name in ("layers", "hidden", "heads", "ffn", "embedding"):
         if key := getattr(anatomy.sizes, name):
             setattr(config, key, getattr(shape, name))
@@ -193,6 +205,12 @@ def _config(bound: Bound, shape: Shape, chosen: tuple[int, ...]) -> Any:
         )
     config.name_or_path = ""
     return config
+
+
+def _uniform(config: Any, shape: Shape) -> Any:
+    """The stock config of a slim teacher's family that says the shape."""
+    layer = LayerForm(shape.heads, shape.head_dim, shape.head_dim, shape.ffn)
+    return config_for(config, Form(shape.hidden, shape.embedding, shape.vocab, (layer,) * shape.layers))
 
 
 def _electra(bound: Bound, shape: Shape) -> ElectraConfig:

@@ -16,6 +16,7 @@ from attar.export.comparing import Comparison, Exported, quiet, random_batch, to
 from attar.model import checkpoint
 from attar.model.data import positions
 from attar.model.onnx import FILE, REPORT, require
+from attar.model.slim import travelling
 from attar.model.tables import read_table
 from attar.model.tasks import Task
 from attar.progress import say
@@ -90,6 +91,8 @@ def export(
         program = make(keep_fp32)
     with checkpoint.new_directory(out, overwrite=overwrite) as place:
         _save(program, place / FILE)
+        for name, code in travelling(loaded.model).items():
+            (place / name).write_text(code, encoding="utf-8")
         loaded.model.config.save_pretrained(place)
         loaded.tokenizer.save_pretrained(place)
         record = work.compare(place / FILE, Path(out), precision, tuple(keep_fp32))

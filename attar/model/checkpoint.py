@@ -20,17 +20,35 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from attar.errors import ModelError, OutputError
+from attar.model.slim import travelling
 
-Head = Literal["sequence-classification", "masked-lm", "pretraining", "base"]
+Head = Literal[
+    "sequence-classification",
+    "token-classification",
+    "question-answering",
+    "masked-lm",
+    "pretraining",
+    "base",
+]
 LINEAGE = "lineage.json"
 HEADS: dict[Head, Any] = {
     "sequence-classification": transformers.AutoModelForSequenceClassification,
+    "token-classification": transformers.AutoModelForTokenClassification,
+    "question-answering": transformers.AutoModelForQuestionAnswering,
     "masked-lm": transformers.AutoModelForMaskedLM,
     "pretraining": transformers.AutoModelForPreTraining,  # with a next-sentence head where the family has one
     "base": transformers.AutoModel,
 }
+# What the class of a saved model is called, as its config has it, and the head to load.
+SAVED: dict[str, Head] = {
+    "ForSequenceClassification": "sequence-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForMaskedLM": "masked-lm",
+    "ForPreTraining": "masked-lm",
+}
 # Of a config: who wrote it and where it lies, not what the model computes.
-NAMES = {"_name_or_path", "transformers_version", "architectures", "dtype"}
+NAMES = {"_name_or_path", "transformers_version", "architectures", "dtype", "auto_map"}
 # What a reloaded model's logits may differ by: the weights are the same bits, only kernels may round otherwise.
 RELOAD_TOLERANCE = 1e-4
 
@@ -135,6 +153,8 @@ def save(
 ) -> Path:
     """Write a model directory and prove that it loads: reload it and compare logits.
 
+    A slim model's code goes with it, so that it loads where attar is not installed.
+
     Args:
         lineage: how the model was made; written to `lineage.json` with the versions of what made it.
         files: further text files of the directory, by name (`README.md`).
@@ -144,13 +164,13 @@ def save(
         OutputError: `out` is taken, or the disk is full.
         ModelError: the reloaded model gives other logits; nothing is left behind.
     """
-    out = Path(out)
+    out, code = Path(out), travelling(model)
     with new_directory(out, overwrite=overwrite) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         text = json.dumps({**lineage, "versions": versions()}, indent=2, ensure_ascii=False, default=str)
         (temporary / LINEAGE).write_text(text + "\n", encoding="utf-8")
-        for name, content in (files or {}).items():
+        for name, content in {**code, **(files or {})}.items():
             (temporary / name).write_text(content, encoding="utf-8")
         verify(model, temporary)
     return out
@@ -294,11 +314,9 @@ def versions() -> dict[str, str]:
 
 def _saved_head(config: Any) -> Head:
     written = (config.architectures or [""])[0]
-    if written.endswith("ForSequenceClassification"):
-        return "sequence-classification"
-    if written.endswith(("ForMaskedLM", "ForPreTraining")):
-        return "masked-lm"
-    return "base"
+    if written.endswith("ElectraForPreTraining"):  # a discriminator, no language model
+        return "pretraining"
+    return next((head for name, head in SAVED.items() if written.endswith(name)), "base")
 
 
 def _check_directory(path: Path) -> None:

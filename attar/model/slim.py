@@ -1,4 +1,4 @@
-"""Models of a form that a stock config cannot say: their classes, their configs, and the file that travels with them."""
+"""Models of a form that no stock config says: their classes, their configs, and the file that travels with them."""
 
 import copy
 from pathlib import Path

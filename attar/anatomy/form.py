@@ -10,6 +10,7 @@ from attar.anatomy.parts import Anatomy
 from attar.anatomy.resolve import Bound, layer_sizes, resolve, shape_of
 from attar.errors import ModelError
 
+
 @dataclass(frozen=True)
 class LayerForm:
     """Sizes of one layer: heads a, key size k and value size v of a head, feed-forward size f."""

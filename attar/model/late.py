@@ -46,4 +46,4 @@ class _Late:
 def _register(module: ModuleType) -> None:
     for name in FAMILIES:
         late = type("Late", (_Late,), {"model_type": f"slim-{name}"})
-        module.AutoConfig.register(late.model_type, late, exist_ok=True)
+        module.AutoConfig.register(f"slim-{name}", late, exist_ok=True)

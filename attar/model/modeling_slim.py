@@ -1,4 +1,4 @@
-"""Encoders whose layers differ in size: heads, key size, value size and feed-forward size of their own, any hidden size.
+"""Encoders whose layers differ in size: heads, key, value and feed-forward sizes of their own, any hidden size.
 
 This file is copied beside the weights of such a model, so that `trust_remote_code=True` loads it where attar is not
 installed. It therefore imports torch and transformers alone. A slim class is the stock class of its family with the
@@ -8,7 +8,6 @@ linear layers that its config's `per_layer_config` sizes; everything else is the
 
 from typing import Any
 
-import torch
 import transformers
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -43,7 +42,9 @@ def _attend(
     q, k, v = (part.view(shape).transpose(1, 2) for part in (query, key, value))
     if (rotary := kwargs.pop("position_embeddings", None)) is not None:
         q, k = apply_rotary_pos_emb(q, k, *rotary, unsqueeze_dim=1)
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager_attention_forward)
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(
+        module.config._attn_implementation, eager_attention_forward
+    )
     dropped = dropout if module.training else 0.0
     out, weights = attend(module, q, k, v, mask, dropout=dropped, scaling=module.scaling, **kwargs)
     return out.reshape(*query.shape[:-1], -1), weights
@@ -56,50 +57,69 @@ def _bert_like(
     past_key_values: Any = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
+    """Attention over (B, T, D) of a layer, as the stock class's."""
     query, key, value = (part(hidden_states) for part in (self.query, self.key, self.value))
     return _attend(self, query, key, value, attention_mask, self.dropout.p, **kwargs)
 
 
 # `output_attentions` finds attention by class, so a slim attention stays one of its family's.
 class SlimBertSelfAttention(BertSelfAttention):
+    """BERT's attention with sizes of its own."""
+
     forward = _bert_like
 
 
 class SlimRobertaSelfAttention(RobertaSelfAttention):
+    """RoBERTa's attention with sizes of its own."""
+
     forward = _bert_like
 
 
 class SlimXLMRobertaSelfAttention(XLMRobertaSelfAttention):
+    """XLM-RoBERTa's attention with sizes of its own."""
+
     forward = _bert_like
 
 
 class SlimCamembertSelfAttention(CamembertSelfAttention):
+    """CamemBERT's attention with sizes of its own."""
+
     forward = _bert_like
 
 
 class SlimElectraSelfAttention(ElectraSelfAttention):
+    """ELECTRA's attention with sizes of its own."""
+
     forward = _bert_like
 
 
 class SlimDistilBertSelfAttention(DistilBertSelfAttention):
+    """DistilBERT's attention with sizes of its own."""
+
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
+        """As the stock class's."""
         query, key, value = (part(hidden_states) for part in (self.q_lin, self.k_lin, self.v_lin))
         out, weights = _attend(self, query, key, value, attention_mask, self.dropout.p, **kwargs)
         return self.out_lin(out), weights
 
 
 class SlimAlbertAttention(AlbertAttention):
+    """ALBERT's attention with sizes of its own."""
+
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
+        """As the stock class's."""
         query, key, value = (part(hidden_states) for part in (self.query, self.key, self.value))
         out, weights = _attend(self, query, key, value, attention_mask, self.attention_dropout.p, **kwargs)
         return self.LayerNorm(hidden_states + self.output_dropout(self.dense(out))), weights
 
 
 class SlimModernBertAttention(ModernBertAttention):
+    """ModernBERT's attention with sizes of its own."""
+
     def forward(
         self,
         hidden_states: Tensor,
@@ -107,12 +127,16 @@ class SlimModernBertAttention(ModernBertAttention):
         attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
+        """As the stock class's."""
         wide = self.slim_heads * self.slim_key
-        parts = self.Wqkv(hidden_states).split([wide, wide, self.slim_heads * self.slim_value], dim=-1)
+        sizes = [wide, wide, self.slim_heads * self.slim_value]
+        query, key, value = self.Wqkv(hidden_states).split(sizes, dim=-1)
         own = {"sliding_window": self.sliding_window, "deterministic": self.deterministic_flash_attn}
         out, weights = _attend(
             self,
-            *parts,
+            query,
+            key,
+            value,
             attention_mask,
             self.attention_dropout,
             position_embeddings=position_embeddings,
@@ -141,7 +165,10 @@ def _resize(layer: nn.Module, path: str, rows: int | None, columns: int | None) 
     parent, _, name = path.rpartition(".")
     holder = layer.get_submodule(parent)
     old = getattr(holder, name)
-    rows, columns = old.out_features if rows is None else rows, old.in_features if columns is None else columns
+    rows, columns = (
+        old.out_features if rows is None else rows,
+        old.in_features if columns is None else columns,
+    )
     bias = old.bias is not None
     setattr(holder, name, nn.Linear(columns, rows, bias, device=old.weight.device, dtype=old.weight.dtype))
 
@@ -149,7 +176,9 @@ def _resize(layer: nn.Module, path: str, rows: int | None, columns: int | None) 
 def reshape(base: nn.Module, config: Any) -> None:
     """Give the layers of a stock base model the sizes of `config.per_layer_config`, with new weights."""
     parts = config.slim_parts
-    for layer, sizes in zip(base.get_submodule(parts["layers"]), config.per_layer_config, strict=False):
+    layers: Any = base.get_submodule(parts["layers"])
+    # One layer that runs several times has as many sizes, all alike.
+    for layer, sizes in zip(layers, config.per_layer_config, strict=False):
         heads, key, value, ffn = (getattr(sizes, name) for name in SIZES)
         if parts["fused_qkv"]:
             _resize(layer, parts["query"], heads * (2 * key + value), None)
@@ -174,7 +203,7 @@ class Slim:
         before = {name: getattr(config, name) for name in (heads, ffn)}
         for name in before:
             setattr(config, name, 1)
-        super().__init__(config, *args, **kwargs)
+        super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
         for name, size in before.items():
             setattr(config, name, size)
         reshape(self.base_model, config)  # type: ignore[attr-defined]

@@ -97,7 +97,7 @@ def travelling(model: PreTrainedModel) -> dict[str, str]:
 
 
 def _plain(config: Any) -> dict[str, Any]:
-    given = copy.deepcopy(config.to_dict())
+    given: dict[str, Any] = copy.deepcopy(config.to_dict())
     for name in (*OWN, "model_type", "transformers_version", "architectures"):
         given.pop(name, None)
     return given

@@ -193,7 +193,8 @@ def pretrain(
         "steps": steps,
         "seed": seed,
     }
-    _show(attar.pretrain(model, texts, dev=dev, out=out, overwrite=overwrite, **options))
+    files = [Path(name) for name in texts]  # a name that is no file would be taken for a sentence
+    _show(attar.pretrain(model, files, dev=dev, out=out, overwrite=overwrite, **options))
 
 
 @verb

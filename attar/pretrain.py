@@ -53,7 +53,7 @@ def pretrain(
     Args:
         model: a directory, a hub name, or a model with that head (then with its `tokenizer`).
         texts: as `read_texts` reads them, one text a line; for `nsp` one sentence a line, documents parted by blank
-            lines.
+            lines. Of a list, strings that are no files are the texts themselves.
         out: the directory to write; it appears whole, after it was loaded again and compared.
         dev: texts to measure on, with masks that stay the same; where None a twentieth of the texts is held out, of
             a stream its first thousand lines.

@@ -91,12 +91,13 @@ def _stage(verb: str, options: Options, model: str, recipe: Recipe, place: Path)
     return verbs.evaluate(model, _needed(test), columns=columns, **given)
 
 
-def _texts(texts: str | tuple[str, ...] | None) -> str | tuple[str, ...]:
+def _texts(texts: str | tuple[str, ...] | None) -> list[Path]:
     if texts is None:
         raise DataError(
             expected="data.texts in the recipe", found="none", fix="add it, or --set data.texts=texts.txt"
         )
-    return texts
+    # Of a list, a name that is no file would be taken for a sentence.
+    return [Path(name) for name in ([texts] if isinstance(texts, str) else texts)]
 
 
 def _present(columns: dict[str, str], table: str | None) -> dict[str, str]:

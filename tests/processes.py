@@ -1,7 +1,7 @@
-"""What the tests of scale and resume run in processes of their own: `finetune` and `distill` of tiny models.
+"""What the tests of scale and resume run in processes of their own: verbs that train, on tiny models.
 
-python processes.py run OUT     both verbs; under torchrun, on its processes
-python processes.py kill OUT    both verbs, killed twice each (SIGKILL) and started again, and never interrupted
+python processes.py run OUT     all verbs; under torchrun, on its processes
+python processes.py kill OUT    all verbs, killed (SIGKILL) and started again, and never interrupted
 """
 
 import os
@@ -16,10 +16,11 @@ import tiny
 from attar import train
 from attar.finetune import finetune
 from attar.pipeline import distill
+from attar.pretrain import pretrain
 
 ROWS, BATCH = 24, 5
-# Optimizer steps of each life; of 15 in fine-tuning, and 10 and 10 in distillation's two phases. 0 is: to the end.
-LIVES = {"finetune": (7, 0), "distill": (7, 7, 0)}
+# Optimizer steps of each life; of 15, and of 10 and 10 in distillation's two phases. 0 is: to the end.
+LIVES = {"finetune": (7, 0), "pretrain": (8, 0), "distill": (7, 7, 0)}
 
 
 def run(verb: str, out: Path, *, dropout: float = 0.0) -> None:
@@ -31,6 +32,11 @@ def run(verb: str, out: Path, *, dropout: float = 0.0) -> None:
         finetune(
             tiny.model(**drop), data, dev=dev, epochs=3, lr=1e-3, batch_size=BATCH, patience=None, **options
         )
+        return
+    if verb == "pretrain":
+        texts, held = data["text"][:], dev["text"][:]
+        base = tiny.model(head="masked-lm", **drop)
+        pretrain(base, texts, dev=held, epochs=3, lr=1e-3, batch_size=BATCH, whole_word=True, **options)
         return
     distill(
         tiny.model(seed=1, **drop),

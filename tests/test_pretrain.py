@@ -483,6 +483,8 @@ def test_a_recipe_pretrains_and_goes_on(tmp_path):
     data = {"train": str(tmp_path / "train.csv"), "texts": str(tmp_path / "texts.txt")}
     run({**recipe, "data": data}, out=tmp_path / "run")
     assert read_lineage(tmp_path / "run" / "2-finetune")["parent"] == str(tmp_path / "run" / "1-pretrain")
+    with pytest.raises(DataError, match="no such file"):
+        run({**recipe, "data": {**data, "texts": ["missing.txt", "too.txt"]}}, out=tmp_path / "missing")
     with pytest.raises(DataError, match=r"data\.texts"):
         run({**recipe, "data": {"train": data["train"]}}, out=tmp_path / "other")
 

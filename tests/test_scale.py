@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForSequenceClassification
 
 import tiny
+from attar.model.checkpoint import load
 from processes import LIVES, run
 
 SCRIPT = Path(__file__).parent / "processes.py"
@@ -17,7 +17,7 @@ def finish(process):
 
 
 def loaded(path):
-    return AutoModelForSequenceClassification.from_pretrained(path)
+    return load(path).model
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_two_processes_train_the_model_that_one_trains(two, verb, tmp_path):
     run(verb, tmp_path / "one")
     one, both = loaded(tmp_path / "one"), loaded(two / verb)
     assert tiny.difference(one, both) < 2e-5
-    started = tiny.model() if verb == "finetune" else None
+    started = {"finetune": tiny.model(), "pretrain": tiny.model(head="masked-lm")}.get(verb)
     assert started is None or tiny.difference(started, both) > 1e-3
 
 
@@ -41,7 +41,7 @@ def test_each_process_cached_its_own_share(two):
 
 
 def test_nothing_but_the_models_is_left(two):
-    assert sorted(path.name for path in two.iterdir()) == ["caches.txt", "distill", "finetune"]
+    assert sorted(path.name for path in two.iterdir()) == ["caches.txt", "distill", "finetune", "pretrain"]
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,16 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from attar.augment import vocabulary
 from attar.augment.words import Place, choose, words
 from attar.errors import DataError, ModelError
+from attar.model.masking import gathered
 
 # Ranks looked at beyond k: forms of the word itself in other cases are passed over.
 SPARE = 5
@@ -192,35 +193,9 @@ class MaskedLMCandidates:
         if self.masks != "none":
             ids[at, column] = int(self.tokenizer.mask_token_id)
         at, column = at.to(device), column.to(device)
-        with _gathered(self.model, at, column):
-            logits: Tensor = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-        # A head that never saw the gathered states, of a class that is built otherwise, has answered everywhere.
-        return logits[0] if logits.shape[:2] == (1, len(at)) else logits[at, column]
-
-
-class _gathered:  # noqa: N801  (a context manager, used as a function)
-    """While open, the model's head sees the hidden states of chosen positions only, (1, N, H) instead of (B, T, H).
-
-    Heads of masked LMs work on each position alone, so the logits are those of the full head at 1/T of its cost.
-    """
-
-    def __init__(self, model: PreTrainedModel, at: Tensor, column: Tensor) -> None:
-        self._model, self._at, self._column = model, at, column
-
-    def __enter__(self) -> None:
-        base = self._model.base_model
-        self._handle = base.register_forward_hook(self._gather) if base is not self._model else None
-
-    def __exit__(self, *_: object) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-
-    def _gather(self, _module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> Any:
-        gathered = output[0][self._at, self._column][None]
-        if isinstance(output, tuple):
-            return (gathered, *output[1:])
-        output["last_hidden_state"] = gathered
-        return output
+        with gathered(self.model, at, column) as head:
+            output = self.model(input_ids=ids.to(device), attention_mask=mask.to(device))
+        return head.of(output.logits)
 
 
 def _batches(rows: list[_Row], tokens: int) -> Iterator[list[_Row]]:

@@ -166,6 +166,16 @@ def test_whole_words_are_hidden_whole_and_others_are_not():
     assert torn(whole_word=False) > 20
 
 
+def test_a_sentence_without_spaces_is_no_word():
+    rng = np.random.default_rng(0)
+    eligible = np.ones((2, 40), dtype=bool)
+    words = np.stack([np.zeros(40), np.repeat([0, 1, 2], [17, 16, 7])])
+    found = choose(eligible, words, rng.random((2, 40)), 0.15)
+    assert found[0].sum() == 6
+    assert found[1, 17:33].all() or not found[1, 17:33].any()
+    assert not found[1, :17].all()
+
+
 def test_words_of_both_sentences_of_a_pair_are_told_apart():
     table = Dataset.from_dict({"text": ["goods"], "text_pair": ["goods film"]})
     encoded = encode(table, TOKENIZER, words=True)
@@ -356,7 +366,7 @@ def test_pairs_train_both_heads_of_bert(tmp_path):
         out=tmp_path / "out",
         dev=[line for document in DOCUMENTS for line in [*document, ""]],
         nsp=True,
-        **{**OPTIONS, "epochs": 14},
+        **{**OPTIONS, "epochs": 10},
     )
     before, after = report.rows[1].metrics, report.rows[0].metrics
     assert after["nsp_accuracy"] > before["nsp_accuracy"] + 0.1  # the same first word
@@ -378,7 +388,23 @@ def test_pairs_train_both_heads_of_bert(tmp_path):
 CYCLE = [" ".join(tiny.PLAIN[(i + j) % 12] for j in range(7)) for i in range(12)] * 6
 
 
-@pytest.mark.parametrize("family", ["bert", "electra", "modernbert"])
+@pytest.mark.parametrize("family", tiny.CONFIGS)
+def test_a_new_head_is_tied_to_the_embedding_and_saved_with_it(tmp_path, family):
+    tiny.saved(tmp_path / "base", family, head="base")
+    model = load(tmp_path / "base", head="masked-lm", fresh_head=True).model
+    decoder, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    assert decoder.weight is embedding.weight
+    assert decoder.bias.abs().max() == 0
+    expected = tiny.model(family, head="base").get_input_embeddings().weight
+    assert embedding.weight.equal(expected)
+    torch.nn.init.normal_(decoder.bias)
+    model.save_pretrained(tmp_path / "out")
+    again = AutoModelForMaskedLM.from_pretrained(tmp_path / "out")
+    assert tiny.identical(model, again)
+    assert again.get_output_embeddings().bias.equal(decoder.bias)
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
 def test_a_model_without_the_head_gets_one_that_strangers_and_finetune_can_use(tmp_path, family):
     tiny.saved(tmp_path / "base", family, head="base")
     report = pretrain(tmp_path / "base", CYCLE, out=tmp_path / "out", **{**OPTIONS, "epochs": 6})

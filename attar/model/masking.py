@@ -18,6 +18,9 @@ from attar.model.data import NOTHING, Batch, Batches, StreamBatches
 Array = NDArray[Any]
 # Of the chosen tokens, BERT hides 80% behind the mask token and puts a random one in the place of 10%; the rest stay.
 HIDDEN, REPLACED = 0.8, 0.1
+# Pieces of the longest word that is hidden whole. Where a script has no spaces, SentencePiece takes a sentence for a
+# word, and all of it would be hidden; such a run is dealt with piece by piece.
+LONGEST = 16
 IGNORED = -100  # a label that is no question, as transformers has it
 _NOTHING = replace(NOTHING, masked=float("inf"))
 
@@ -138,13 +141,15 @@ def choose(eligible: Array, words: Array | None, order: Array, share: float) -> 
 
     Args:
         eligible: (B, T) tokens that may be hidden.
-        words: (B, T) the number of each token's word; None where every token is one.
+        words: (B, T) the number of each token's word, of at most `LONGEST` pieces; None where every token is one.
         order: (B, T) random numbers; a word goes by that of its first piece.
         share: of the eligible tokens of each row.
     """
     begins = eligible.copy()
     if words is not None:
         begins[:, 1:] &= ~eligible[:, :-1] | (words[:, 1:] != words[:, :-1])
+        run = np.cumsum(begins).reshape(begins.shape)
+        begins |= eligible & (np.bincount(run[eligible], minlength=run.max() + 1)[run] > LONGEST)
     places = np.arange(eligible.shape[1])[None, :]
     first = np.maximum.accumulate(np.where(begins, places, 0), axis=1)
     key = np.where(eligible, np.take_along_axis(order, first, axis=1), 2.0)

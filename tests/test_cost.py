@@ -1,6 +1,8 @@
 """Laws of the costs of a form: what is counted without a model is what the cut model has."""
 
 import random
+from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -10,9 +12,11 @@ from transformers import BertConfig, BertModel
 import tiny
 from attar.anatomy.families import FAMILIES
 from attar.anatomy.form import Form, LayerForm, form_of
+from attar.errors import PlanError
 from attar.measure.bench import flops, flops_by_module, parameters
 from attar.prune.apply import apply
-from attar.prune.cost import Operations, Parameters
+from attar.prune.cost import Operations, Parameters, cost_model
+from attar.prune.latency import Grid, Latency
 from attar.prune.units import Kept, KeptLayer, everything
 
 HEADS = [
@@ -23,6 +27,8 @@ HEADS = [
     "ForMaskedLM",
     "ForPreTraining",
 ]
+
+KINDS = ["full_attention", "sliding_attention", "sliding_attention"]
 
 
 def of_head(family, head, **changes):
@@ -76,6 +82,22 @@ def test_parameters_and_operations_are_those_of_the_cut_model(family):
             assert operations(kept.form) == flops(small, 1, 9), (head, seed)
 
 
+def test_layers_go_in_every_family():
+    """And of ModernBERT's the kind of those that stay goes with them."""
+    for family in tiny.CONFIGS:
+        model = tiny.model(
+            family, **({"layer_types": KINDS, "num_hidden_layers": 3} if family == "modernbert" else {})
+        )
+        whole = everything(form_of(model.config))
+        stay = whole.layers if family == "albert" else (whole.layers[0], whole.layers[-1])
+        small = apply(model, replace(whole, layers=stay))
+        form = form_of(small.config)
+        assert len(form.layers) == 2
+        assert Parameters(model)(form) == parameters(small)
+        if family == "modernbert":
+            assert small.config.layer_types == [KINDS[0], KINDS[2]]
+
+
 def test_a_cut_model_counts_as_any_other():
     small = apply(model := tiny.model("bert"), some_kept(model, 1))
     form = form_of(small.config)
@@ -105,3 +127,104 @@ def test_modules_add_up():
     found = flops_by_module(model := tiny.model("bert"), 2, 5)
     assert found[""] == flops(model, 2, 5)
     assert found["bert"] + found["classifier"] == found[""]
+
+
+@pytest.fixture(scope="module", params=["bert", "roberta", "electra", "albert", "modernbert"])
+def measured(request):
+    model = tiny.model(request.param)
+    return model, Latency.measure(model, length=9, threads=1, seconds=0)
+
+
+def points(grid):
+    return dict(zip(product(*grid.sizes), grid.seconds, strict=True))
+
+
+def test_a_form_at_measured_sizes_takes_the_sum_of_what_was_measured(measured):
+    model, table = measured
+    attention, ffn, outside = points(table.attention), points(table.ffn), points(table.outside)
+    form = form_of(model.config)
+    width = len(table.outside.sizes[1])
+    for h, heads, size in attention:
+        small, large = (LayerForm(heads, size, size, f) for f in (table.ffn.sizes[1][0], form.layers[0].ffn))
+        made = Form(h, form.embedding, form.vocab, (small, large, large))
+        around = outside[h, form.embedding if width > 1 else table.outside.sizes[1][0], form.vocab]
+        layers = 3 * attention[h, heads, size] + ffn[h, small.ffn] + 2 * ffn[h, large.ffn]
+        assert table(made) == pytest.approx(table.scale * layers + around)
+    assert all(seconds > 0 for seconds in attention.values())
+
+
+def test_the_whole_model_takes_what_it_took(measured):
+    model, table = measured
+    assert table.scale > 0
+    assert table(form_of(model.config)) > 0
+
+
+def test_a_table_comes_back_from_its_file(measured, tmp_path):
+    model, table = measured
+    path = table.write(tmp_path / "somewhere" / "table.json")
+    again = Latency.read(path, model, length=9, threads=1)
+    form = some_kept(model, 3).form
+    assert again(form) == table(form)
+    assert again == table
+    assert again.digest == table.digest
+    assert cost_model("latency", model, length=9, threads=1, table=path)(form) == table(form)
+    assert cost_model("latency", model, length=9, threads=1, table=table) is table
+
+
+def test_a_table_of_another_call_model_or_machine_is_refused(measured, tmp_path):
+    model, table = measured
+    path = table.write(tmp_path / "table.json")
+    with pytest.raises(PlanError, match="length 10"):
+        Latency.read(path, model, length=10, threads=1)
+    with pytest.raises(PlanError, match="threads 2"):
+        cost_model("latency", model, length=9, threads=2, table=table)
+    family = model.config.model_type
+    with pytest.raises(PlanError, match="sizes"):
+        Latency.read(path, apply(model, some_kept(model, 1)), length=9, threads=1)
+    with pytest.raises(PlanError, match="model"):
+        Latency.read(path, tiny.model(family, head="base"), length=9, threads=1)
+    replace(table, about={**table.about, "processor": "another"}).write(path)
+    with pytest.raises(PlanError, match="processor"):
+        Latency.read(path, model, length=9, threads=1)
+    path.write_text("{}")
+    with pytest.raises(PlanError, match=r"table\.json"):
+        Latency.read(path, model, length=9, threads=1)
+    with pytest.raises(PlanError, match="no such file"):
+        Latency.read(tmp_path / "none.json", model, length=9, threads=1)
+
+
+def by_hand(**changes):
+    grids = {
+        "attention": Grid(((8, 16), (1, 2), (4, 8)), tuple(map(float, range(1, 9)))),
+        "ffn": Grid(((8, 16), (10, 20)), (0.0, 1.0, 0.0, 3.0)),
+        "uneven": Grid(((1, 2),), (0.5, 1.5)),
+        "outside": Grid(((8, 16), (8,), (5, 10)), (1.0, 1.0, 2.0, 2.0)),
+    }
+    return Latency(about={}, scale=2.0, probes={}, **{**grids, **changes})
+
+
+def test_between_measured_sizes_a_table_is_linear():
+    table = by_hand()
+    even = LayerForm(1, 4, 4, 10)
+    assert table(Form(8, 8, 5, (even,))) == 2 * 1 + 1
+    assert table(Form(12, 12, 7, (even,))) == 2 * 3 + 1.5
+    assert table(Form(8, 8, 5, (LayerForm(1, 4, 4, 15),))) == 2 * 1.5 + 1
+    assert table(Form(8, 8, 5, (LayerForm(2, 4, 8, 10),))) == 2 * (3.5 + 1.5) + 1  # uneven
+
+
+@pytest.mark.parametrize(
+    ("slow", "step"),
+    [(lambda n: False, 1), (lambda n: n % 8, 8), (lambda n: n % 16, 16), (lambda n: n % 32, 32)],
+)
+def test_the_step_is_where_sizes_are_no_slower_than_larger_ones(slow, step):
+    seconds = {n: n * (1.5 if slow(n) else 1.0) for n in (512, 513, 517, 520, 523, 528, 536, 543, 544)}
+    table = by_hand()
+    assert replace(table, probes={"ffn": seconds}).step("ffn") == step
+    assert table.step("heads") == 1
+
+
+def test_costs_by_name():
+    model = tiny.model("bert")
+    form = form_of(model.config)
+    assert cost_model("params", model)(form) == parameters(model)
+    assert cost_model("flops", model, length=6)(form) == flops(model, 1, 6)

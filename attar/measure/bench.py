@@ -110,7 +110,7 @@ def bench(
         )
     count = computing.pop() or torch_has
     rows = []
-    with _torch_threads(count):
+    with torch_threads(count):
         loaded = {name: _load(model, count) for name, model in models.items()}
         for size in batch_sizes:
             for length in lengths:
@@ -289,7 +289,8 @@ def _path(model: Source) -> Path | None:
 
 
 @contextlib.contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
+def torch_threads(threads: int) -> Iterator[None]:
+    """Torch computes with so many threads inside."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -1,6 +1,7 @@
 """Models of a form that no stock config says: their classes, their configs, and the file that travels with them."""
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,13 @@ def is_slim(config: Any) -> bool:
     return str(config.model_type).startswith("slim-")
 
 
-def config_for(source: Any, form: Form) -> Any:
+def config_for(source: Any, form: Form, layers: Sequence[int] | None = None) -> Any:
     """A config of the source's family that says a form: stock where one can, else slim.
 
     Args:
         source: the config of the model that was cut; all that is not a size is taken over.
+        form: to say.
+        layers: of the source that the form's layers are; its first ones where None.
     """
     anatomy = family(source.model_type)
     sizes = anatomy.sizes
@@ -53,6 +56,8 @@ def config_for(source: Any, form: Form) -> Any:
     }
     if sizes.embedding:
         given[sizes.embedding] = form.embedding
+    if given.get("layer_types"):  # a layer attends as far as it did in the source
+        given["layer_types"] = [given["layer_types"][n] for n in layers or range(len(form.layers))]
     if stock:
         given.pop("head_dim", None)
         return _stock_class(anatomy)(**given)

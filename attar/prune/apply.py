@@ -28,10 +28,7 @@ def apply(model: PreTrainedModel, kept: Kept) -> PreTrainedModel:
     """
     source, form = form_of(model.config), kept.form
     _possible(model, kept)
-    config = config_for(model.config, form)
-    if getattr(config, "layer_types", None):
-        # A layer attends as far as it did in the source.
-        config.layer_types = [model.config.layer_types[layer.layer] for layer in kept.layers]
+    config = config_for(model.config, form, [layer.layer for layer in kept.layers])
     made = _fresh(class_for(model, config), config)
     index = Indexer(source, kept)
     state = model.state_dict()
@@ -62,7 +59,7 @@ def _rescaled(slot: Slot, anatomy: Any, source: Form, kept: Kept, index: Indexer
     if slot.layer is None or not slot.name.rpartition(".")[0].endswith("." + anatomy.query):
         return 1.0
     own, old = kept.layers[index.place[slot.layer]], source.layers[slot.layer]
-    factor = (len(own.key) / old.key) ** 0.5
+    factor: float = (len(own.key) / old.key) ** 0.5
     if not anatomy.fused_qkv or factor == 1.0:
         return factor
     queries = len(own.heads) * len(own.key)

@@ -3,13 +3,15 @@
 from collections import Counter
 from itertools import product
 from math import prod
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol
 
 from transformers import PreTrainedModel
 
 from attar.anatomy.form import Dimension, Form, slots
 from attar.anatomy.resolve import resolve
 from attar.measure.bench import flops_by_module
+from attar.prune.latency import Latency
 
 # How often each product of axes is in a sum: {("ffn", "hidden"): 2, ("hidden",): 1} is 2 f h + h.
 Terms = Counter[tuple[str, ...]]
@@ -68,6 +70,38 @@ class Operations:
     def __call__(self, form: Form, /) -> float:
         """2 x the multiply-adds of all matrix products."""
         return float(self._counted(form, runs=len(form.layers)))
+
+
+def cost_model(
+    name: Literal["params", "flops", "latency"],
+    model: PreTrainedModel,
+    *,
+    length: int = 128,
+    threads: int | None = None,
+    table: Latency | str | Path | None = None,
+) -> CostModel:
+    """What forms of a model cost, in the unit of that name: parameters, operations or seconds of one call.
+
+    Args:
+        name: of the cost.
+        model: that forms are of.
+        length: tokens per text, for operations and latency.
+        threads: that compute, for latency; torch's present number where None.
+        table: for latency, one that was measured, or its file; one is measured now where None.
+
+    Raises:
+        PlanError: the table is of another model, call or machine.
+    """
+    if name == "params":
+        return Parameters(model)
+    if name == "flops":
+        return Operations(model, length)
+    if table is None:
+        return Latency.measure(model, length=length, threads=threads)
+    if isinstance(table, Latency):
+        table.check(model, length=length, threads=threads)
+        return table
+    return Latency.read(table, model, length=length, threads=threads)
 
 
 class _Counted:

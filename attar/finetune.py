@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from attar import work
@@ -13,29 +12,12 @@ from attar.errors import DataError, ModelError
 from attar.measure.evaluate import Evaluation, judge, predict
 from attar.measure.report import Point, Report, Row
 from attar.model.checkpoint import check_free, digest, load, save, versions
-from attar.model.data import Batch, Batches, encode, fitting
+from attar.model.data import Batches, encode, fitting
 from attar.model.tables import Columns, read_table
-from attar.model.tasks import Task
+from attar.model.tasks import Supervised, Task
 from attar.model.vocabulary import used_rows
 from attar.progress import say, track
 from attar.train import Precision, agree, fit, is_main, processes
-
-
-class Supervised(nn.Module):
-    """A model with the loss of its task."""
-
-    def __init__(self, model: PreTrainedModel, task: Task) -> None:
-        super().__init__()
-        self.model, self.task = model, task
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """`{"task": loss}` of a batch."""
-        if batch.labels is None:
-            raise DataError(
-                expected="labels to learn from", found="a table without", fix="name the label column"
-            )
-        logits = self.model(**batch.inputs).logits
-        return {"task": self.task.loss(logits, batch.labels, count=batch.counts.examples)}
 
 
 def finetune(

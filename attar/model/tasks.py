@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
-from attar.errors import ModelError
+from attar.errors import DataError, ModelError
+from attar.model.data import Batch
 
 Kind = Literal["single_label", "multi_label", "regression"]
 
@@ -100,6 +102,23 @@ class Task:
         if self.kind == "multi_label":
             return tensor.sigmoid().numpy()
         return tensor.numpy()
+
+
+class Supervised(nn.Module):
+    """A model with the loss of its task."""
+
+    def __init__(self, model: PreTrainedModel, task: Task) -> None:
+        super().__init__()
+        self.model, self.task = model, task
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`{"task": loss}` of a batch."""
+        if batch.labels is None:
+            raise DataError(
+                expected="labels to learn from", found="a table without", fix="name the label column"
+            )
+        logits = self.model(**batch.inputs).logits
+        return {"task": self.task.loss(logits, batch.labels, count=batch.counts.examples)}
 
 
 def names(values: Sequence[object]) -> tuple[str, ...]:

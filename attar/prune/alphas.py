@@ -17,11 +17,11 @@ from attar.prune.select import INSIDE, Cost, Scores
 class Alphas(nn.Module):
     """One alpha for each unit of the axes that may be cut, 1 at first (2005.06628, section 4).
 
-    alpha_h is one vector, shared by the embedding and all layers; of each layer i there are alpha_a (heads), alpha_k and
-    alpha_v (dimensions inside a head, shared by its heads) and alpha_f. K and Q are multiplied by alpha_k, alpha_a and
-    alpha_h, V and the output projection by alpha_v, alpha_a and alpha_h, both FFN matrices by alpha_f and alpha_h; the
-    embedding, the pooler and the heads, which the paper leaves open, by alpha_h on every side that is hidden. Biases and
-    norms are not multiplied.
+    alpha_h is one vector, shared by the embedding and all layers; of each layer i there are alpha_a (heads), alpha_k
+    and alpha_v (dimensions inside a head, shared by its heads) and alpha_f. K and Q are multiplied by alpha_k, alpha_a
+    and alpha_h, V and the output projection by alpha_v, alpha_a and alpha_h, both FFN matrices by alpha_f and alpha_h;
+    the embedding, the pooler and the heads, which the paper leaves open, by alpha_h on every side that is hidden.
+    Biases and norms are not multiplied.
 
     Args:
         form: of the model.
@@ -95,7 +95,7 @@ def alphas_for(model: PreTrainedModel, axes: Sequence[str]) -> Alphas:
 
 
 def betas(alphas: Alphas, cost: Cost) -> list[float]:
-    """beta of each group of alphas, in the order of `parameters()`: what one unit costs, relative to one head.
+    """Beta of each group of alphas, in the order of `parameters()`: what one unit costs, relative to one head.
 
     The cost of a unit is the difference that taking an eighth of its group makes, a unit of it: costs measured on a
     machine rise in steps, and one unit alone may cost nothing. Relative to one head of the first layer of BERT-base in
@@ -180,9 +180,7 @@ class _Inputs:
 
 
 class _Outputs:
-    def __init__(
-        self, alphas: Alphas, dimension: Dimension, layer: int | None, bias: Tensor | None
-    ) -> None:
+    def __init__(self, alphas: Alphas, dimension: Dimension, layer: int | None, bias: Tensor | None) -> None:
         self.alphas, self.dimension, self.layer, self.bias = alphas, dimension, layer, bias
 
     def __call__(self, _: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:

@@ -48,12 +48,10 @@ def taylor(
     alphas = alphas_for(model, axes)
     sums = [torch.zeros_like(a) for a in alphas.parameters()]
     count = 0
-    with gated(model, alphas), _frozen(model):
+    with gated(model, alphas), frozen(model):
         for batch in batches:
             gradients = torch.autograd.grad(loss(batch), list(alphas.parameters()), allow_unused=True)
-            for total, gradient in zip(sums, gradients, strict=True):
-                if gradient is not None:
-                    total += gradient.abs()
+            sums = [s if g is None else s + g.abs() for s, g in zip(sums, gradients, strict=True)]
             count += 1
     with torch.no_grad():
         for group, total in zip(alphas.parameters(), sums, strict=True):
@@ -82,7 +80,11 @@ def activation(model: PreTrainedModel, axes: Sequence[str], batches: Iterable[Ba
     handles = []
     for module, layer, dims in modules(model).values():
         norm = isinstance(module, nn.LayerNorm)
-        if (norm or dims[0] != ("hidden",)) and dims[0] != ("vocab",) and not isinstance(module, nn.Embedding):
+        if (
+            (norm or dims[0] != ("hidden",))
+            and dims[0] != ("vocab",)
+            and not isinstance(module, nn.Embedding)
+        ):
             handles.append(module.register_forward_hook(seen(dims[0], layer)))
     try:
         for batch in batches:
@@ -147,7 +149,10 @@ def similarity(model: PreTrainedModel, batches: Iterable[Batch]) -> Tensor:
     for batch in batches:
         hidden = call(model, batch.inputs, need).hidden
         sums += torch.stack(
-            [F.cosine_similarity(hidden[n].float(), hidden[n + 1].float(), dim=-1).sum() for n in range(count)]
+            [
+                F.cosine_similarity(hidden[n].float(), hidden[n + 1].float(), dim=-1).sum()
+                for n in range(count)
+            ]
         ).cpu()
         tokens += len(hidden[0])
     return sums / max(1, tokens)
@@ -161,9 +166,7 @@ def per_cost(scores: Scores, betas: Sequence[float]) -> Scores:
         return values / max(next(given), 1e-12)
 
     shared = {axis: divided(values) for axis, values in scores.shared.items()}
-    return Scores(
-        shared, tuple({axis: divided(v) for axis, v in layer.items()} for layer in scores.layers)
-    )
+    return Scores(shared, tuple({axis: divided(v) for axis, v in layer.items()} for layer in scores.layers))
 
 
 def _once(model: PreTrainedModel) -> list[Slot]:
@@ -212,7 +215,7 @@ def _root(sums: Alphas) -> Scores:
     return sums.scores()
 
 
-class _frozen:  # noqa: N801  # reads as a statement
+class frozen:  # noqa: N801  # reads as a statement
     """Parameters of a model without gradients inside the block."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -225,4 +228,3 @@ class _frozen:  # noqa: N801  # reads as a statement
     def __exit__(self, *error: object) -> None:
         for parameter in self.parameters:
             parameter.requires_grad_(True)
-

@@ -1,4 +1,4 @@
-"""Which units go, given a score for each and what each form costs: the cheapest-to-lose first, until the budget holds."""
+"""Which units go, given a score for each and what forms cost: the cheapest to lose first, until the budget holds."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,8 +23,8 @@ class Scores:
 
     Attributes:
         shared: axis -> (n,) for "hidden" and "embedding", where these are cut.
-        layers: for each layer axis -> (n,) for "heads", "key", "value" and "ffn", where these are cut. ALBERT's one layer
-            has one entry.
+        layers: for each layer axis -> (n,) for "heads", "key", "value" and "ffn", where these are cut. ALBERT's one
+            layer has one entry.
     """
 
     shared: Mapping[str, Tensor] = field(default_factory=dict)
@@ -95,9 +95,7 @@ def uniform(
 
     def sizes(gone: int) -> list[int]:
         return [
-            _rounded(
-                max(1, round(len(values) * (1 - gone / grain))), len(values), (steps or {}).get(axis, 1)
-            )
+            _rounded(max(1, round(len(values) * (1 - gone / grain))), len(values), (steps or {}).get(axis, 1))
             for axis, _, values in groups
         ]
 
@@ -151,6 +149,9 @@ def _smallest(holds: Callable[[int], bool], most: int) -> int:
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    # Measured costs rise a little here and there where a size falls: the next number may not hold again.
+    while low < most and not holds(low):
+        low = min(most, low + max(1, most // 1000))
     return low
 
 

@@ -38,9 +38,7 @@ class Kept:
     @property
     def form(self) -> Form:
         """The sizes of what stays."""
-        layers = tuple(
-            LayerForm(len(x.heads), len(x.key), len(x.value), len(x.ffn)) for x in self.layers
-        )
+        layers = tuple(LayerForm(len(x.heads), len(x.key), len(x.value), len(x.ffn)) for x in self.layers)
         return Form(len(self.hidden), len(self.embedding), len(self.vocab), layers)
 
     def after(self, first: "Kept") -> "Kept":

@@ -61,6 +61,17 @@ def trim(tokenizer: Any, texts: Iterable[str]) -> Trimmed:
     return Trimmed(new, kept)
 
 
+def restrict(tokenizer: Any, kept: Sequence[int]) -> Any:
+    """The tokenizer that `trim` gave when it kept these ids: what a plan on paper knows of it.
+
+    Raises:
+        ModelError: a tokenizer that cannot be trimmed.
+    """
+    spec = _read(tokenizer)
+    _renumber(spec, kept)
+    return _reloaded(tokenizer, spec)
+
+
 def config_ids(config: Any, kept: Sequence[int]) -> dict[str, Any]:
     """What a model's config has to say once its embedding (V, E) is cut to the rows `kept`: (V', E).
 

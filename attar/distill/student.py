@@ -196,7 +196,7 @@ def _config(bound: Bound, shape: Shape, chosen: tuple[int, ...]) -> Any:
             setattr(config, key, getattr(shape, name))
     if getattr(config, "layer_types", None):
         # A student layer attends as far as the teacher layer it learns from.
-        config.layer_types = [config.layer_types[n - 1] for n in chosen]
+        config.layer_types = [bound.model.config.layer_types[n - 1] for n in chosen]
     if anatomy.pre_norm and shape.head_dim % 2:
         raise ModelError(
             expected="an even head size, since rotary positions turn pairs of dimensions",

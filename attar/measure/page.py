@@ -7,6 +7,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from attar.measure import plots, wording
+from attar.measure.heat import heat_svg
+from attar.measure.shape import shape_svg
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -36,6 +38,8 @@ def render(report: "Report") -> str:
             best=_best(report),
             plot=Markup(plots.quality_latency(report.rows, report.main)),
             curves=curves,
+            shapes=[(shape.name, Markup(shape_svg(shape))) for shape in report.shapes],
+            heat=Markup(heat_svg(report.heat)) if report.heat else "",
             legend=[
                 (name, "ink" if name == "loss" else f"c{i % plots.LINES}") for i, name in enumerate(names)
             ],

@@ -8,7 +8,9 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, Literal
 
+from attar.measure.heat import Heat
 from attar.measure.plain import plain, with_nan
+from attar.measure.shape import Shape
 from attar.measure.statistics import Interval
 from attar.measure.wording import change, count, duration, figure, metric_name, percent_interval, size, times
 
@@ -94,6 +96,8 @@ class Report:
         versions: of the software.
         machine: what it ran on.
         notes: lines for the reader below the headline.
+        shapes: of models that were pruned.
+        heat: what single parts of a model are worth.
     """
 
     title: str
@@ -105,6 +109,8 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
     machine: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    shapes: tuple[Shape, ...] = ()
+    heat: Heat | None = None
 
     @property
     def teacher(self) -> Row | None:

@@ -26,14 +26,15 @@ OPERATORS = ("MatMul", "Attention", "Gather")
 def name_nodes(model: Any, module: torch.nn.Module) -> dict[str, str]:
     """Name the nodes that can be int8 by the torch module whose weight they hold, which is found by its values.
 
-    An `Attention` has the name of its query. Weights that several nodes share make names with `#2`, `#3`.
+    An `Attention` and a joined projection of query, key and value have the name of their query. Weights that several
+    nodes share make names with `#2`, `#3`.
 
     Returns:
         The layer of each node name: `bert.encoder.layer.0` of `bert.encoder.layer.0.output.dense`, or, outside of
         the layers, the module itself.
     """
     known = {
-        _digest(array): name.rpartition(".")[0]
+        (array.shape[1], _digest(array)): name.rpartition(".")[0]
         for name, weight in module.named_parameters()
         if weight.ndim == 2
         for array in (weight.detach().cpu().numpy(), weight.detach().cpu().numpy().T)
@@ -44,14 +45,9 @@ def name_nodes(model: Any, module: torch.nn.Module) -> dict[str, str]:
             continue
         weights = [value.const_value.numpy() for value in node.inputs[:2] if value.const_value is not None]
         for weight in weights:
-            part = (
-                weight[:, : weight.shape[1] // 3]
-                if node.op_type == "Attention" or _joined(weight)
-                else weight
-            )
-            if weight.ndim != 2 or weight.dtype != np.float32 or _digest(part) not in known:
+            if weight.ndim != 2 or weight.dtype != np.float32 or not (base := _holder(weight, known)):
                 continue
-            name = base = known[_digest(part)]
+            name = base
             number = 1
             while name in found:
                 number += 1
@@ -166,8 +162,13 @@ def run(model: Any, batches: Iterable[Mapping[str, Any]]) -> Array:
         return np.concatenate([session(batch) for batch in batches])
 
 
-def _joined(weight: Array) -> bool:
-    return weight.ndim == 2 and weight.shape[1] == 3 * weight.shape[0]
+def _holder(weight: Array, known: Mapping[tuple[int, bytes], str]) -> str:
+    """The module of a weight, or of the query that a joined weight begins with; "" where none has it."""
+    columns = {width for width, _ in known if width < weight.shape[1]}
+    for width in (weight.shape[1], *sorted(columns, reverse=True)):
+        if name := known.get((width, _digest(weight[:, :width]))):
+            return name
+    return ""
 
 
 def _digest(array: Array) -> bytes:

@@ -136,7 +136,7 @@ def _bar(x: float, floor: float, step: float, kept: int, old: int, largest: int,
 
 def _letters(text: str, step: float) -> float:
     """A size at which a text finds room in a column."""
-    return min(11.5, step / (0.72 * len(text)))
+    return min(11.5, step / (0.8 * len(text)))
 
 
 def _cells(kept: int, old: int, largest: int) -> "Text":

@@ -27,7 +27,7 @@ QUARTERS = (1 / 4, 1 / 2, 3 / 4, 1)
 FFN = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8, 1)
 # Neighbours of a size, for `Latency.step`: multiples of 32, of 16, of 8, and others.
 NEIGHBOURS = (0, 1, 5, 8, 11, 16, 21, 24, 27, 31, 32)
-FEWEST, MOST = 5, 12
+FEWEST, MOST = 5, 8
 FEW_TOKENS = 16
 
 

@@ -255,8 +255,12 @@ def anatomy(model: Source, *, tokenizer: Any = None) -> "Table":
     )
     for name, value in (asdict(bound.shape) | asdict(bound.anatomy)).items():
         if value and name not in {"name", "sizes"}:
-            table.add_row(name, ", ".join(value) if isinstance(value, tuple) else str(value))
+            table.add_row(name, ", ".join(map(_words, value)) if isinstance(value, tuple) else str(value))
     return table
+
+
+def _words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _name(model: Source) -> str:

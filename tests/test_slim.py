@@ -1,5 +1,6 @@
 """Slim directories load anywhere: after `import attar`, where there is no attar, and as ONNX; verbs take them."""
 
+import io
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import attar
 import slims
@@ -18,10 +20,12 @@ from attar.anatomy.resolve import shape_of
 from attar.distill.objective import match
 from attar.distill.student import student
 from attar.errors import ModelError, RecipeError
+from attar.measure.card import card
 from attar.model.checkpoint import digest, load, read_lineage, save
 from attar.model.slim import is_slim, travelling
 from attar.prune.apply import apply
 from attar.prune.units import Kept, KeptLayer
+from attar.verbs import anatomy
 
 TASKS = (
     "Model",
@@ -236,3 +240,14 @@ def test_a_student_is_not_started_from_an_uneven_teacher():
         made = student(slims.slim(family), layers=1, hidden=12, heads=2, init="random").model
         assert not is_slim(made.config)
         assert shape_of(made.config).hidden == 12
+
+
+def test_people_are_told_what_it_is(place):
+    directory = place / "models" / "bert-ForSequenceClassification"
+    told = io.StringIO()
+    Console(file=told, width=200).print(anatomy(directory))
+    assert "3 5 4 40, 2 5 4 39" in told.getvalue()
+    text = card("small", lineage=read_lineage(directory), slim=True)
+    assert text.count("trust_remote_code=True") == 1
+    assert "modeling_slim.py" in text
+    assert "trust" not in card("small", lineage={})

@@ -27,6 +27,7 @@ def card(
     base_model: str | None = None,
     data: str | None = None,
     onnx: str | None = None,
+    slim: bool = False,
 ) -> str:
     """The text of a Hugging Face model card with its YAML head.
 
@@ -39,6 +40,7 @@ def card(
         base_model: hub name of the model that all began with, for the card's head; a local path has no place there.
         data: what it was trained and measured on, a line.
         onnx: path inside the directory of the exported model, where there is one.
+        slim: whether its directory holds the code of its class, which a stranger has to trust.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -56,6 +58,7 @@ def card(
         labels=labels,
         data=data,
         onnx=onnx,
+        slim=slim,
         versions=dict(lineage.get("versions", {})),
         student=student,
         latency=report.settings.get("latency") if report else None,

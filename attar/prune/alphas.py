@@ -104,8 +104,8 @@ def betas(alphas: Alphas, cost: Cost) -> list[float]:
     form, whole = alphas.form, cost(alphas.form)
 
     def without(axis: str, layer: int | None) -> float:
-        size = getattr(form if layer is None else form.layers[layer], axis)
-        gone = max(1, size // 8)
+        size: Any = getattr(form if layer is None else form.layers[layer], axis)
+        gone: Any = max(1, size // 8)
         if size == gone:
             return 0.0
         if layer is None:
@@ -121,7 +121,7 @@ def betas(alphas: Alphas, cost: Cost) -> list[float]:
                     for n, x in enumerate(form.layers)
                 ),
             )
-        return max(0.0, whole - cost(less)) / gone
+        return float(max(0.0, whole - cost(less)) / gone)
 
     size = form.layers[0]
     one = replace(form, layers=tuple(replace(x, heads=max(1, x.heads - 1)) for x in form.layers))

@@ -52,8 +52,12 @@ class Kept:
             old = first.layers[own.layer]
             names = ("heads", "key", "value", "ffn")
             layers.append(KeptLayer(old.layer, *(through(getattr(own, n), getattr(old, n)) for n in names)))
-        shared = (through(getattr(self, n), getattr(first, n)) for n in ("hidden", "embedding", "vocab"))
-        return Kept(*shared, tuple(layers))
+        return Kept(
+            through(self.hidden, first.hidden),
+            through(self.embedding, first.embedding),
+            through(self.vocab, first.vocab),
+            tuple(layers),
+        )
 
 
 def everything(form: Form) -> Kept:
@@ -62,7 +66,8 @@ def everything(form: Form) -> Kept:
         KeptLayer(i, *(tuple(range(n)) for n in (x.heads, x.key, x.value, x.ffn)))
         for i, x in enumerate(form.layers)
     )
-    return Kept(*(tuple(range(n)) for n in (form.hidden, form.embedding, form.vocab)), layers)
+    hidden, embedding, vocab = (tuple(range(n)) for n in (form.hidden, form.embedding, form.vocab))
+    return Kept(hidden, embedding, vocab, layers)
 
 
 class Indexer:

@@ -21,14 +21,19 @@ POINT = 20
 
 @contextmanager
 def space(out: str | Path) -> Iterator[Path]:
-    """The work directory of an output; kept when the block fails, so that the next run resumes, else removed."""
+    """The work directory of an output; kept when the block fails with something to resume from, else removed."""
     out = Path(out)
     place = out.with_name(f".{out.name}.work")
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(place, error) from error
-    yield place
+    try:
+        yield place
+    except BaseException:
+        if is_main() and not any(path.is_file() for path in place.rglob("*")):
+            shutil.rmtree(place, ignore_errors=True)
+        raise
     wait()  # the others may still read from it
     if is_main():
         shutil.rmtree(place, ignore_errors=True)

@@ -16,11 +16,14 @@ from attar.prune.units import Indexer, Kept
 
 
 @torch.no_grad()
-def apply(model: PreTrainedModel, kept: Kept) -> PreTrainedModel:
+def apply(model: PreTrainedModel, kept: Kept, **changes: Any) -> PreTrainedModel:
     """A new model with what stays of another; the other is left as it is.
 
     The new model computes what `masked(model, kept)` computes. Its class is its family's stock one where a stock config
     can say its form, else the slim one.
+
+    Args:
+        changes: values of the smaller model's config, such as the new numbers of special tokens.
 
     Raises:
         ModelError: the model has weights that the family's anatomy does not name.
@@ -29,6 +32,8 @@ def apply(model: PreTrainedModel, kept: Kept) -> PreTrainedModel:
     source, form = form_of(model.config), kept.form
     _possible(model, kept)
     config = config_for(model.config, form, [layer.layer for layer in kept.layers])
+    for name, value in changes.items():
+        setattr(config, name, value)
     made = _fresh(class_for(model, config), config)
     index = Indexer(source, kept)
     state = model.state_dict()
@@ -71,6 +76,20 @@ def _rescaled(slot: Slot, anatomy: Any, source: Form, kept: Kept, index: Indexer
 def _possible(model: PreTrainedModel, kept: Kept) -> None:
     bound, form = resolve(model), kept.form
     name = bound.anatomy.name
+    source = form_of(model.config)
+    for axis, why in bound.anatomy.uncut:
+        if axis == "layers":
+            same = {(x.heads, x.key, x.value, x.ffn) for x in kept.layers}
+            whole = len(form.layers) == len(source.layers) and len(same) == 1
+        else:
+            pairs = ((kept.layers[n], source.layers[x.layer]) for n, x in enumerate(kept.layers))
+            whole = all(len(getattr(own, axis)) == getattr(old, axis) for own, old in pairs)
+        if not whole:
+            raise PlanError(
+                expected=f"the {axis} of a {name} model to stay as they are",
+                found=why,
+                fix="keep all of them",
+            )
     if not bound.anatomy.shared and factorised(bound) and form.hidden == form.embedding:
         raise PlanError(
             expected=f"a hidden size other than the embedding size: {name} has a matrix between them only then",

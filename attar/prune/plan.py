@@ -1,9 +1,10 @@
 """A plan: which units of a model stay, as a value that prints, travels as JSON, and touches nothing."""
 
 import json
+import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -17,8 +18,16 @@ from pydantic import (
 
 from attar.anatomy.form import Form, LayerForm
 from attar.errors import PlanError
+from attar.measure.shape import Shape
 from attar.model.checkpoint import write_atomic
 from attar.prune.units import Kept, KeptLayer
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+
+# No axis has so many units: a slip in a plan's file must not fill the memory.
+MOST = 10_000_000
 
 
 def ranges(indexes: Sequence[int]) -> str:
@@ -38,13 +47,18 @@ def indexes(written: Any) -> tuple[int, ...]:
     Raises:
         ValueError: it is not written so, or a number occurs twice.
     """
+    if isinstance(written, str) and not written.strip():
+        raise ValueError("nothing would stay")
     if not isinstance(written, str):
-        found = [int(i) for i in written]
+        found = [operator.index(i) for i in written]
     else:
         found = []
         for part in written.split(","):
             low, _, high = part.strip().partition("-")
-            found += range(int(low), int(high or low) + 1)
+            first, last = int(low), int(high or low)
+            if not first <= last < MOST:
+                raise ValueError(f"{part.strip()!r} is no range of units")
+            found += range(first, last + 1)
     if len(set(found)) != len(found):
         raise ValueError("a number occurs twice")
     return tuple(sorted(found))
@@ -53,6 +67,7 @@ def indexes(written: Any) -> tuple[int, ...]:
 Indexes = Annotated[
     tuple[int, ...], BeforeValidator(indexes), PlainSerializer(ranges, return_type=str), Field(min_length=1)
 ]
+Size = Annotated[int, Field(ge=1)]
 
 
 class _Frozen(BaseModel):
@@ -70,6 +85,24 @@ class LayerPlan(_Frozen):
     key: Indexes
     value: Indexes
     ffn: Indexes
+
+
+class LayerSizes(_Frozen):
+    """Sizes of one layer of the model before."""
+
+    heads: Size
+    key: Size
+    value: Size
+    ffn: Size
+
+
+class Sizes(_Frozen):
+    """Sizes of the model before, which unit numbers are checked against."""
+
+    hidden: Size
+    embedding: Size
+    vocab: Size
+    layers: Annotated[tuple[LayerSizes, ...], Field(min_length=1)]
 
 
 class Cost(_Frozen):
@@ -96,7 +129,7 @@ class Plan(_Frozen):
             embedding is not factorised.
         layers: what stays of each layer that stays, in their order.
         before, after: what the model costs and what it will cost.
-        sizes: of the model before, to check numbers against: the form's fields.
+        sizes: of the model before.
         stock: whether the result is a stock class of transformers.
     """
 
@@ -111,7 +144,7 @@ class Plan(_Frozen):
     embedding: Indexes
     vocab: Indexes
     layers: Annotated[tuple[LayerPlan, ...], Field(min_length=1)]
-    sizes: dict[str, Any]
+    sizes: Sizes
     before: Cost
     after: Cost
     stock: bool
@@ -125,12 +158,8 @@ class Plan(_Frozen):
     def source(self) -> Form:
         """The form of the model before."""
         s = self.sizes
-        return Form(
-            s["hidden"],
-            s["embedding"],
-            s["vocab"],
-            tuple(LayerForm(**layer) for layer in s["layers"]),
-        )
+        layers = tuple(LayerForm(x.heads, x.key, x.value, x.ffn) for x in s.layers)
+        return Form(s.hidden, s.embedding, s.vocab, layers)
 
     @property
     def kept(self) -> Kept:
@@ -142,6 +171,25 @@ class Plan(_Frozen):
     def form(self) -> Form:
         """The form of the model after."""
         return self.kept.form
+
+    def shape(self, name: str | None = None) -> Shape:
+        """The sizes before and after, for a picture."""
+        numbers = [layer.layer for layer in self.layers]
+        return Shape.of(name or self.model, self.source, self.form, numbers)
+
+    def __rich__(self) -> "Group":
+        from attar.prune.printing import shown
+
+        return shown(self)
+
+    def __str__(self) -> str:
+        from io import StringIO
+
+        from rich.console import Console
+
+        file = StringIO()
+        Console(file=file, width=120).print(self)
+        return file.getvalue().rstrip()
 
     def to_json(self) -> str:
         """The plan as a file that a person can read and edit."""

@@ -22,7 +22,7 @@ from attar.prune.apply import apply
 from attar.prune.closeness import Close
 from attar.prune.plan import indexes, ranges
 from attar.prune.schubert import Limited
-from attar.prune.search import ALPHAS, Way, choose
+from attar.prune.search import ALPHAS, Way, check, choose
 from attar.prune.select import Cost
 from attar.prune.units import Kept, KeptLayer, everything
 from attar.train import Precision, Source, fit, is_main, wait
@@ -93,6 +93,7 @@ def rounds(
     teacher, current = model, copy.deepcopy(model)
     total = everything(form_of(model.config))
     first = cost(form_of(model.config))
+    check(model, way, cost, budget)
     curves: dict[str, tuple[Point, ...]] = {}
     texts = batches(loss) if batches is not None else None
     content = texts.content if texts is not None else ()
@@ -169,4 +170,5 @@ def _read(path: Path) -> Kept:
         KeptLayer(x["layer"], *(indexes(x[n]) for n in ("heads", "key", "value", "ffn")))
         for x in found["layers"]
     )
-    return Kept(*(indexes(found[n]) for n in ("hidden", "embedding", "vocab")), layers)
+    hidden, embedding, vocab = (indexes(found[n]) for n in ("hidden", "embedding", "vocab"))
+    return Kept(hidden, embedding, vocab, layers)

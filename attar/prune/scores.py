@@ -1,6 +1,7 @@
 """Scores of units without learning anything: magnitude, first-order Taylor, activations; and which layers to drop."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
@@ -8,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from attar.anatomy.form import Dimension, Slot, form_of, modules, slots
+from attar.anatomy.form import Dimension, Form, Slot, form_of, modules, slots
 from attar.errors import PlanError
 from attar.model.data import Batch
 from attar.model.views import Need, call
 from attar.prune.alphas import Alphas, alphas_for, gated
-from attar.prune.select import Cost, Scores
+from attar.prune.select import Cost, Scores, above
 from attar.prune.units import Kept, everything
 
 Drop = Literal["alternate", "top", "bottom", "similarity"]
@@ -111,9 +112,10 @@ def drop_layers(
             "bottom" the first, "similarity" those whose output is most like their input (by cosine, over `batches`).
 
     Raises:
-        PlanError: not even one layer fits, or the family's layers are one and the same.
+        PlanError: see `fitting_layers`.
     """
-    whole = everything(form_of(model.config))
+    form = form_of(model.config)
+    whole = everything(form)
     total = len(whole.layers)
 
     def keep(chosen: Sequence[int]) -> Kept:
@@ -121,15 +123,7 @@ def drop_layers(
             whole.hidden, whole.embedding, whole.vocab, tuple(whole.layers[i] for i in sorted(chosen))
         )
 
-    fitting = [n for n in range(1, total + 1) if cost(keep(range(n)).form) <= budget]
-    if not fitting:
-        least, most = cost(keep([0]).form), cost(whole.form)
-        raise PlanError(
-            expected=f"a budget of at least {least:.4g} ({least / most:.1%} of the model): one layer",
-            found=f"{budget:.4g} ({budget / most:.1%})",
-            fix="raise the budget, or cut other axes than layers",
-        )
-    count = max(fitting)
+    count = fitting_layers(form, cost, budget)
     if how == "top":
         return keep(range(count))
     if how == "bottom":
@@ -138,6 +132,24 @@ def drop_layers(
         return keep([(i * total) // count for i in range(count)])
     alike = similarity(model, batches)
     return keep(torch.argsort(alike)[:count].tolist())
+
+
+def fitting_layers(form: Form, cost: Cost, budget: float) -> int:
+    """How many of a model's layers fit into a budget; all cost alike.
+
+    Raises:
+        PlanError: not even one, or the budget is above the model.
+    """
+    costs = [cost(replace(form, layers=form.layers[:n])) for n in range(1, len(form.layers) + 1)]
+    if budget < costs[0]:
+        raise PlanError(
+            expected=f"a budget of at least {costs[0]:.4g} ({costs[0] / costs[-1]:.1%} of the model): one layer",
+            found=f"{budget:.4g} ({budget / costs[-1]:.1%})",
+            fix="raise the budget, or cut other axes than layers",
+        )
+    if budget > costs[-1]:
+        raise above(costs[-1], budget)
+    return max(n for n, one in enumerate(costs, start=1) if one <= budget)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,8 +16,16 @@ from attar.anatomy.resolve import resolve
 from attar.errors import PlanError
 from attar.prune.alphas import alphas_for, betas, fold
 from attar.prune.schubert import VARIANTS, learn_alphas
-from attar.prune.scores import Drop, activation, drop_layers, magnitude, per_cost, taylor
-from attar.prune.select import Cost, in_order, uniform
+from attar.prune.scores import (
+    Drop,
+    activation,
+    drop_layers,
+    fitting_layers,
+    magnitude,
+    per_cost,
+    taylor,
+)
+from attar.prune.select import Cost, check_budget, in_order, uniform
 from attar.prune.units import Kept
 from attar.train import Precision, Source
 
@@ -77,7 +86,7 @@ def axes_of(model: PreTrainedModel, wanted: str | Sequence[str]) -> tuple[str, .
         if name not in VARIANTS["all"]:
             raise PlanError(
                 expected=f"axes among {', '.join(VARIANTS['all'])}, or one of {', '.join(VARIANTS)}",
-                found=repr(name),
+                found=f"{name!r} (nearest: {get_close_matches(str(name), VARIANTS['all'], 1, 0.0)[0]!r})",
                 fix="name others; layers are dropped by method='alternate', 'top', 'bottom' or 'similarity'",
             )
         if name in uncut:
@@ -87,6 +96,25 @@ def axes_of(model: PreTrainedModel, wanted: str | Sequence[str]) -> tuple[str, .
                 fix="leave it out, or choose axes='all'",
             )
     return names
+
+
+def check(model: PreTrainedModel, way: Way, cost: Cost, budget: float) -> None:
+    """Refuse what cannot be done, before anything is learned.
+
+    Raises:
+        PlanError: a budget that cannot be met, or layers to drop in a family that has only one.
+    """
+    form, anatomy = form_of(model.config), resolve(model).anatomy
+    if way.method not in get_args(Drop):
+        check_budget(form, alphas_for(model, way.axes).scores(), cost, budget, steps=way.rounding)
+    elif anatomy.shared:
+        raise PlanError(
+            expected="a family whose layers can be dropped",
+            found=f"{anatomy.name}: {dict(anatomy.uncut)['layers']}",
+            fix="cut other axes (method='schubert'), or distil into fewer layers (attar distill --layers)",
+        )
+    else:
+        fitting_layers(form, cost, budget)
 
 
 def choose(
@@ -113,13 +141,6 @@ def choose(
     """
     form = form_of(model.config)
     if way.method in get_args(Drop):
-        if resolve(model).anatomy.shared:
-            why = dict(resolve(model).anatomy.uncut)["layers"]
-            raise PlanError(
-                expected="a family whose layers can be dropped",
-                found=f"{resolve(model).anatomy.name}: {why}",
-                fix="cut other axes (method='schubert'), or distil into fewer layers (attar distill --layers)",
-            )
         texts = batches.epoch() if batches is not None else ()
         return drop_layers(model, way.method, cost, budget, batches=islice(texts, MEASURED)), model  # type: ignore[arg-type]
     if way.method == "magnitude":

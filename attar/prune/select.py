@@ -106,6 +106,19 @@ def uniform(
     return best(form, scores, sizes(_smallest(lambda n: cost(of(n)) <= budget, grain)))
 
 
+def check_budget(
+    form: Form, scores: Scores, cost: Cost, budget: float, *, steps: Mapping[str, int] | None = None
+) -> None:
+    """Refuse a budget that cannot be met, before anything is learned; the scores say what may be cut.
+
+    Raises:
+        PlanError: as `in_order`.
+    """
+    groups = scores.groups()
+    sizes = [_rounded(1, len(values), (steps or {}).get(axis, 1)) for axis, _, values in groups]
+    _check_budget(cost, form, _resized(form, groups, sizes), budget)
+
+
 def best(form: Form, scores: Scores, sizes: list[int]) -> Kept:
     """The best `sizes[i]` units of each group i of `scores.groups()`."""
     kept = everything(form)
@@ -165,8 +178,13 @@ def _check_budget(cost: Cost, whole: Form, smallest: Form, budget: float) -> Non
             fix="raise the budget, or allow more axes to be cut",
         )
     if budget > most:
-        raise PlanError(
-            expected=f"a budget of at most what the model costs, {most:.4g}",
-            found=f"{budget:.4g}",
-            fix="give a fraction between 0 and 1, or a smaller number",
-        )
+        raise above(most, budget)
+
+
+def above(most: float, budget: float) -> PlanError:
+    """The error of a budget that is more than what the model costs."""
+    return PlanError(
+        expected=f"a budget of at most what the model costs, {most:.4g}",
+        found=f"{budget:.4g}",
+        fix="give a fraction between 0 and 1, or a smaller number",
+    )

@@ -65,9 +65,16 @@ def restrict(tokenizer: Any, kept: Sequence[int]) -> Any:
     """The tokenizer that `trim` gave when it kept these ids: what a plan on paper knows of it.
 
     Raises:
-        ModelError: a tokenizer that cannot be trimmed.
+        ModelError: a tokenizer that cannot be trimmed, or not to these ids: it would be without a special token.
     """
     spec = _read(tokenizer)
+    lost = sorted((_fixed(spec) | set(tokenizer.all_special_ids)) - set(kept))
+    if lost:
+        raise ModelError(
+            expected="special tokens, and those that the tokenizer adds, to stay in the vocabulary",
+            found=f"a plan without {', '.join(map(repr, tokenizer.convert_ids_to_tokens(lost[:4])))}",
+            fix=f"put {', '.join(map(str, lost[:4]))} back into `vocab`, or make the plan again",
+        )
     _renumber(spec, kept)
     return _reloaded(tokenizer, spec)
 

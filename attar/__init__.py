@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from attar.measure.report import Report as Report
     from attar.pipeline import distill as distill
     from attar.pretrain import pretrain as pretrain
+    from attar.prune.plan import Plan as Plan
+    from attar.pruning import plan as plan
+    from attar.pruning import prune as prune
     from attar.recipe import run as run
     from attar.schema import Recipe as Recipe
     from attar.verbs import bench as bench
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "AttarError": "attar.errors",
+    "Plan": "attar.prune.plan",
     "Recipe": "attar.schema",
     "Report": "attar.measure.report",
     "augment": "attar.augment",
@@ -32,11 +36,14 @@ _HOME = {
     "evaluate": "attar.verbs",
     "export": "attar.verbs",
     "finetune": "attar.finetune",
+    "plan": "attar.pruning",
     "pretrain": "attar.pretrain",
+    "prune": "attar.pruning",
     "run": "attar.recipe",
 }
 __all__ = [
     "AttarError",
+    "Plan",
     "Recipe",
     "Report",
     "augment",
@@ -46,7 +53,9 @@ __all__ = [
     "evaluate",
     "export",
     "finetune",
+    "plan",
     "pretrain",
+    "prune",
     "run",
 ]
 

@@ -1,179 +1,36 @@
 """`plan` and `prune`: which units of a model can go within a budget, and the smaller model without them."""
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from datasets import Dataset
 from transformers import PreTrainedModel
 
 from attar import work
-from attar.anatomy.form import Form, form_of
-from attar.anatomy.resolve import family
-from attar.errors import DataError, ModelError, PlanError
+from attar.errors import PlanError
 from attar.measure.compare import Opened, measure
-from attar.measure.report import Point, Report, Row
-from attar.model.checkpoint import Loaded, check_free, digest, load, save, versions
-from attar.model.data import Batches, encode, fitting, positions
-from attar.model.masking import MaskedBatches
+from attar.measure.report import Report, Row
+from attar.model.checkpoint import check_free, load, save, versions
+from attar.model.data import fitting
 from attar.model.tables import Columns, read_table, read_texts
-from attar.model.tasks import Task
-from attar.progress import say
-from attar.prune.apply import apply
-from attar.prune.cost import Operations, Parameters, cost_model
+from attar.prune.job import CostName, Pruning, Rounding, task_of
 from attar.prune.latency import Latency
-from attar.prune.plan import Cost, LayerPlan, Plan
-from attar.prune.published import published
-from attar.prune.run import Loss, Recovery, recover, rounds
-from attar.prune.scores import magnitude
-from attar.prune.search import ALPHAS, LOOKS, Method, Way, axes_of
-from attar.prune.select import best
-from attar.prune.units import Kept, everything
-from attar.prune.vocabulary import config_ids, restrict, trim
-from attar.train import Precision, Source, is_main, processes
+from attar.prune.plan import Plan
+from attar.prune.run import Loss, Recovery
+from attar.prune.search import Method, Way, axes_of
+from attar.prune.vocabulary import restrict
+from attar.schema import Prune
+from attar.schema.reading import options_of
+from attar.train import Precision, is_main
 
-Model = str | Path | PreTrainedModel
-CostName = Literal["params", "flops", "latency"]
-Table = str | Path | Dataset
-# What a published shape and a trimmed vocabulary are called in a plan.
-SHAPE, VOCABULARY = "shape", "vocabulary"
+__all__ = ["Plan", "Pruning", "plan", "prune"]
 
-
-@dataclass
-class Pruning:
-    """One model to prune: its texts, what forms of it cost, and how its units are chosen."""
-
-    loaded: Loaded
-    way: Way
-    cost: CostName
-    loss: Loss
-    length: int
-    max_length: int
-    batch_size: int
-    texts: Dataset | None
-    table: Latency | None
-
-    def __post_init__(self) -> None:
-        self.model, self.tokenizer = self.loaded.model, self.loaded.tokenizer
-        self.form = form_of(self.model.config)
-        self.task = _task(self.model)
-        self.length = min(self.length, positions(self.model))
-        if self.cost == "latency" and self.table is None:
-            say("timing layers of many sizes on this machine")
-            self.table = Latency.measure(self.model, length=self.length)
-        self.costs = cost_model(self.cost, self.model, length=self.length, table=self.table)
-        needed = self.way.method in LOOKS
-        if needed and self.texts is None:
-            raise DataError(
-                expected=f"texts: {self.way.method} looks at what the model does with them",
-                found="none",
-                fix="pass texts=… (one a line) or data=…, or choose method='magnitude', which needs none",
-            )
-
-    def batches(self, loss: Loss) -> Source:
-        """The texts, as a loss wants them.
-
-        Raises:
-            ModelError, DataError: a loss that the model has no head for, or no labels.
-        """
-        assert self.texts is not None
-        self.check(loss)
-        table = self.texts
-        if loss != "task" and "label" in table.column_names:
-            table = table.remove_columns("label")
-        rank, world = processes()
-        encoded = encode(table, self.tokenizer, max_length=fitting(self.max_length, self.model))
-        dealt = Batches(
-            encoded,
-            self.tokenizer,
-            batch_size=self.batch_size,
-            shuffle=True,
-            seed=self.way.seed,
-            rank=rank,
-            world=world,
-        )
-        if not dealt.content[0].sum():
-            raise DataError(expected="texts with tokens", found="none in any of them", fix="check the texts")
-        return MaskedBatches(dealt, self.tokenizer, seed=self.way.seed) if loss == "mlm" else dealt
-
-    def check(self, loss: Loss) -> None:
-        """Refuse a loss that the model or the texts are not for."""
-        if loss == "mlm" and not type(self.model).__name__.endswith(("ForMaskedLM", "ForPreTraining")):
-            raise ModelError(
-                expected="a masked-language-model head, for loss='mlm'",
-                found=type(self.model).__name__,
-                fix="give it one (attar pretrain), or loss='distill', which needs no head",
-            )
-        if loss == "task" and (self.task is None or "label" not in (self.texts or _NONE).column_names):
-            raise DataError(
-                expected="a fine-tuned classifier and labels, for loss='task'",
-                found=type(self.model).__name__ if self.task is None else "texts without labels",
-                fix="name the label column, or loss='distill', which needs no labels",
-            )
-
-    def goal(self, budget: float) -> float:
-        """A budget in the unit of the cost; up to 1 it is a part of what the model costs."""
-        if not budget > 0:
-            raise PlanError(
-                expected="a budget above 0", found=str(budget), fix="give a part of the model, such as 0.6"
-            )
-        return budget * self.costs(self.form) if budget <= 1 else budget
-
-    def describe(self, form: Form) -> Cost:
-        """What a form costs."""
-        parameters = Parameters(self.model)(form)
-        return Cost(
-            parameters=parameters,
-            flops=Operations(self.model, self.length)(form),
-            bytes=4 * parameters,
-            latency=None if self.table is None else self.table(form),
-        )
-
-    def plan(self, kept: Kept, method: str, budget: float) -> Plan:
-        """A plan that keeps these units."""
-        form = kept.form
-        anatomy = family(self.model.config.model_type)
-        return Plan(
-            model=self.loaded.name,
-            digest=digest(self.model),
-            family=anatomy.name,
-            method=method,
-            budget=budget,
-            cost=self.cost,
-            length=self.length,
-            hidden=kept.hidden,
-            embedding=kept.embedding,
-            vocab=kept.vocab,
-            layers=tuple(LayerPlan(**vars(layer)) for layer in kept.layers),
-            sizes={**vars(self.form), "layers": [vars(layer) for layer in self.form.layers]},
-            before=self.describe(self.form),
-            after=self.describe(form),
-            stock=form.stock(anatomy),
-        )
-
-    def rounds(self, budget: float, count: int, recovery: Recovery | None, place: Path) -> Any:
-        """Rounds of pruning down to a budget."""
-        if self.way.method in (*ALPHAS, "taylor"):
-            self.check(self.loss)
-        if recovery is not None and recovery.loss is not None and self.texts is not None:
-            self.check(recovery.loss)
-        return rounds(
-            self.model,
-            self.way,
-            self.costs,
-            self.goal(budget),
-            count=count,
-            loss=self.loss,
-            task=self.task,
-            batches=self.batches if self.texts is not None else None,
-            recovery=recovery,
-            place=place,
-        )
-
-
-_NONE = Dataset.from_dict({})
+Model: TypeAlias = str | Path | PreTrainedModel
+Table: TypeAlias = str | Path | Dataset
+VOCABULARY = "vocabulary"
 
 
 def plan(
@@ -193,7 +50,7 @@ def plan(
     steps: int = 100,
     lr: float = 0.01,
     gamma: float | None = None,
-    rounding: int | Literal["auto"] | None = None,
+    rounding: Rounding = None,
     length: int = 128,
     max_length: int = 128,
     batch_size: int = 32,
@@ -208,7 +65,7 @@ def plan(
         budget: what the smaller model may cost: up to 1 a part of the model's cost, else a number of parameters or
             operations. Not for `shape`, nor for method="vocabulary", which keeps what the texts use.
         axes: what may be cut: "all" (hidden, heads, key, value, ffn), "h", "f", "a" (schuBERT's variants), or a list.
-        method: see `Way`; "vocabulary" drops tokens that the texts do not use.
+        method: see `attar.prune.search.Way`; "vocabulary" drops tokens that the texts do not use.
         shape: a shape that the paper published for BERT-base, "schubert-99m" to "schubert-33m"; units by magnitude.
         data, texts: a table, or plain texts, that the model is looked at with; "task" needs labels.
         cost: "params", "flops" (of one text of `length` tokens), or "latency", measured on this machine.
@@ -217,37 +74,25 @@ def plan(
         rounds: of learning and cutting; more than one are recovered in between as `prune` does.
         steps, lr, gamma: of learning alphas, see `learn_alphas`.
         rounding: sizes are multiples of this; "auto" as the latency table advises, which is the default for latency.
-        table: a latency table that was measured before (`attar.prune.latency.Latency`), or its file.
+        table: a latency table that was measured before (`attar.prune.latency.Latency`), or its file; for
+            cost="latency", a file that is not there yet is written.
 
     Raises:
         PlanError: a budget that cannot be met, an axis or a shape that the model does not have.
+        RecipeError: an option that the schema does not know.
         ModelError, DataError, TrainingError: see the functions that this one calls.
     """
-    loaded = load(model, tokenizer=tokenizer)
-    read = _texts(data, texts, columns, _task(loaded.model), labels=loss == "task")
-    looks = shape is None and method != VOCABULARY
-    way = Way(
-        method if looks else "magnitude",  # type: ignore[arg-type]
-        axes_of(loaded.model, axes),
-        steps,
-        lr,
-        gamma,
-        None,
-        seed,
-        precision,
-    )
-    options = (cost, loss, length, max_length, batch_size, read, _latency(table, loaded.model, length))
-    found = _rounded(Pruning(loaded, way, *options), rounding)
-    if shape is not None:
-        return found.plan(_published(found, shape), f"{SHAPE} {shape}", 1.0)
-    if method == VOCABULARY:
-        return found.plan(_vocabulary(found), VOCABULARY, 1.0)
-    if budget is None:
-        raise PlanError(expected="a budget", found="none", fix="pass budget=0.6, or shape=…")
-    recovery = Recovery(loss, precision=precision, seed=seed) if rounds > 1 else None
+    asked = _asked(locals())
+    found = _opened(model, tokenizer, asked, (data, texts, columns), precision, table)
+    if asked.shape is not None:
+        return found.published(asked.shape)
+    if asked.method == VOCABULARY:
+        return found.vocabulary()
+    assert budget is not None
+    recovery = Recovery(asked.loss, precision=precision, seed=seed) if rounds > 1 else None
     with tempfile.TemporaryDirectory() as place:
         made = found.rounds(budget, rounds, recovery, Path(place))
-    return found.plan(made.kept, method, budget)
+    return found.plan(made.kept, asked.method, budget)
 
 
 def prune(
@@ -273,7 +118,7 @@ def prune(
     recover: Loss | None = "distill",
     recover_steps: int = 200,
     recover_lr: float = 5e-5,
-    rounding: int | Literal["auto"] | None = None,
+    rounding: Rounding = None,
     length: int = 128,
     max_length: int = 128,
     batch_size: int = 32,
@@ -298,168 +143,130 @@ def prune(
     Raises:
         PlanError: a plan for another model, and as `attar.plan`. OutputError: `out` is taken.
     """
+    asked = _asked(locals())
     check_free(out, overwrite=overwrite)
-    loaded = load(model, tokenizer=tokenizer)
-    labels = "task" in {loss, recover}
-    read = _texts(data, texts, columns, _task(loaded.model), labels=labels)
-    looks = plan is None and shape is None and method != VOCABULARY
-    way = Way(
-        method if looks else "magnitude",  # type: ignore[arg-type]
-        axes_of(loaded.model, axes),
-        steps,
-        lr,
-        gamma,
-        None,
-        seed,
-        precision,
-    )
-    options = (cost, loss, length, max_length, batch_size, read, _latency(table, loaded.model, length))
-    found = _rounded(Pruning(loaded, way, *options), rounding)
+    found = _opened(model, tokenizer, asked, (data, texts, columns), precision, table, given=plan is not None)
     recovery = Recovery(recover, recover_steps, recover_lr, precision, seed)
     with work.space(out) as place:
-        if looks:
-            if budget is None:
-                raise PlanError(
-                    expected="a plan, a shape or a budget", found="none", fix="pass budget=0.6, or a plan"
-                )
-            made = found.rounds(budget, rounds, recovery, place)
-            small, curves, planned = made.model, made.curves, found.plan(made.kept, method, budget)
+        if asked.budget is None:
+            planned = _ready(found, plan, asked)
+            small, curves = found.cut(planned, recovery, place)
         else:
-            planned = _given(found, plan, shape)
-            small, curves = _cut(found, planned, recovery, place)
-        kept = loaded.tokenizer
+            made = found.rounds(asked.budget, rounds, recovery, place)
+            small, curves = made.model, made.curves
+            planned = found.plan(made.kept, asked.method, asked.budget)
+        kept = found.tokenizer
         if len(planned.vocab) < found.form.vocab:
-            kept = restrict(loaded.tokenizer, planned.vocab)
+            kept = restrict(kept, planned.vocab)
+        name = found.loaded.name
         lineage = {
             "stage": "prune",
-            "parent": loaded.name,
-            "options": {"method": planned.method, "budget": planned.budget, "axes": way.axes, "seed": seed},
+            "parent": name,
+            "options": {
+                "method": planned.method,
+                "budget": planned.budget,
+                "axes": found.way.axes,
+                "seed": seed,
+            },
             "kept_hidden": list(planned.hidden),
         }
         if is_main():
             files = {"plan.json": planned.to_json()}
             save(small, kept, out, lineage=lineage, files=files, overwrite=overwrite)
-        rows = _rows(found, small, kept, dev, columns, out)
+        rows, main = _rows(found, small, kept, (dev, columns), out)
     return Report(
-        f"{loaded.name} pruned to {planned.after.parameters / planned.before.parameters:.0%}",
-        "accuracy",
+        f"{name} pruned to {planned.after.parameters / planned.before.parameters:.0%}",
+        main,
         rows,
         curves,
         settings=lineage["options"],  # type: ignore[arg-type]
         versions=versions(),
+        shapes=(planned.shape(Path(out).name),),
     )
 
 
-def _task(model: PreTrainedModel) -> Task | None:
-    return Task.of(model.config) if type(model).__name__.endswith("ForSequenceClassification") else None
-
-
-def _texts(
-    data: Any, texts: Any, columns: Columns | None, task: Task | None, *, labels: bool
-) -> Dataset | None:
-    if data is not None:
-        return read_table(data, columns=columns, task=task, labels=labels)[0]
-    return None if texts is None else read_texts(texts)
-
-
-def _latency(table: Any, model: PreTrainedModel, length: int) -> Latency | None:
-    return table if table is None or isinstance(table, Latency) else Latency.read(table, model, length=length)
-
-
-def _rounded(found: Pruning, rounding: int | str | None) -> Pruning:
-    """The pruning with the steps that its sizes shall be multiples of."""
-    axes = ("hidden", "embedding", "key", "value", "ffn")
-    if rounding == "auto" or (rounding is None and found.cost == "latency"):
-        if found.table is None:
-            raise PlanError(
-                expected="a latency table, for rounding='auto'",
-                found="none",
-                fix="pass cost='latency' or table=…, or a number, such as 8",
-            )
-        steps = {axis: found.table.step(axis) for axis in axes}
-    elif isinstance(rounding, int):
-        steps = dict.fromkeys(axes, rounding)
-    else:
-        return found
-    # A dimension inside a head is there once a head: 32 heads of 8 are as wide as 8 of 32.
-    largest = {"key": found.form.layers[0].key, "value": found.form.layers[0].value}
-    steps = {axis: min(step, largest.get(axis, step)) for axis, step in steps.items()}
-    found.way = replace(found.way, rounding=steps)
-    return found
-
-
-def _published(found: Pruning, name: str) -> Kept:
-    form = published(name, found.form)
-    axes = axes_of(found.model, "all")
-    scores = magnitude(found.model, axes)
-    sizes = [
-        getattr(form if layer is None else form.layers[layer], axis) for axis, layer, _ in scores.groups()
-    ]
-    return best(found.form, scores, sizes)
-
-
-def _vocabulary(found: Pruning) -> Kept:
-    if found.texts is None:
-        raise DataError(expected="the texts whose tokens stay", found="none", fix="pass texts=… or data=…")
-    columns = [found.texts[name] for name in ("text", "text_pair") if name in found.texts.column_names]
-    kept = trim(found.tokenizer, [text for column in columns for text in column]).kept
-    config_ids(found.model.config, kept)  # refuses what the model could not follow
-    return replace(everything(found.form), vocab=kept)
-
-
-def _given(found: Pruning, plan: Plan | str | Path | None, shape: str | None) -> Plan:
-    """The plan that was given, or the one that needs no learning."""
-    if plan is None:
-        kept = _vocabulary(found) if shape is None else _published(found, shape)
-        return found.plan(kept, VOCABULARY if shape is None else f"{SHAPE} {shape}", 1.0)
-    planned = plan if isinstance(plan, Plan) else Plan.read(plan)
-    if planned.digest != digest(found.model):
+def _asked(arguments: Mapping[str, Any]) -> Prune:
+    """The options of a verb, from its arguments, checked before anything is loaded."""
+    given = {name: value for name, value in arguments.items() if name in Prune.model_fields}
+    plan, shape, budget = (given.get(name) for name in ("plan", "shape", "budget"))
+    trims = given["method"] == VOCABULARY
+    named = {"a plan": plan is not None, "a shape": shape is not None, "a budget": budget is not None}
+    chosen = [name for name, there in (named | {"method='vocabulary'": trims}).items() if there]
+    if len(chosen) != 1:
         raise PlanError(
-            expected=f"the model that the plan was made for: {planned.model}, digest {planned.digest}",
-            found=f"{found.loaded.name}, digest {digest(found.model)}",
-            fix="name that model, or make a plan for this one",
+            expected="one of a budget, a shape, method='vocabulary'" + ", a plan" * ("plan" in given),
+            found=" and ".join(chosen) or "none",
+            fix="leave out all but one"
+            if chosen
+            else "pass budget=0.6, for six tenths of what the model costs",
         )
-    # A person may have edited what stays; what it costs is counted anew.
-    return found.plan(planned.kept, planned.method, planned.budget)
+    if budget is not None and not budget > 0:
+        raise PlanError(
+            expected="a budget above 0", found=str(budget), fix="give a part of the model, such as 0.6"
+        )
+    axes = given["axes"]
+    given |= {"axes": axes if isinstance(axes, str) else tuple(axes), "plan": None, "table": None}
+    checked: Prune = options_of("prune", given)
+    return checked
 
 
-def _cut(
-    found: Pruning, planned: Plan, recovery: Recovery, place: Path
-) -> tuple[PreTrainedModel, dict[str, tuple[Point, ...]]]:
-    small = apply(found.model, planned.kept)
-    whole = len(planned.vocab) == found.form.vocab
-    if not whole:
-        for name, value in config_ids(found.model.config, planned.vocab).items():
-            setattr(small.config, name, value)
-    if recovery.loss is None or found.texts is None or not whole:
-        return small, {}
-    found.check(recovery.loss)
-    batches = found.batches(recovery.loss)
-    here = place / f"cut-{digest(small, vars(recovery), *batches.content)}"
-    here.mkdir(exist_ok=True)
-    curve = recover(
-        small, recovery, batches, teacher=found.model, kept=planned.kept, task=found.task, place=here
+def _opened(
+    model: Model,
+    tokenizer: Any,
+    asked: Prune,
+    tables: tuple[Any, Any, Columns | None],
+    precision: Precision,
+    table: Latency | str | Path | None,
+    *,
+    given: bool = False,
+) -> Pruning:
+    """The model with its texts; `given` is whether a plan says already what stays."""
+    loaded = load(model, tokenizer=tokenizer)
+    learns = not given and asked.shape is None and asked.method != VOCABULARY
+    method: Any = asked.method if learns else "magnitude"
+    axes = axes_of(loaded.model, asked.axes)
+    data, plain, columns = tables
+    texts: Dataset | None = None if plain is None else read_texts(plain)
+    if data is not None:
+        labels = "task" in {asked.loss, asked.recover}
+        texts = read_table(data, columns=columns, task=task_of(loaded.model), labels=labels)[0]
+    return Pruning(
+        loaded,
+        Way(method, axes, asked.steps, asked.lr, asked.gamma, None, asked.seed, precision),
+        asked.cost,
+        asked.loss,
+        asked.length,
+        asked.max_length,
+        asked.batch_size,
+        texts,
+        table,
+        asked.rounding,
     )
-    return small.eval(), {"recover": curve}
+
+
+def _ready(found: Pruning, plan: Plan | str | Path | None, asked: Prune) -> Plan:
+    """The plan that was given, or the one that needs no learning."""
+    if plan is not None:
+        return found.given(plan)
+    return found.vocabulary() if asked.shape is None else found.published(asked.shape)
 
 
 def _rows(
-    found: Pruning, small: PreTrainedModel, tokenizer: Any, dev: Any, columns: Columns | None, out: Any
-) -> tuple[Row, ...]:
-    """The model before and after, with what it does on the dev table where it is a classifier and there is one."""
+    found: Pruning, small: PreTrainedModel, tokenizer: Any, dev: tuple[Any, Columns | None], out: str | Path
+) -> tuple[tuple[Row, ...], str]:
+    """The model before and after, and the metric that counts; on the dev table where there is one and a classifier."""
     name, task = Path(out).name, found.task
-    pair = ((found.model, found.tokenizer, "before"), (small, tokenizer, name))
-    if task is None or dev is None:
-        before, after = (model.num_parameters() for model, _, _ in pair)
-        return (
-            Row("before", "teacher", parameters=before),
-            Row(name, "student", parameters=after, directory=str(out)),
+    before, after = (model.num_parameters() for model in (found.model, small))
+    if task is None or dev[0] is None:
+        rows = (Row("before", "teacher", parameters=before), Row(name, "student", parameters=after))
+        main = "accuracy"
+    else:
+        opened = (
+            Opened("before", "torch fp32", found.model, found.tokenizer, task, before, None, None),
+            Opened(name, "torch fp32", small, tokenizer, task, after, None, None),
         )
-    opened = [
-        Opened(label, "torch fp32", model, tokens, task, model.num_parameters(), None, None)
-        for model, tokens, label in pair
-    ]
-    table = read_table(dev, columns=columns, task=task)[0]
-    length = fitting(found.max_length, found.model)
-    rows = measure([("teacher", opened[0]), ("student", opened[1])], table, max_length=length)[0]
-    return (rows[0], replace(rows[1], directory=str(out)))
+        table = read_table(dev[0], columns=dev[1], task=task)[0]
+        pair: Any = list(zip(("teacher", "student"), opened, strict=True))
+        measured, said = measure(pair, table, max_length=fitting(found.max_length, found.model))
+        rows, main = (measured[0], measured[1]), next(iter(said.values()))[1].main
+    return (rows[0], replace(rows[1], directory=str(out))), main

@@ -1,7 +1,18 @@
 """What a user may write in a recipe, read and checked without torch."""
 
 from attar.schema.checking import Problem, check
-from attar.schema.options import Data, Distill, Evaluate, Export, Finetune, Options, Recipe, Stage, Student
+from attar.schema.options import (
+    Data,
+    Distill,
+    Evaluate,
+    Export,
+    Finetune,
+    Options,
+    Prune,
+    Recipe,
+    Stage,
+    Student,
+)
 from attar.schema.reading import load_recipe, parse
 
 __all__ = [
@@ -12,6 +23,7 @@ __all__ = [
     "Finetune",
     "Options",
     "Problem",
+    "Prune",
     "Recipe",
     "Stage",
     "Student",

@@ -156,6 +156,68 @@ class Distill(Options):
     seed: int = 0
 
 
+# What may be cut: units of one axis, or schuBERT's variants.
+Axis = Literal["hidden", "embedding", "heads", "key", "value", "ffn"]
+Variant = Literal["all", "h", "f", "a"]
+Loss = Literal["distill", "task", "mlm"]
+
+
+class Prune(Options):
+    """Options of `attar.prune`: what stays by a plan's file, a budget, a published shape, or what the texts use.
+
+    `budget` up to 1 is a part of what the model costs in `cost`, else a number of parameters or operations. `axes` are
+    schuBERT's variants, or a list. `loss` teaches the alphas, in `rounds` rounds of `steps` steps; after each cut,
+    `recover_steps` steps of `recover` ("distill" stays close to the model before; null for none). `rounding` makes
+    sizes multiples of a number, or of what the latency `table` advises ("auto").
+
+    A `distill` stage right after this one recovers: the model before the pruning teaches, and the pruned one is the
+    student. Any other stage goes on from the pruned one.
+    """
+
+    plan: str | None = None
+    budget: Annotated[float, Field(gt=0)] | None = None
+    axes: Axis | Variant | Annotated[tuple[Axis, ...], Field(min_length=1)] = "all"
+    method: Literal[
+        "schubert",
+        "schubert-uniform",
+        "magnitude",
+        "taylor",
+        "activation",
+        "alternate",
+        "top",
+        "bottom",
+        "similarity",
+        "vocabulary",
+    ] = "schubert"
+    shape: (
+        Literal[
+            "schubert-99m",
+            "schubert-88m",
+            "schubert-77m",
+            "schubert-66m",
+            "schubert-55m",
+            "schubert-43m",
+            "schubert-33m",
+        ]
+        | None
+    ) = None
+    cost: Literal["params", "flops", "latency"] = "params"
+    loss: Loss = "distill"
+    rounds: Count = 1
+    steps: Count = 100
+    lr: Annotated[float, Field(gt=0)] = 0.01
+    gamma: Annotated[float, Field(ge=0)] | None = None
+    recover: Loss | None = "distill"
+    recover_steps: Annotated[int, Field(ge=0)] = 200
+    recover_lr: Rate = 5e-5
+    rounding: Count | Literal["auto"] | None = None
+    length: Count = 128
+    max_length: Count = 128
+    batch_size: Count = 32
+    seed: int = 0
+    table: str | None = None
+
+
 class Export(Options):
     """Options of `attar.export`; `keep_fp32` names layers that int8 leaves alone, `max_drop` what it may cost."""
 
@@ -179,6 +241,7 @@ class Stage(Options):
 
     pretrain: Pretrain | None = None
     finetune: Finetune | None = None
+    prune: Prune | None = None
     distill: Distill | None = None
     export: Export | None = None
     evaluate: Evaluate | None = None

@@ -1,0 +1,190 @@
+"""Commands that train a model, or make texts to train on."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from attar.cli.frame import (
+    ColumnNames,
+    Length,
+    Model,
+    Out,
+    Overwrite,
+    Seed,
+    Table,
+    columns_of,
+    console,
+    put,
+    settings_of,
+    show,
+    verb,
+)
+
+
+@verb
+def finetune(
+    model: Model,
+    data: Annotated[str, typer.Option(help="Training table with labels.")],
+    out: Out,
+    dev: Table = None,
+    columns: ColumnNames = None,
+    epochs: int = 3,
+    lr: float = 3e-5,
+    batch_size: int = 32,
+    max_length: Length = 128,
+    patience: Annotated[int, typer.Option(help="Stop after so many epochs without a better dev metric.")] = 2,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Fine-tune an encoder: one label or several, sentences or pairs, or a score."""
+    import attar
+
+    options: dict[str, Any] = {
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "patience": patience,
+        "seed": seed,
+    }
+    show(
+        attar.finetune(
+            model, data, dev=dev, out=out, columns=columns_of(columns), overwrite=overwrite, **options
+        )
+    )
+
+
+@verb
+def pretrain(
+    model: Model,
+    texts: Annotated[
+        list[str], typer.Option(help="Plain text, one text a line; may be given several times.")
+    ],
+    out: Out,
+    dev: Annotated[
+        str | None, typer.Option(help="Texts to measure on; a part is held out if left out.")
+    ] = None,
+    epochs: int = 1,
+    lr: float = 5e-5,
+    batch_size: int = 32,
+    max_length: Length = 128,
+    mask: Annotated[float, typer.Option(help="Share of the tokens to hide.")] = 0.15,
+    whole_word: Annotated[bool, typer.Option(help="Hide words with all their pieces.")] = False,
+    nsp: Annotated[
+        bool,
+        typer.Option(help="Predict next sentences too: a sentence a line, blank lines between documents."),
+    ] = False,
+    fresh: Annotated[bool, typer.Option(help="Begin with random weights.")] = False,
+    streaming: Annotated[bool, typer.Option(help="Read lines as they are needed.")] = False,
+    steps: Annotated[int, typer.Option(help="Batches of an epoch when streaming.")] = 1000,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train an encoder on plain text to tell hidden words; one without that head gets it."""
+    import attar
+
+    options: dict[str, Any] = {
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "mask": mask,
+        "whole_word": whole_word,
+        "nsp": nsp,
+        "fresh": fresh,
+        "streaming": streaming,
+        "steps": steps,
+        "seed": seed,
+    }
+    files = [Path(name) for name in texts]  # a name that is no file would be taken for a sentence
+    show(attar.pretrain(model, files, dev=dev, out=out, overwrite=overwrite, **options))
+
+
+@verb
+def distill(
+    model: Annotated[
+        str, typer.Argument(help="The fine-tuned teacher: directory or hub name.", metavar="MODEL")
+    ],
+    out: Out,
+    texts: Annotated[
+        str | None, typer.Option(help="Texts of the task, one a line; labels are not needed.")
+    ] = None,
+    data: Table = None,
+    dev: Table = None,
+    test: Table = None,
+    columns: ColumnNames = None,
+    layers: Annotated[
+        int | None, typer.Option(help="Layers of the student; the teacher's where left out.")
+    ] = None,
+    hidden: Annotated[int | None, typer.Option(help="Hidden size.")] = None,
+    heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
+    ffn: Annotated[int | None, typer.Option(help="Inner size of the feed-forward layers.")] = None,
+    embedding: Annotated[int | None, typer.Option(help="Size of a factorised embedding.")] = None,
+    init: Annotated[str, typer.Option(help="Start: project, layers or random.")] = "project",
+    copies: Annotated[int, typer.Option(help="Augmented copies of each text; 0 for none.")] = 0,
+    general: Annotated[str | None, typer.Option(help="Plain text for the general stage.")] = None,
+    student: Annotated[
+        str | None, typer.Option(help="A student that exists already, instead of sizes.")
+    ] = None,
+    mapping: Annotated[
+        str, typer.Option(help="Teacher layer of each student layer: uniform, top, bottom, or 3,6,9,12.")
+    ] = "uniform",
+    attention: Annotated[
+        str, typer.Option(help="Compare attention by scores, relations, none, or auto.")
+    ] = "auto",
+    cache: Annotated[bool, typer.Option(help="Run the teacher once and keep its outputs on disk.")] = True,
+    max_length: Length = 128,
+    seed: Seed = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other option: intermediate.epochs=6.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Distil a fine-tuned model into a smaller one, as TinyBERT does."""
+    import attar
+
+    sizes = {"layers": layers, "hidden": hidden, "heads": heads, "ffn": ffn, "embedding": embedding}
+    shape: Any = (
+        {**{k: v for k, v in sizes.items() if v is not None}, "init": init} if student is None else student
+    )
+    options: dict[str, Any] = {
+        "student": shape,
+        "augment": {"copies": copies} if copies else None,
+        "general": {"texts": general} if general else None,
+        "mapping": [int(n) for n in mapping.split(",")] if mapping[:1].isdigit() else mapping,
+        "attention": attention,
+        "cache": cache,
+        "max_length": max_length,
+        "seed": seed,
+    }
+    for key, value in settings_of(settings).items():
+        put(options, key.split("."), value)
+    tables: dict[str, Any] = {"texts": texts, "data": data, "dev": dev, "test": test}
+    show(attar.distill(model, out=out, columns=columns_of(columns), overwrite=overwrite, **tables, **options))
+
+
+@verb
+def augment(
+    data: Annotated[str, typer.Argument(help="Table or text file.", metavar="DATA")],
+    out: Annotated[Path, typer.Option(help="File to write: .csv, .jsonl or .parquet.")],
+    model: Annotated[
+        str, typer.Option(help="Model whose embeddings (or masked-language-model head) give the words.")
+    ],
+    source: Annotated[
+        str, typer.Option(help="embeddings, a masked language model, or a file of word vectors.")
+    ] = "embeddings",
+    columns: ColumnNames = None,
+    copies: Annotated[int, typer.Option(help="Copies of each text (N_a).")] = 20,
+    probability: Annotated[float, typer.Option(help="Of replacing each word (p_t).")] = 0.4,
+    k: Annotated[int, typer.Option(help="Candidates for each word (K).")] = 15,
+    seed: Seed = 0,
+) -> None:
+    """Write augmented copies of a table's texts."""
+    from attar import verbs
+
+    options: dict[str, Any] = {"copies": copies, "probability": probability, "k": k, "seed": seed}
+    rows = verbs.augment_file(
+        data, out=out, model=model, source=source, columns=columns_of(columns), **options
+    )
+    console.print(f"{rows} rows in {out}")

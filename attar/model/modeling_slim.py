@@ -42,12 +42,15 @@ def _attend(
     q, k, v = (part.view(shape).transpose(1, 2) for part in (query, key, value))
     if (rotary := kwargs.pop("position_embeddings", None)) is not None:
         q, k = apply_rotary_pos_emb(q, k, *rotary, unsqueeze_dim=1)
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-        module.config._attn_implementation, eager_attention_forward
-    )
+    kind, size = module.config._attn_implementation, v.shape[-1]
+    if kind == "sdpa" and q.shape[-1] != size:
+        # torch's fast kernels want one size for all three: zeros change neither the scores nor the sums they weigh.
+        wide = max(q.shape[-1], size)
+        q, k, v = (nn.functional.pad(part, (0, wide - part.shape[-1])) for part in (q, k, v))
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(kind, eager_attention_forward)
     dropped = dropout if module.training else 0.0
     out, weights = attend(module, q, k, v, mask, dropout=dropped, scaling=module.scaling, **kwargs)
-    return out.reshape(*query.shape[:-1], -1), weights
+    return out[..., :size].reshape(*query.shape[:-1], -1), weights
 
 
 def _bert_like(

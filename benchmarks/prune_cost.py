@@ -1,0 +1,162 @@
+"""What learning a shape costs: a step of learning alphas beside a training step, and the memory of planning.
+
+Steps of the same batches in turns: alphas on frozen weights (what `attar.plan` does), the frozen model trained plainly
+(all weights, AdamW), and forward and backward of the frozen model alone, to its embedding. Peak memory of `attar.plan`
+and of `attar.finetune` is that of a process each, above what the loaded model takes.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import disable_progress_bars
+from transformers import PreTrainedModel, logging
+
+from attar.demo_data import model_directory, reviews
+from attar.measure.bench import interleaved, median_interval
+from attar.model.checkpoint import load
+from attar.model.data import Batch, Batches, encode
+from attar.model.tasks import Supervised, Task
+from attar.prune.alphas import alphas_for, betas, gated
+from attar.prune.cost import Parameters
+from attar.prune.schubert import VARIANTS, Penalised
+from attar.prune.scores import frozen
+from common import figure, report
+
+# A process that does one job and prints the bytes of memory it took at most, above those after loading the libraries.
+JOB = """
+import resource, sys, tempfile
+import torch
+from attar.demo_data import model_directory, reviews
+from attar.pruning import plan
+from attar.finetune import finetune
+torch.set_num_threads(int(sys.argv[3]))
+rows = int(sys.argv[2])
+table = reviews()["train"].select(range(rows))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with tempfile.TemporaryDirectory() as place:
+    if sys.argv[1] == "plan":
+        from attar.model.checkpoint import load
+        names = dict(enumerate(table.features["label"].names))
+        loaded = load(model_directory(), head="sequence-classification", fresh_head=True, num_labels=2,
+                      id2label=names, label2id={name: i for i, name in names.items()})
+        plan(loaded.model, tokenizer=loaded.tokenizer, budget=0.6, data=table, loss=sys.argv[4],
+             steps=rows // 32, max_length=64)
+    else:
+        finetune(model_directory(), table, dev=table.select(range(32)), out=place + "/out", epochs=1,
+                 max_length=64)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def steps(model: PreTrainedModel, batches: list[Batch]) -> dict[str, Callable[[], Any]]:
+    """One training step each, on the next of the same batches."""
+    task = Task("single_label", ("0", "1"))
+    learner = Supervised(model, task)
+    alphas = alphas_for(model, VARIANTS["all"])
+    penalised = Penalised(alphas, learner, betas(alphas, Parameters(model)), 0.1)
+    weights = torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)
+    units = torch.optim.AdamW(alphas.parameters(), lr=0.0, fused=True)
+    turns = {name: cycle(batches) for name in ("alphas", "plain", "frozen")}
+
+    def total(parts: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.stack(list(parts.values())).sum()
+
+    def learn_alphas() -> None:
+        with frozen(model), gated(model, alphas):
+            total(penalised(next(turns["alphas"]))).backward()
+            units.step()
+            units.zero_grad()
+
+    def plain() -> None:
+        total(learner(next(turns["plain"]))).backward()
+        weights.step()
+        weights.zero_grad()
+
+    def through() -> None:
+        with frozen(model):
+            # A gradient for the embedding's output alone draws one through all layers.
+            entry = model.get_input_embeddings().register_forward_hook(
+                lambda _, __, out: out.requires_grad_()
+            )
+            total(learner(next(turns["frozen"]))).backward()
+            entry.remove()
+
+    return {"alphas": learn_alphas, "plain": plain, "frozen": through}
+
+
+def peak(job: str, rows: int, threads: int, loss: str) -> int:
+    """Peak bytes of a job in a process of its own."""
+    command = [sys.executable, "-c", JOB, job, str(rows), str(threads), loss]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+    return int(done.stdout.split()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="few steps: under a minute")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rows", type=int, default=640, help="sentences of the memory runs")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.rows = 3, 64
+    torch.set_num_threads(options.threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    loaded = load(model_directory(), head="sequence-classification", fresh_head=True, num_labels=2)
+    table = reviews()["train"].select(range(320))
+    encoded = encode(table, loaded.tokenizer, max_length=64)
+    batches = list(Batches(encoded, loaded.tokenizer, batch_size=32, shuffle=True))
+    clock = "cpu" if options.threads == 1 else "wall"
+    seconds = interleaved(steps(loaded.model, batches), repeats=options.rounds, clock=clock)  # type: ignore[arg-type]
+    over = {name: median_interval(seconds["alphas"] / seconds[name]) for name in ("plain", "frozen")}
+    memory = {
+        name: peak(job, options.rows, options.threads, loss)
+        for name, job, loss in (
+            ("finetune", "finetune", ""),
+            ("plan, task", "plan", "task"),
+            ("plan, distill", "plan", "distill"),
+        )
+    }
+    for name, values in seconds.items():
+        print(f"{name:14} {sorted(values)[len(values) // 2] * 1000:8.0f} ms a step (median)")
+    for name, around in over.items():
+        print(f"alphas / {name:8} {around.value:5.2f} (95% {around.low:.2f} to {around.high:.2f})")
+    for name, bytes_ in memory.items():
+        print(f"{name:14} {bytes_ / 2**20:8.0f} MiB, {bytes_ / memory['finetune']:.2f} of fine-tuning")
+    report(
+        "prune_cost",
+        {
+            "alpha step over plain training step": figure(over["plain"].value, 1.15, at_least=False),
+            "alpha step over frozen forward and backward": figure(over["frozen"].value),
+            "planning memory over fine-tuning (task)": figure(
+                memory["plan, task"] / memory["finetune"], 1.3, at_least=False
+            ),
+            "planning memory over fine-tuning (distill)": figure(
+                memory["plan, distill"] / memory["finetune"], 1.3, at_least=False
+            ),
+        },
+        {
+            "threads": options.threads,
+            "clock": clock,
+            "rounds": options.rounds,
+            "rows": options.rows,
+            "batch": 32,
+            "intervals_95": {name: [a.low, a.high] for name, a in over.items()},
+            "memory_bytes": memory,
+        },
+        keep=not options.quick,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from io import StringIO
 from xml.etree import ElementTree
 
@@ -121,10 +122,35 @@ def test_a_terminal_has_numbers_where_there_is_room_and_shades_where_not():
     text = printed(heat_text(HEAT))
     assert "-12.5" in text
     assert "+0.5" in text
-    narrow = printed(heat_text(HEAT, width=24), width=24)
+    close = printed(heat_text(HEAT, width=24), width=24)
+    assert "-12\n" in close
+    assert "-12.5" not in close
+    narrow = printed(heat_text(HEAT, width=20), width=20)
     assert "+" in narrow
     assert "█" in narrow
-    assert max(map(len, narrow.splitlines())) <= 24
+    assert max(map(len, narrow.splitlines())) <= 20
+
+
+@pytest.mark.parametrize("layers", [1, 12, 24])
+def test_twelve_heads_have_numbers_in_80_columns(layers):
+    columns = (*map(str, range(1, 13)), "attn", "ffn", "layer")
+    rows = tuple(f"layer {n + 1}" for n in range(layers))
+    text = printed(heat_text(Heat("points", rows, columns, ((-12.3, *[0.4] * 14),) * layers)))
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("+0.4") == 14 * layers
+    assert text.count("-12") == layers
+
+
+def test_what_may_be_chance_is_pale_and_no_gain():
+    unsure = replace(HEAT, sure=((False, False, True, True), (False,) * 4))
+    root, _, tips = drawn(heat_svg(unsure))
+    assert len(tips) == 6
+    assert all(g.find("circle") is None for g in root.iter("g"))
+    assert "+" not in printed(heat_text(unsure, width=20), width=20).partition("░▒▓█")[0]
+    styles = [cell.style for cell in list(heat_text(unsure).columns[2].cells)]
+    assert styles == ["dim", "dim"]
+    assert "pale: may be chance" in heat_svg(unsure)
+    assert "chance" not in heat_svg(HEAT) + printed(heat_text(HEAT))
 
 
 def test_small_changes_are_told_apart():

@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from attar.errors import DataError
 from attar.measure import statistics
-from attar.measure.statistics import Interval, bootstrap, paired_bootstrap, seed_interval
+from attar.measure.statistics import Interval, bootstrap, paired_bootstrap, seed_interval, swap_test
 
 
 def _classes(rows: int, seed: int, accuracy: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
@@ -106,6 +106,31 @@ def test_interval_covers_the_truth(seeds: int, spread: float) -> None:
         )  # fmt: skip
         hits += found.low <= truth <= found.high
     assert hits / trials >= 0.9
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(4, 0), (7, 2), (3, 3), (0, 5)])
+@pytest.mark.parametrize("metric", [statistics.accuracy, accuracy_score])
+def test_swapping_rows_is_the_sign_test(ours: int, theirs: int, metric: statistics.Metric) -> None:
+    labels = np.zeros(60, dtype=np.int64)
+    right = np.arange(60) < 40
+    first, second = np.where(right, 0, 1), np.where(right, 0, 1)
+    second[:ours] = 1
+    first[ours : ours + theirs] = 1
+    expected = stats.binomtest(ours, ours + theirs, alternative="greater").pvalue
+    rounds = 2000
+    found = swap_test(metric, first, second, labels, rounds=rounds)
+    assert found == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / rounds) + 1 / rounds)
+
+
+def test_models_of_one_quality_seldom_look_better() -> None:
+    rng = np.random.default_rng(0)
+    labels, chances = np.zeros(80), []
+    for trial in range(200):
+        ours, theirs = (rng.random((2, 80)) < 0.05).astype(float)
+        chances.append(
+            swap_test(statistics.micro_f1, 1 - ours, 1 - theirs, 1 - labels, rounds=200, seed=trial)
+        )
+    assert np.mean(np.array(chances) <= 0.05) <= 0.09  # 0.05, and three standard errors
 
 
 def test_seed_of_the_generator_decides() -> None:

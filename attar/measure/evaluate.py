@@ -237,6 +237,23 @@ def retained(
     )
 
 
+def difference(student: Evaluation, teacher: Evaluation, *, resamples: int = 2000, seed: int = 0) -> Interval:
+    """95% interval of the student's main figure less the teacher's; otherwise as `retained`."""
+    metric, truth = _main(student, teacher)
+    said = student.predictions, teacher.predictions
+    return statistics.paired_bootstrap(
+        metric, *said, truth, statistic="difference", resamples=resamples, seed=seed
+    )
+
+
+def luck(student: Evaluation, teacher: Evaluation, *, rounds: int = 2000, seed: int = 0) -> float:
+    """Chance that two models of one quality differ by as much in the student's favour (`statistics.swap_test`)."""
+    metric, truth = _main(student, teacher)
+    return statistics.swap_test(
+        metric, student.predictions, teacher.predictions, truth, rounds=rounds, seed=seed
+    )
+
+
 def _main(evaluation: Evaluation, teacher: Evaluation) -> tuple[Metric, Array]:
     task = evaluation.task
     if evaluation.labels is None:

@@ -134,6 +134,32 @@ def paired_bootstrap(
     return _interval(point, drawn, rows=len(labels), confidence=confidence)
 
 
+def swap_test(
+    metric: Metric, ours: Array, theirs: Array, labels: Array, *, rounds: int = 2000, seed: int = 0
+) -> float:
+    """Chance that metric(ours) - metric(theirs) is what it is or more where both are from models of one quality.
+
+    A coin for each row says which of the two predictions counts as ours (approximate randomisation: Noreen 1989, Yeh
+    2000). Exact up to the number of rounds however few rows the two differ on, where a bootstrap is too sure: of four
+    rows that differ, all in our favour, it says 1.8%, and four coins fall alike in 6.3%.
+
+    Args:
+        metric: as in `paired_bootstrap`.
+        ours, theirs: (N, ...) predictions.
+        labels: (N, ...), in the same row order.
+        rounds: how many times all coins are thrown.
+        seed: of the generator.
+    """
+    runs, rng = _runs([ours, theirs], labels), np.random.default_rng(seed)
+    found, more = metric(runs[0], labels) - metric(runs[1], labels), 0
+    for _ in range(rounds):
+        coins = rng.integers(2, size=len(labels)).astype(bool)
+        sides = coins.reshape(-1, *[1] * (runs[0].ndim - 1))
+        drawn = metric(np.where(sides, *runs), labels) - metric(np.where(sides, *runs[::-1]), labels)
+        more += bool(drawn >= found - 1e-12)
+    return (1 + more) / (1 + rounds)
+
+
 def seed_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
     """Mean of a figure over S seeds with its t interval (S - 1 degrees of freedom); no width for one seed.
 

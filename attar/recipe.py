@@ -1,4 +1,7 @@
-"""Run a recipe: its stages in order, each from the model that the one before it wrote."""
+"""Run a recipe: its stages in order, each from the model that the one before it wrote.
+
+A `distill` stage right after a `prune` stage recovers: the model before the pruning teaches the pruned one.
+"""
 
 import json
 from collections.abc import Mapping
@@ -6,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from attar import verbs
-from attar.errors import DataError, OutputError
+from attar.errors import DataError, OutputError, RecipeError
 from attar.finetune import finetune
 from attar.measure.report import Report
 from attar.model.checkpoint import digest, write_atomic
 from attar.pipeline import distill
 from attar.pretrain import pretrain
 from attar.progress import say
-from attar.schema import Options, Recipe, load_recipe
+from attar.pruning import prune
+from attar.schema import Options, Recipe, Student, load_recipe
 from attar.train import is_main
 
 STAGES = "stages.json"
@@ -39,6 +43,7 @@ def run(recipe: str | Path | Mapping[str, Any] | Recipe, *, out: str | Path, **o
     record = out / STAGES
     done: dict[str, str] = json.loads(record.read_text()) if record.is_file() else {}
     model, key, report = found.model, digest(found.model, found.data.model_dump(mode="json")), None
+    before: str | None = None  # the pruning, where the stage before was one
     for number, stage in enumerate(found.stages, start=1):
         place = out / f"{number}-{stage.verb}"
         key = digest(key, stage.verb, stage.options.model_dump(mode="json"))
@@ -52,18 +57,23 @@ def run(recipe: str | Path | Mapping[str, Any] | Recipe, *, out: str | Path, **o
             say(f"{stage.verb}: done before, in {place}")
             report = Report.from_json((place / "report.json").read_text())
         else:
-            report = _stage(stage.verb, stage.options, model, found, place)
+            recovers = before if stage.verb == "distill" else None
+            student = model if recovers else None
+            report = _stage(stage.verb, stage.options, recovers or model, found, place, student)
             if is_main():
                 report.write(place)
                 done[place.name] = key
                 write_atomic(record, json.dumps(done, indent=2))
-        if stage.verb in {"pretrain", "finetune", "distill"}:
+        before = model if stage.verb == "prune" else None
+        if stage.verb in {"pretrain", "finetune", "prune", "distill"}:
             model = str(place)
     assert report is not None  # the schema wants at least one stage
     return report
 
 
-def _stage(verb: str, options: Options, model: str, recipe: Recipe, place: Path) -> Report:
+def _stage(
+    verb: str, options: Options, model: str, recipe: Recipe, place: Path, student: str | None = None
+) -> Report:
     given = options.model_dump()
     data, columns = recipe.data, recipe.data.columns.model_dump(exclude_none=True)
     if data.train is None and verb in {"finetune", "distill"} and (verb == "finetune" or data.texts is None):
@@ -84,11 +94,27 @@ def _stage(verb: str, options: Options, model: str, recipe: Recipe, place: Path)
             "dev": data.dev,
             "test": data.test,
         }
+        if student is not None:
+            given["student"] = _unsaid(options, student)
         return distill(model, out=place, columns=columns, **tables, **given)
+    if verb == "prune":
+        texts = None if data.train or data.texts is None else _texts(data.texts)
+        return prune(model, data=data.train, texts=texts, dev=data.dev, out=place, columns=columns, **given)
     test = data.test or data.dev
     if verb == "export":
         return verbs.export(model, out=place, data=data.dev or data.train, columns=columns, **given)
     return verbs.evaluate(model, _needed(test), columns=columns, **given)
+
+
+def _unsaid(options: Any, student: str) -> str:
+    """The pruned directory as the student, of which the stage must not say another shape."""
+    if options.student != Student():
+        raise RecipeError(
+            expected="no student in a distill stage right after prune: the pruned model is the student",
+            found=str(options.student.model_dump(exclude_defaults=True)),
+            fix="leave student out, or put another stage between the two",
+        )
+    return student
 
 
 def _texts(texts: str | tuple[str, ...] | None) -> list[Path]:

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -160,6 +161,7 @@ def test_every_misspelled_key_names_the_nearest(data):
         "Export": {**RECIPE, "stages": [{"export": {wrong: 1}}]},
         "Evaluate": {**RECIPE, "stages": [{"evaluate": {wrong: 1}}]},
         "Distill": {**RECIPE, "stages": [{"distill": {wrong: 1}}]},
+        "Prune": {**RECIPE, "stages": [{"prune": {wrong: 1}}]},
     }.get(group.__name__, {**RECIPE, "stages": [{"distill": {group.__name__.lower(): {wrong: 1}}}]})
     with pytest.raises(RecipeError) as caught:
         parse(content)
@@ -189,6 +191,12 @@ def test_a_mistake_names_its_line(tmp_path):
         ({"stages": []}, "stages: at least one", None),
         ({"stages": 3}, "stages: a list", None),
         ({"stages": [{"finetune": {}, "export": {}}]}, "one verb an entry", None),
+        ({"stages": [{"prune": {"budget": 0}}]}, "stages[0].prune.budget: greater than 0", None),
+        ({"stages": [{"prune": {"axes": "hiden"}}]}, "stages[0].prune.axes", "write hidden"),
+        ({"stages": [{"prune": {"axes": ["fn"]}}]}, "stages[0].prune.axes[0]", "write ffn"),
+        ({"stages": [{"prune": {"method": "magnitud"}}]}, "stages[0].prune.method", "write magnitude"),
+        ({"stages": [{"prune": {"shape": "schubert-98m"}}]}, "stages[0].prune.shape", "write schubert-99m"),
+        ({"stages": [{"prune": {"rounding": "atuo"}}]}, "stages[0].prune.rounding", None),
         ({"data": "train.csv"}, "data: keys and values", None),
         ({"model": None}, "model: text", None),
     ],
@@ -274,6 +282,93 @@ def test_scores_need_the_teachers_heads(recipe):
     assert check(recipe(**{**change, "distill__attention": "relations"})) == []
 
 
+def pruning(recipe, *more, **given):
+    stages = [{"prune": {"budget": 0.5, "max_length": 32, **given}}, *more]
+    return {problem.where: str(problem.error) for problem in check(recipe(stages=stages))}
+
+
+@pytest.mark.parametrize(
+    ("given", "where", "message"),
+    [
+        ({"budget": None}, "", "six tenths"),
+        ({"shape": "schubert-99m"}, "", "leave out all but one"),
+        ({"method": "vocabulary"}, "", "leave out all but one"),
+        ({"budget": None, "shape": "schubert-99m"}, ".shape", "BERT-base's sizes"),
+        ({"budget": None, "plan": "nowhere.json"}, ".plan", "no such file"),
+        ({"axes": ["embedding", "ffn"]}, ".axes", "cut with them: hidden"),
+        ({"table": "nowhere.json"}, ".table", "no such file"),
+        ({"max_length": 65}, ".max_length", "set it to 64"),
+    ],
+)
+def test_each_fault_of_a_pruning_is_found_at_its_place(recipe, given, where, message):
+    assert message in pruning(recipe, **given)[f"stages[0].prune{where}"]
+
+
+def test_a_pruning_that_can_be_done_is_no_problem(recipe):
+    assert pruning(recipe) == {}
+    assert pruning(recipe, {"distill": {"max_length": 32}}, loss="task", axes="f") == {}
+    assert pruning(recipe, budget=None, method="vocabulary") == {}
+    assert pruning(recipe, cost="latency", table="new.json") == {}
+
+
+def test_what_is_distilled_into_a_pruned_model_is_that_model(recipe):
+    again = {"distill": {"student": {"layers": 2}, "max_length": 32}}
+    assert "leave student out" in pruning(recipe, again)["stages[1].distill.student"]
+    assert pruning(recipe, {"evaluate": {"max_length": 32}}, again) == {}
+    found = pruning(recipe, {"distill": {"max_length": 32}}, budget=None, method="vocabulary")
+    assert "other token numbers" in found["stages[1].distill"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not json", "JSON in"),
+        ("[1]", "without digest"),
+        ('{"digest": "x", "family": "bert"}', "without sizes, hidden"),
+        (
+            '{"digest": "x", "family": "albert", "sizes": {"hidden": 1}, "hidden": "0", "vocab": "0", "layers": [0]}',
+            "a plan for a bert model",
+        ),
+    ],
+)
+def test_a_plan_that_is_none_is_told(recipe, tmp_path, text, message):
+    (tmp_path / "plan.json").write_text(text)
+    found = pruning(recipe, budget=None, plan=str(tmp_path / "plan.json"))
+    assert message in found["stages[0].prune.plan"]
+
+
+@pytest.mark.parametrize(
+    ("family", "given", "where"),
+    [
+        ("albert", {"method": "top"}, ".method"),
+        ("modernbert", {"axes": "key"}, ".axes"),
+    ],
+)
+def test_what_a_family_cannot_lose_is_told(recipe, tmp_path, family, given, where):
+    (tmp_path / "teacher" / "config.json").write_text(json.dumps({**BERT, "model_type": family}))
+    assert f"stages[0].prune{where}" in pruning(recipe, **given)
+
+
+def test_the_names_of_shapes_methods_and_axes_are_those_of_the_library():
+    published = importlib.import_module("attar.prune.published").PUBLISHED
+    search = importlib.import_module("attar.prune.search")
+    fields = options.Prune.model_fields
+    assert set(get_args(get_args(fields["shape"].annotation)[0])) == set(published)
+    assert set(get_args(fields["method"].annotation)) == {*get_args(search.Method), "vocabulary"}
+    assert set(get_args(options.Axis)) == set(search.VARIANTS["all"])
+    assert set(get_args(options.Variant)) == set(search.VARIANTS)
+    assert set(get_args(options.Loss)) == set(get_args(importlib.import_module("attar.prune.run").Loss))
+
+
+def test_schubert_recipes_have_the_papers_sizes():
+    for size, axes in {99: "all", 88: "all", 77: "h", 66: "h", 55: "h", 43: "h", 33: "h"}.items():
+        stages = load_recipe(f"schubert-{size}m").stages
+        prune = next(stage.options for stage in stages if stage.verb == "prune")
+        assert (prune.axes, prune.loss) == (axes, "distill")
+        assert prune.budget == pytest.approx(size / 108, abs=5e-4)
+        assert [stage.verb for stage in stages][1:4] == ["prune", "distill", "export"]
+
+
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
@@ -354,6 +449,7 @@ def test_reading_and_checking_import_no_torch():
 VERBS = {
     "pretrain": options.Pretrain,
     "finetune": options.Finetune,
+    "prune": options.Prune,
     "distill": options.Distill,
     "augment": options.Augment,
     "export": options.Export,

@@ -51,7 +51,7 @@ def demo(
 @verb
 def run(
     recipe: Annotated[
-        str, typer.Argument(help="A YAML file, or a recipe that comes with attar: tinybert4, tinybert6.")
+        str, typer.Argument(help="A YAML file, or a recipe that comes with attar: tinybert4, schubert-99m, …")
     ],
     out: Out,
     settings: Annotated[

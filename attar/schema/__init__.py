@@ -1,6 +1,6 @@
 """What a user may write in a recipe, read and checked without torch."""
 
-from attar.schema.checking import Problem, check
+from attar.schema.checking import check
 from attar.schema.options import (
     Data,
     Distill,
@@ -13,6 +13,7 @@ from attar.schema.options import (
     Stage,
     Student,
 )
+from attar.schema.problem import Problem
 from attar.schema.reading import load_recipe, parse
 
 __all__ = [

@@ -2,23 +2,18 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from attar.anatomy.families import FAMILIES
-from attar.errors import AttarError, RecipeError
+from attar.errors import RecipeError
 from attar.maths.mapping import layer_map
 from attar.schema.files import check_model, check_table, check_texts
-from attar.schema.options import Distill, Recipe, Student
+from attar.schema.options import Distill, Prune, Recipe, Stage, Student
+from attar.schema.problem import Problem, lacking, misfit
+from attar.schema.pruning import check_prune, check_recovery
 
 # How files of word vectors end; other names are of models.
 VECTORS = (".txt", ".vec")
-
-
-class Problem(NamedTuple):
-    """A place in the recipe (dotted) and the error that running it would end in."""
-
-    where: str
-    error: AttarError
 
 
 def check(recipe: Recipe) -> list[Problem]:
@@ -33,7 +28,11 @@ def check(recipe: Recipe) -> list[Problem]:
     for index, stage in enumerate(recipe.stages):
         where = f"stages[{index}].{stage.verb}"
         if isinstance(stage.options, Distill):
-            problems += _check_distill(stage.options, recipe, config, where)
+            pruned = index > 0 and recipe.stages[index - 1].verb == "prune"
+            problems += check_recovery(recipe, index, where) if pruned else ()
+            problems += _check_distill(stage.options, recipe, {} if pruned else config, where)
+        if isinstance(stage.options, Prune):
+            problems += check_prune(stage.options, recipe, config, where)
         problems += _check_length(getattr(stage.options, "max_length", 0), config, where)
     return problems
 
@@ -41,25 +40,26 @@ def check(recipe: Recipe) -> list[Problem]:
 def _check_data(recipe: Recipe) -> Iterator[Problem]:
     data, verbs = recipe.data, [stage.verb for stage in recipe.stages]
     if "pretrain" in verbs and data.texts is None:
-        yield _lacking("data.texts", "plain text to pre-train on")
+        yield lacking("data.texts", "plain text to pre-train on")
     if "finetune" in verbs and data.train is None:
-        yield _lacking("data.train", "a table with labels to fine-tune on")
+        yield lacking("data.train", "a table with labels to fine-tune on")
     elif "distill" in verbs and data.train is None and data.texts is None:
-        yield _lacking("data.train", "a table, or data.texts, to distil on")
+        yield lacking("data.train", "a table, or data.texts, to distil on")
     if "evaluate" in verbs and data.test is None and data.dev is None:
-        yield _lacking("data.test", "a table, or data.dev, to evaluate on")
+        yield lacking("data.test", "a table, or data.dev, to evaluate on")
     for split in ("train", "dev", "test"):
         path = getattr(data, split)
         if path is not None:
-            labelled = split == "train" and "finetune" in verbs
+            labelled = split == "train" and ("finetune" in verbs or any(map(_by_task, recipe.stages)))
             for error in check_table(Path(path).expanduser(), data.columns, labelled):
                 yield Problem(f"data.{split}", error)
     for error in check_texts(data.texts):
         yield Problem("data.texts", error)
 
 
-def _lacking(where: str, what: str) -> Problem:
-    return Problem(where, RecipeError(expected=what, found="none", fix=f"set {where}"))
+def _by_task(stage: Stage) -> bool:
+    options = stage.options
+    return isinstance(options, Prune) and "task" in (options.loss, options.recover)
 
 
 def _check_distill(
@@ -67,7 +67,7 @@ def _check_distill(
 ) -> Iterator[Problem]:
     if options.general is not None:
         if options.general.texts is None and recipe.data.texts is None:
-            yield _lacking(f"{where}.general.texts", "plain text, or data.texts, for the general stage")
+            yield lacking(f"{where}.general.texts", "plain text, or data.texts, for the general stage")
         for error in check_texts(options.general.texts):
             yield Problem(f"{where}.general.texts", error)
         if options.general.teacher is not None:
@@ -89,18 +89,18 @@ def _check_student(options: Distill, config: Mapping[str, Any], where: str) -> I
     layers, hidden, heads = sizes["layers"], sizes["hidden"], sizes["heads"]
     if hidden % heads:
         fitting = min((n for n in range(1, hidden + 1) if hidden % n == 0), key=lambda n: abs(n - heads))
-        yield _misfit(
+        yield misfit(
             f"{where}.student.heads",
             f"heads that divide hidden = {hidden}",
             str(heads),
             f"set heads to {fitting}",
         )
     if student.embedding and student.embedding > hidden:
-        yield _misfit(
+        yield misfit(
             f"{where}.student.embedding", f"at most hidden = {hidden}", str(student.embedding), "leave it out"
         )
     if options.attention == "scores" and heads != teacher["heads"]:
-        yield _misfit(
+        yield misfit(
             f"{where}.attention",
             f"as many heads as the teacher, {teacher['heads']}, to compare scores head by head",
             str(heads),
@@ -117,7 +117,7 @@ def _check_start(
     student: Student, sizes: Mapping[str, int], teacher: Mapping[str, int], where: str
 ) -> Iterator[Problem]:
     if student.init == "project" and sizes["hidden"] > teacher["hidden"]:
-        yield _misfit(
+        yield misfit(
             f"{where}.student.init",
             f"hidden of at most the teacher's {teacher['hidden']} to project its weights",
             str(sizes["hidden"]),
@@ -129,23 +129,19 @@ def _check_start(
         if sizes[name] != teacher[name]
     ]
     if student.init == "layers" and unlike:
-        yield _misfit(
+        yield misfit(
             f"{where}.student.init",
             "the teacher's widths to copy layers",
             ", ".join(unlike),
             "set init to project",
         )
     if student.init == "layers" and sizes["layers"] > teacher["layers"]:
-        yield _misfit(
+        yield misfit(
             f"{where}.student.init",
             f"at most {teacher['layers']} layers to copy",
             str(sizes["layers"]),
             "set init to project",
         )
-
-
-def _misfit(where: str, expected: str, found: str, fix: str) -> Problem:
-    return Problem(where, RecipeError(expected=expected, found=found, fix=fix))
 
 
 def _sizes(config: Mapping[str, Any]) -> dict[str, int]:
@@ -156,7 +152,7 @@ def _sizes(config: Mapping[str, Any]) -> dict[str, int]:
 def _check_length(length: int, config: Mapping[str, Any], where: str) -> Iterator[Problem]:
     limit = config.get("max_position_embeddings", length)
     if length > limit:
-        yield _misfit(
+        yield misfit(
             f"{where}.max_length",
             f"at most the teacher's {limit} positions",
             str(length),

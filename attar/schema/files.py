@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from attar.anatomy.families import FAMILIES
-from attar.errors import DataError, ModelError
+from attar.errors import DataError, ModelError, PlanError
 from attar.schema.options import Columns
 
+# What no plan is without.
+PLAN = ("digest", "family", "sizes", "hidden", "vocab", "layers")
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt")
 # A header or first line is in here; no more is read.
 HEAD_BYTES = 1 << 20
@@ -40,7 +42,8 @@ def check_model(name: str, config: dict[str, Any]) -> Iterator[ModelError]:
             fix="copy the model again from where it came",
         )
         return
-    family = str(config.get("model_type", "none"))
+    family = str(config.get("model_type", "none")).removeprefix("slim-")
+    config["model_type"] = family
     if family not in FAMILIES:
         nearest = get_close_matches(family, FAMILIES, 1, 0.0)[0]
         yield ModelError(
@@ -107,6 +110,34 @@ def check_texts(texts: str | tuple[str, ...] | None) -> Iterator[DataError]:
             yield DataError(
                 expected=f"at least one line of text in {name}", found="an empty file", fix="check the file"
             )
+
+
+def check_plan(name: str, config: dict[str, Any]) -> Iterator[PlanError]:
+    """Tell whether a plan's file is missing, is no plan, or is for a model of another family or other sizes."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        yield PlanError(expected=f"a plan at {name}", found="no such file", fix="check the path")
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        yield PlanError(expected=f"JSON in {name}", found=str(error), fix="make the plan again (attar plan)")
+        return
+    lacking = [key for key in PLAN if not (isinstance(found, dict) and found.get(key))]
+    if lacking:
+        yield PlanError(
+            expected=f"a plan in {name}",
+            found=f"JSON without {', '.join(lacking)}",
+            fix="name a file that attar plan wrote",
+        )
+        return
+    family = config.get("model_type", found["family"])
+    if family != found["family"]:
+        yield PlanError(
+            expected=f"a plan for a {family} model",
+            found=f"one for {found['family']} in {name}",
+            fix="make a plan for this model (attar plan)",
+        )
 
 
 def check_table(path: Path, columns: Columns, labelled: bool) -> Iterator[DataError]:

@@ -137,7 +137,8 @@ class Distill(Options):
     """Options of `attar.distill`; a part that is null is left out.
 
     `cache` names a directory for the teacher's outputs that several runs share; true keeps them for this run only.
-    `mapping` names the teacher layer of each student layer, or lists them, counted from 1.
+    `mapping` names the teacher layer of each student layer, or lists them, counted from 1. Right after a `prune` stage
+    the pruned model is the student, the model before it the teacher, and `student` is left out.
     """
 
     student: Student = Student()

@@ -4,7 +4,7 @@ MiniLM-L6 (its vocabulary trimmed to the texts, so that the embedding's share of
 gets a masked-language-model head, is pruned to the sizes that 4, 3 and 1 of its 6 layers have (77%, 66% and 43%; the
 paper's 9, 6 and 3 of 12 are 81%, 61% and 40%), recovers on plain text, and is fine-tuned on Rotten Tomatoes and SST-2.
 Every variant gets the same steps; dropped layers get those that the others learn alphas in on top. Figures are test
-accuracies in points over seeds of the fine-tuning; the pruning has one seed.
+accuracies in points over seeds of the fine-tuning; the pruning has one seed. `--latency` runs another benchmark.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import schubert_latency
 import torch
 from datasets import Dataset, disable_progress_bars
 from rich.console import Console
@@ -57,7 +58,7 @@ SETTINGS: dict[str, Any] = {
     "pretrain": {"epochs": 3, "lr": 3e-4, "max_length": 64},
     "alphas": {"steps": 100, "lr": 0.02},
     "recovery": {"steps": 100, "lr": 2e-4},
-    "finetune": {"epochs": 3, "lr": 1e-4, "max_length": 64, "patience": None},
+    "finetune": {"epochs": 3, "lr": 3e-4, "max_length": 64, "patience": None},
 }
 QUICK: dict[str, Any] = {
     "texts": 96,
@@ -323,6 +324,13 @@ def _shape(study: Study, name: str) -> dict[str, Any]:
     return {"hidden": form.hidden, "layers": [list(vars(layer).values()) for layer in form.layers]}
 
 
+def _quiet(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -334,13 +342,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=None, help="directory to keep the models in")
+    parser.add_argument("--latency", action="store_true", help=schubert_latency.__doc__)
     options = parser.parse_args()
+    if options.latency:
+        _quiet(options)
+        schubert_latency.main(options)
+        return
     if options.quick:
         options.sizes, options.ways, options.seeds = [3], ["all", "dropped"], [0]
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
+    _quiet(options)
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)

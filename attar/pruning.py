@@ -18,7 +18,7 @@ from attar.model.data import fitting
 from attar.model.tables import Columns, read_table, read_texts
 from attar.prune.job import CostName, Pruning, Rounding, task_of
 from attar.prune.latency import Latency
-from attar.prune.plan import Plan
+from attar.prune.plan import PLAN, Plan
 from attar.prune.run import Loss, Recovery
 from attar.prune.search import Method, Way, axes_of
 from attar.prune.vocabulary import restrict
@@ -171,7 +171,7 @@ def prune(
             "kept_hidden": list(planned.hidden),
         }
         if is_main():
-            files = {"plan.json": planned.to_json()}
+            files = {PLAN: planned.to_json()}
             save(small, kept, out, lineage=lineage, files=files, overwrite=overwrite)
         rows, main = _rows(found, small, kept, (dev, columns), out)
     return Report(

@@ -1,6 +1,6 @@
 """The public verbs that tie rooms together: they take names, load, and call the form that takes objects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,15 @@ from attar.export import export as export_one
 from attar.export.int8 import Precision
 from attar.measure.bench import Clock
 from attar.measure.bench import bench as bench_models
-from attar.measure.compare import Source, machine, measure, open_model
+from attar.measure.compare import Opened, Source, machine, measure, open_model
 from attar.measure.compare import compare as compare_opened
 from attar.measure.report import Report, Role, Row
+from attar.measure.shape import Shape
 from attar.model.checkpoint import check_free, load, versions
+from attar.model.data import positions
 from attar.model.tables import Columns, read_table
 from attar.progress import say
+from attar.prune.plan import PLAN, Plan
 from attar.tinybert import candidates_from
 
 if TYPE_CHECKING:
@@ -90,9 +93,12 @@ def compare(
     table, _ = read_table(data, columns=columns, task=opened[0].task)
     roles: list[Role] = ["teacher"]
     roles += ["student"] * (len(opened) - 1)
+    here = [positions(model.model) for model in opened if isinstance(model.model, PreTrainedModel)]
+    latency_length = min([latency_length, *here])
     options = {"latency_batch": latency_batch, "latency_length": latency_length, "threads": threads}
     pairs = list(zip(roles, opened, strict=True))
-    return compare_opened(pairs, table, batch_size=batch_size, max_length=max_length, **options)  # type: ignore[arg-type]
+    found = compare_opened(pairs, table, batch_size=batch_size, max_length=max_length, **options)  # type: ignore[arg-type]
+    return replace(found, shapes=tuple(_shapes(opened)))
 
 
 def bench(
@@ -261,6 +267,14 @@ def anatomy(model: Source, *, tokenizer: Any = None) -> "Table":
 
 def _words(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _shapes(opened: Sequence[Opened]) -> Iterator[Shape]:
+    """The shapes of those models that were pruned: their directories say what they were cut from."""
+    for model in opened:
+        plan = Path(model.directory or "") / PLAN
+        if model.directory and plan.is_file():
+            yield Plan.read(plan).shape(model.name)
 
 
 def _name(model: Source) -> str:

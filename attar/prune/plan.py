@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 # No axis has so many units: a slip in a plan's file must not fill the memory.
 MOST = 10_000_000
 
+# The file of a pruned model's directory that says what it was cut from.
+PLAN = "plan.json"
+
 
 def ranges(indexes: Sequence[int]) -> str:
     """Sorted numbers as people write them: "0-11,13"."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import schubert_draw
 import schubert_latency
 import torch
 from datasets import Dataset, disable_progress_bars
@@ -46,6 +47,7 @@ from attar.prune.select import in_order, uniform
 from attar.prune.units import Kept, everything
 from attar.prune.vocabulary import config_ids, trim
 from common import Figure, figure, report
+from common import save as save_result
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "glue_sst2"
 # Layers of the dropped-layers model -> size in the paper, its margins of the best schuBERT over it and over uniform.
@@ -273,7 +275,10 @@ def show(study: Study, found: Mapping[str, Mapping[str, list[float]]], options: 
     print()
     for layers in options.sizes:
         figures |= _margins(layers, means, settings)
-    report("schubert", figures, settings, keep=not options.quick)
+    if not options.quick:
+        save_result("schubert", figures, settings)
+        schubert_draw.draw()
+    report("schubert", figures, settings)
 
 
 def _margins(layers: int, means: Mapping[str, list[float]], settings: dict[str, Any]) -> dict[str, Figure]:
@@ -321,7 +326,11 @@ def _size(study: Study, name: str) -> float:
 
 def _shape(study: Study, name: str) -> dict[str, Any]:
     form = _form(study, name)
-    return {"hidden": form.hidden, "layers": [list(vars(layer).values()) for layer in form.layers]}
+    return {
+        "hidden": form.hidden,
+        "vocab": form.vocab,
+        "layers": [list(vars(layer).values()) for layer in form.layers],
+    }
 
 
 def _quiet(options: argparse.Namespace) -> None:

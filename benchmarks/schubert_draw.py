@@ -1,0 +1,90 @@
+"""Draw what `benchmarks/schubert.py` found: the frontier of size and accuracy, and the shapes that were learned."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from attar.measure.shape import Shape, Sizes, shape_svg
+from common import RESULTS
+
+COLOURS = {
+    "all": "#b0413e",
+    "all-distilled": "#e0898a",
+    "h": "#3b6fb6",
+    "f": "#4f9d69",
+    "uniform": "#8a8a8a",
+    "dropped": "#222222",
+}
+
+
+def frontier(settings: Mapping[str, Any], path: Path) -> None:
+    """Mean test accuracy over parameters, a line a way, with the range of the seeds."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    sizes, accuracies = settings["sizes"], settings["accuracies"]
+
+    def points(way: str) -> list[tuple[float, np.ndarray]]:
+        names = [name for name in accuracies if name.rpartition("-")[0] == way]
+        found = [(sizes[name] / 1e6, _means(accuracies[name])) for name in names]
+        return sorted(found, key=lambda point: point[0])
+
+    whole = (sizes["whole"] / 1e6, _means(accuracies["whole"]))
+    for way, colour in COLOURS.items():
+        line = points(way)
+        if not line:
+            continue
+        x = [size for size, _ in [*line, whole]]
+        values = [means for _, means in [*line, whole]]
+        middle = [float(v.mean()) for v in values]
+        axes.errorbar(
+            x,
+            middle,
+            yerr=[
+                [m - v.min() for m, v in zip(middle, values, strict=True)],
+                [v.max() - m for m, v in zip(middle, values, strict=True)],
+            ],
+            color=colour,
+            label=way,
+            marker="o",
+            capsize=3,
+            linewidth=1.4,
+        )
+    axes.set_xlabel("parameters, millions")
+    axes.set_ylabel("test accuracy, points (range of seeds)")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def shapes(settings: Mapping[str, Any], name: str, path: Path) -> None:
+    """The shape of one model over that of the whole one."""
+    found, whole = settings["shapes"][name], settings["shapes"]["whole"]
+
+    def of(form: Mapping[str, Any]) -> Sizes:
+        layers = tuple(tuple(layer) for layer in form["layers"])
+        return Sizes(form["hidden"], form["hidden"], form["vocab"], layers)  # type: ignore[arg-type]
+
+    shape = Shape(name, of(whole), of(found), tuple(range(len(found["layers"]))))
+    path.write_text(shape_svg(shape), encoding="utf-8")
+
+
+def draw(result: Path = RESULTS / "schubert.json", directory: Path = RESULTS) -> None:
+    """Draw a committed result."""
+    settings = json.loads(result.read_text(encoding="utf-8"))["settings"]
+    frontier(settings, directory / "schubert-frontier.svg")
+    for name in settings["shapes"]:
+        if name.startswith("all-") and "distilled" not in name:
+            shapes(settings, name, directory / f"schubert-{name}.svg")
+
+
+def _means(by: Mapping[str, list[float]]) -> np.ndarray:
+    """(seeds,) mean over tasks."""
+    return np.mean([by[task] for task in by], axis=0)
+
+
+if __name__ == "__main__":
+    draw()

@@ -31,6 +31,7 @@ BERT = Anatomy(
     ffn_norm="output.LayerNorm",
     pooler="pooler.dense",
     heads=("classifier",),
+    language=("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
     tail=(
         *_TASKS,
         ("cls.predictions.transform.dense", "hidden hidden"),
@@ -45,6 +46,7 @@ ROBERTA = replace(
     BERT,
     name="roberta",
     heads=("classifier.dense", "classifier.out_proj"),
+    language=("lm_head.dense", "lm_head.layer_norm"),
     tail=(
         *_DENSE_TASKS,
         ("lm_head.dense", "hidden hidden"),
@@ -62,6 +64,7 @@ ELECTRA = replace(
     embedding_projection="embeddings_project",
     pooler="",
     heads=("classifier.dense", "classifier.out_proj"),
+    language=("generator_predictions.dense", "generator_predictions.LayerNorm"),
     tail=(
         *_DENSE_TASKS,
         ("generator_predictions.dense", "embedding hidden"),
@@ -91,6 +94,7 @@ DISTILBERT = Anatomy(
     ffn_out="ffn.lin2",
     ffn_norm="output_layer_norm",
     heads=("pre_classifier", "classifier"),
+    language=("vocab_transform", "vocab_layer_norm"),
     tail=(
         ("pre_classifier", "hidden hidden"),
         *_TASKS,
@@ -126,6 +130,7 @@ ALBERT = Anatomy(
     ffn_norm="full_layer_layer_norm",
     pooler="pooler",
     heads=("classifier",),
+    language=("predictions.dense", "predictions.LayerNorm"),
     tail=(
         *_TASKS,
         ("predictions.dense", "embedding hidden"),
@@ -161,6 +166,7 @@ MODERNBERT = Anatomy(
     ffn_norm="mlp_norm",
     final_norm="final_norm",
     heads=("head.dense", "classifier"),
+    language=("head.dense", "head.norm"),
     tail=(
         ("head.dense", "hidden hidden"),
         ("head.norm", "hidden"),

@@ -31,6 +31,7 @@ class Anatomy:
         gated_ffn: `ffn_in` gives two halves (value and gate), so it has 2·ffn rows.
         pre_norm: norms stand before the sublayers, so hidden states are a residual stream that no norm bounds.
         heads: linear layers of task heads that read hidden vectors, relative to the whole model.
+        language: dense layer and norm of the masked-language-model head, relative to the whole model.
         tail: every module of every head with the axes of its weight, outputs first ("hidden embedding" is a linear
             layer from the embedding size to the hidden size, "-" an axis that nothing cuts), relative to the whole
             model; those of heads that a model does not have are passed over.
@@ -57,6 +58,7 @@ class Anatomy:
     final_norm: str = ""
     pooler: str = ""
     heads: tuple[str, ...] = ()
+    language: tuple[str, str] = ("", "")
     tail: tuple[tuple[str, str], ...] = ()
     uncut: tuple[tuple[str, str], ...] = ()
     shared: bool = False

@@ -14,17 +14,6 @@ from attar.maths.directions import ridge
 PENALTY = 1e-2
 # A GELU whose input stays above this is the identity to 0.4%.
 LINEAR = 3.0
-# dense and norm of the language model head, relative to the whole model.
-LANGUAGE = {
-    "bert": ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
-    "roberta": ("lm_head.dense", "lm_head.layer_norm"),
-    "xlm-roberta": ("lm_head.dense", "lm_head.layer_norm"),
-    "camembert": ("lm_head.dense", "lm_head.layer_norm"),
-    "electra": ("generator_predictions.dense", "generator_predictions.LayerNorm"),
-    "distilbert": ("vocab_transform", "vocab_layer_norm"),
-    "albert": ("predictions.dense", "predictions.LayerNorm"),
-    "modernbert": ("head.dense", "head.norm"),
-}
 
 
 def head_modules(bound: Bound) -> dict[str, nn.Module]:
@@ -60,7 +49,7 @@ def fit_head(source: Bound, target: Bound, seen: Seen, x: Tensor, lift: Tensor) 
     if dense.bias is not None:
         dense.bias.data[: len(kept)] = rows @ shift + bias_of(own)[kept]
     if source.anatomy.pre_norm and target.anatomy.pre_norm and "final" in ours:
-        norm, before_norm = (b.model.get_submodule(LANGUAGE[b.anatomy.name][1]) for b in (target, source))
+        norm, before_norm = (b.model.get_submodule(b.anatomy.language[1]) for b in (target, source))
         for name, value in before_norm.named_parameters():
             norm.get_parameter(name).data[: len(kept)] = value.data[kept]
     if "final" not in ours or seen.logits is None:
@@ -95,8 +84,8 @@ def _language(source: Bound, target: Bound, seen: Seen, x: Tensor) -> None:
     What the decoder reads is fitted linearly: the dense layer's inputs are shifted to where its GELU is the identity,
     and the norm takes the shift away again.
     """
-    dense, norm = (target.model.get_submodule(path) for path in LANGUAGE[target.anatomy.name])
-    own_dense, own_norm = (source.model.get_submodule(path) for path in LANGUAGE[source.anatomy.name])
+    dense, norm = (target.model.get_submodule(path) for path in target.anatomy.language)
+    own_dense, own_norm = (source.model.get_submodule(path) for path in source.anatomy.language)
     table, own_table = (cast(nn.Linear, b.model.get_output_embeddings()) for b in (target, source))
     if own_table.bias is not None and table.bias is not None:
         table.bias.data.copy_(own_table.bias.data)

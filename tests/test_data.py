@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
+from attar.errors import DataError
 from attar.model.data import Batches, Counts, StreamBatches, encode
 from attar.model.tables import read_table, read_texts
 from attar.model.tasks import Task
@@ -324,3 +325,18 @@ def test_texts_come_from_files_lists_and_datasets(tmp_path):
 def test_a_long_sentence_is_no_file_name():
     sentences = ["영화가 정말 좋다 " * 60, "x/" * 3000, "a\0b"]
     assert read_texts(sentences)["text"][:] == sentences
+
+
+def test_fewer_rows_than_processes_are_refused():
+    few = encode(tiny.table(2), TOKENIZER)
+    with pytest.raises(DataError, match="at least 3 rows"):
+        Batches(few, TOKENIZER, rank=2, world=3)
+
+
+def test_another_encoding_deep_in_a_stream_is_an_error_of_the_data(tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_bytes(b"a plain line\n" * 1_000_000 + "caf\u00e9\n".encode("latin-1") * 10)
+    stream = StreamBatches(read_texts(path, streaming=True), TOKENIZER, steps=1)
+    with pytest.raises(DataError, match="UTF-8"):
+        for _ in stream._read():
+            pass

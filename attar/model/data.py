@@ -143,6 +143,12 @@ class Batches:
         self.batch_size, self.shuffle, self.seed, self.bucket = batch_size, shuffle, seed, bucket
         self.rank, self.world = rank, world
         self.lengths = np.asarray(encoded["length"][:], dtype=np.int64)
+        if len(self.lengths) < world:
+            raise DataError(
+                expected=f"at least {world} rows, one for each process",
+                found=str(len(self.lengths)),
+                fix="start fewer processes",
+            )
         self.labels = _label_tensor(encoded)
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
         self._flat = {
@@ -272,7 +278,7 @@ class StreamBatches:
         size, pool = self.POOL * self.batch_size, []
         while True:
             row = None
-            for row in self.texts:
+            for row in self._read():
                 pool.append(row["text"])
                 if len(pool) == size:
                     yield pool
@@ -281,6 +287,14 @@ class StreamBatches:
                 raise DataError(
                     expected="at least one line of text", found="an empty stream", fix="check the files"
                 )
+
+    def _read(self) -> Iterator[dict[str, Any]]:
+        try:
+            yield from self.texts
+        except UnicodeDecodeError as error:  # found where it stands, which may be far into the text
+            raise DataError(
+                expected="text in UTF-8", found=str(error), fix="convert the file: iconv -f latin1 -t utf-8"
+            ) from error
 
     def _tokenized(self, pools: Iterator[list[str]], number: int) -> Iterator[Iterator[Batch]]:
         for index, pool in enumerate(pools, start=number):

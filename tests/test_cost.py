@@ -149,7 +149,7 @@ def test_a_form_at_measured_sizes_takes_the_sum_of_what_was_measured(measured):
         made = Form(h, form.embedding, form.vocab, (small, large, large))
         around = outside[h, form.embedding if width > 1 else table.outside.sizes[1][0], form.vocab]
         layers = 3 * attention[h, heads, size] + ffn[h, small.ffn] + 2 * ffn[h, large.ffn]
-        assert table(made) == pytest.approx(table.scale * layers + around)
+        assert table(made) == pytest.approx(table.scale * layers + table.each * len(made.layers) + around)
     assert all(seconds > 0 for seconds in attention.values())
 
 

@@ -66,11 +66,11 @@ class Latency:
         attention: a layer's attention over (hidden, heads, size of key and value), with all that is in the layer but
             its feed-forward part.
         ffn: a layer's feed-forward part over (hidden, ffn).
-        uneven: what attention takes longer where key and value differ in size, which torch's fast kernel cannot do;
-            over (heads,).
+        uneven: what attention takes longer where key and value differ in size, since one of them is padded to the
+            other for torch's fast kernel; over (heads,).
         outside: embedding and head over (hidden, embedding, vocab).
-        scale: how much longer a layer takes among others, whose weights crowd its own out of the caches; measured on
-            the whole model.
+        scale, each: how much longer a layer takes among others, whose weights crowd its own out of the caches: a factor
+            of its seconds, and seconds that do not depend on its size; from the whole model and one of half its sizes.
         probes: seconds at neighbouring sizes of an axis, for `step`.
     """
 
@@ -81,6 +81,7 @@ class Latency:
     outside: Grid
     scale: float
     probes: Mapping[str, Mapping[int, float]]
+    each: float = 0.0
 
     def __call__(self, form: Form, /) -> float:
         """Seconds of one call."""
@@ -90,7 +91,8 @@ class Latency:
         seconds = self.attention(sizes).sum() / 2 + self.ffn([(h, x.ffn) for x in layers]).sum()
         uneven = [(x.heads,) for x in layers if x.key != x.value]
         seconds += self.uneven(uneven).sum() if uneven else 0.0
-        return float(self.scale * seconds + self.outside([(h, form.embedding, form.vocab)])[0])
+        around = self.outside([(h, form.embedding, form.vocab)])[0]
+        return float(self.scale * seconds + self.each * len(layers) + around)
 
     def step(self, axis: str) -> int:
         """The smallest of 1, 8, 16 and 32 whose multiples are no slower than larger sizes are, within noise.

@@ -58,6 +58,13 @@ class _Measured:
             return product(self.hidden, _parts(self.form.embedding, (1 / 2, 1)), vocab)
         return ((h, h, v) for h, v in product(self.hidden, vocab))
 
+    def half(self) -> Form:
+        """The model with layers of half their sizes, as far as sizes are measured."""
+        h, ffn = self.hidden[len(self.hidden) // 2 - 1], self.ffn[len(self.ffn) // 2]
+        layer = self.layer(self.heads[len(self.heads) // 2], ffn=ffn)
+        embedding = self.form.embedding if self.factorised else h
+        return Form(h, embedding, self.form.vocab, (layer,) * len(self.form.layers))
+
     def neighbours(self) -> dict[tuple[str, int], tuple[int, LayerForm]]:
         """(axis, size) -> hidden size and layer whose time tells of that size; none of axes below 32."""
         h, full = self.form.hidden, self.full
@@ -118,7 +125,8 @@ def _calls(model: PreTrainedModel, sizes: _Measured, inputs: Inputs) -> dict[Any
         embedding = sizes.form.embedding if sizes.factorised else hidden
         return _layer_call(_made(model, Form(hidden, embedding, FEW_TOKENS, (own,))), inputs)
 
-    calls: dict[Any, Call] = {("whole",): partial(model, **inputs)}
+    half = _made(model, sizes.half())
+    calls: dict[Any, Call] = {("whole",): partial(model, **inputs), ("half",): partial(half, **inputs)}
     for h, heads, size in sizes.attention():
         calls["attention", h, heads, size] = layer(h, sizes.layer(heads, size))
     for h, ffn in product(sizes.hidden, sizes.ffn):
@@ -194,8 +202,22 @@ def _table(sizes: _Measured, found: dict[Any, float], about: dict[str, Any]) -> 
         scale=1.0,
         probes=_probes(sizes, found),
     )
-    around = outside[sizes.form.hidden, sizes.form.embedding, sizes.form.vocab]
-    return replace(table, scale=(found["whole",] - around) / (table(sizes.form) - around))
+    return _calibrated(table, sizes, found)
+
+
+def _calibrated(table: Latency, sizes: _Measured, found: dict[Any, float]) -> Latency:
+    """The table with `scale` and `each` such that the whole and the half model take what they took."""
+    forms = {"whole": sizes.form, "half": sizes.half()}
+    around = {name: float(table.outside([(f.hidden, f.embedding, f.vocab)])[0]) for name, f in forms.items()}
+    alone = {name: table(form) - around[name] for name, form in forms.items()}
+    real = {name: found[(name,)] - around[name] for name in forms}
+    apart = alone["whole"] - alone["half"]
+    if apart > 0:
+        scale = (real["whole"] - real["half"]) / apart
+        each = (real["whole"] - scale * alone["whole"]) / len(sizes.form.layers)
+        if scale > 0 and each > 0:
+            return replace(table, scale=scale, each=each)
+    return replace(table, scale=max(real["whole"], 0.0) / alone["whole"])
 
 
 def _grid(found: Mapping[Any, float]) -> Grid:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from attar.measure.report import Report as Report
     from attar.pipeline import distill as distill
     from attar.pretrain import pretrain as pretrain
+    from attar.probing import probe as probe
     from attar.prune.plan import Plan as Plan
     from attar.pruning import plan as plan
     from attar.pruning import prune as prune
@@ -38,6 +39,7 @@ _HOME = {
     "finetune": "attar.finetune",
     "plan": "attar.pruning",
     "pretrain": "attar.pretrain",
+    "probe": "attar.probing",
     "prune": "attar.pruning",
     "run": "attar.recipe",
 }
@@ -55,6 +57,7 @@ __all__ = [
     "finetune",
     "plan",
     "pretrain",
+    "probe",
     "prune",
     "run",
 ]

@@ -48,7 +48,7 @@ def plan(
     loss: Loss = "distill",
     rounds: int = 1,
     steps: int = 100,
-    lr: float = 0.01,
+    lr: float = 0.02,
     gamma: float | None = None,
     rounding: Rounding = None,
     length: int = 128,
@@ -113,8 +113,9 @@ def prune(
     loss: Loss = "distill",
     rounds: int = 1,
     steps: int = 100,
-    lr: float = 0.01,
+    lr: float = 0.02,
     gamma: float | None = None,
+    fold: bool = False,
     recover: Loss | None = "distill",
     recover_steps: int = 200,
     recover_lr: float = 5e-5,
@@ -131,8 +132,10 @@ def prune(
 
     Args:
         plan: a plan, or its file; else one is found from the options that `attar.plan` has, in `rounds` rounds of
-            learning, cutting and recovering, with what was learned folded into the weights (2005.06628, algorithm 1).
+            learning, cutting and recovering (2005.06628, algorithm 1).
         out: the directory to write; it appears whole, after it was loaded again and compared, with `plan.json` in it.
+        fold: multiply the weights that stay by their alphas, as the paper does, where the alphas else only choose. With
+            a short recovery that loses much (docs/guide-pruning.md, "what we measured").
         dev: what the report measures on: against labels where it has them, else as agreement with the model before.
         recover: after each cut, `recover_steps` steps of staying close to the model before ("distill"), or of the loss
             "task" or "mlm"; None for none. Without texts there is none.
@@ -232,7 +235,7 @@ def _opened(
         texts = read_table(data, columns=columns, task=task_of(loaded.model), labels=labels)[0]
     return Pruning(
         loaded,
-        Way(method, axes, asked.steps, asked.lr, asked.gamma, None, asked.seed, precision),
+        Way(method, axes, asked.steps, asked.lr, asked.gamma, None, asked.seed, precision, asked.fold),
         asked.cost,
         asked.loss,
         asked.length,

@@ -66,7 +66,7 @@ def shapes(settings: Mapping[str, Any], name: str, path: Path) -> None:
 
     def of(form: Mapping[str, Any]) -> Sizes:
         layers = tuple(tuple(layer) for layer in form["layers"])
-        return Sizes(form["hidden"], form["hidden"], form["vocab"], layers)  # type: ignore[arg-type]
+        return Sizes(form["hidden"], form["hidden"], form["vocab"], layers)
 
     shape = Shape(name, of(whole), of(found), tuple(range(len(found["layers"]))))
     path.write_text(shape_svg(shape), encoding="utf-8")
@@ -83,7 +83,7 @@ def draw(result: Path = RESULTS / "schubert.json", directory: Path = RESULTS) ->
 
 def _means(by: Mapping[str, list[float]]) -> np.ndarray:
     """(seeds,) mean over tasks."""
-    return np.mean([by[task] for task in by], axis=0)
+    return np.asarray([by[task] for task in by]).mean(axis=0)
 
 
 if __name__ == "__main__":

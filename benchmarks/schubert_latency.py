@@ -144,7 +144,7 @@ class Duel:
             **{name: load(self.work / name, tokenizer=self.loaded.tokenizer).model for name in names},
         }
         rows = bench(
-            models,  # type: ignore[arg-type]
+            models,
             lengths=(LENGTH,),
             repeats=10 if self.quick else 60,
             threads=self.threads,

@@ -142,4 +142,3 @@ def modules(model: PreTrainedModel) -> dict[str, tuple[nn.Module, int | None, tu
 
 def _weighted(module: nn.Module) -> bool:
     return getattr(module, "weight", None) is not None
-

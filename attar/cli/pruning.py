@@ -112,6 +112,9 @@ def prune(
     loss: Loss = "distill",
     rounds: Rounds = 1,
     steps: Steps = 100,
+    fold: Annotated[
+        bool, typer.Option(help="Multiply what was learned into the weights, as the paper does.")
+    ] = False,
     recover: Annotated[str, typer.Option(help="After each cut: distill, task, mlm, or none.")] = "distill",
     recover_steps: Annotated[int, typer.Option(help="Of recovering, after each cut.")] = 200,
     recover_lr: float = 5e-5,
@@ -136,13 +139,11 @@ def prune(
         raise RecipeError(
             expected="a directory to write", found="no --out", fix="pass --out small, or --plan-only to look"
         )
+    options["fold"] = fold
     options |= {"recover": None if recover == "none" else recover, "recover_steps": recover_steps}
     report = attar.prune(model, plan, out=out, dev=dev, recover_lr=recover_lr, overwrite=overwrite, **options)
     _print(attar.Plan.read(out / "plan.json"))
     show(report)
-
-
-# `attar probe`, which tells what each part of a model is worth, has its place here.
 
 
 def _options(

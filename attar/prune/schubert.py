@@ -80,7 +80,7 @@ def learn_alphas(
     cost: Cost,
     *,
     steps: int = 100,
-    lr: float = 0.01,
+    lr: float = 0.02,
     gamma: float | None = None,
     seed: int = 0,
     precision: Precision = "auto",

@@ -57,16 +57,19 @@ class Way:
         axes: that may be cut.
         steps, lr, gamma: of learning alphas, see `learn_alphas`.
         rounding: axis -> the sizes are multiples of this.
+        fold: multiply what stays by its alphas, as the paper does. The cost has pulled those down, too, and a short
+            recovery does not lift them again: without folding they only choose, and the weights are as they were.
     """
 
     method: Method = "schubert"
     axes: tuple[str, ...] = VARIANTS["all"]
     steps: int = 100
-    lr: float = 0.01
+    lr: float = 0.02
     gamma: float | None = None
     rounding: Mapping[str, int] | None = None
     seed: int = 0
     precision: Precision = "auto"
+    fold: bool = False
 
 
 def axes_of(model: PreTrainedModel, wanted: str | Sequence[str]) -> tuple[str, ...]:
@@ -134,7 +137,7 @@ def choose(
         batches: texts, for methods that look at them.
 
     Returns:
-        What stays, and the model to cut: the model itself, into which learned alphas are folded, in place.
+        What stays, and the model to cut: the model itself, into which learned alphas are folded where `way` says so.
 
     Raises:
         PlanError: a budget that cannot be met. TrainingError: alphas diverge.
@@ -175,5 +178,6 @@ def choose(
     )
     pick = in_order if way.method == "schubert" else uniform
     kept = pick(form, alphas.scores(), cost, budget, steps=way.rounding)
-    fold(model, alphas)
+    if way.fold:
+        fold(model, alphas)
     return kept, model

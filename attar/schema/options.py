@@ -167,9 +167,9 @@ class Prune(Options):
     """Options of `attar.prune`: what stays by a plan's file, a budget, a published shape, or what the texts use.
 
     `budget` up to 1 is a part of what the model costs in `cost`, else a number of parameters or operations. `axes` are
-    schuBERT's variants, or a list. `loss` teaches the alphas, in `rounds` rounds of `steps` steps; after each cut,
-    `recover_steps` steps of `recover` ("distill" stays close to the model before; null for none). `rounding` makes
-    sizes multiples of a number, or of what the latency `table` advises ("auto").
+    schuBERT's variants, or a list. `loss` teaches the alphas, in `rounds` rounds of `steps` steps; `fold` multiplies
+    them into the weights. After each cut, `recover_steps` steps of `recover` ("distill" stays close to the model before;
+    null for none). `rounding` makes sizes multiples of a number, or of what the latency `table` advises ("auto").
 
     A `distill` stage right after this one recovers: the model before the pruning teaches, and the pruned one is the
     student. Any other stage goes on from the pruned one.
@@ -206,8 +206,9 @@ class Prune(Options):
     loss: Loss = "distill"
     rounds: Count = 1
     steps: Count = 100
-    lr: Annotated[float, Field(gt=0)] = 0.01
+    lr: Annotated[float, Field(gt=0)] = 0.02
     gamma: Annotated[float, Field(ge=0)] | None = None
+    fold: bool = False
     recover: Loss | None = "distill"
     recover_steps: Annotated[int, Field(ge=0)] = 200
     recover_lr: Rate = 5e-5

@@ -83,7 +83,8 @@ def draw(result: Path = RESULTS / "schubert.json", directory: Path = RESULTS) ->
 
 def _means(by: Mapping[str, list[float]]) -> np.ndarray:
     """(seeds,) mean over tasks."""
-    return np.asarray([by[task] for task in by]).mean(axis=0)
+    means: np.ndarray = np.asarray([by[task] for task in by]).mean(axis=0)
+    return means
 
 
 if __name__ == "__main__":

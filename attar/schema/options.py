@@ -168,7 +168,7 @@ class Prune(Options):
 
     `budget` up to 1 is a part of what the model costs in `cost`, else a number of parameters or operations. `axes` are
     schuBERT's variants, or a list. `loss` teaches the alphas, in `rounds` rounds of `steps` steps; `fold` multiplies
-    them into the weights. After each cut, `recover_steps` steps of `recover` ("distill" stays close to the model before;
+    them into the weights. After each cut, `recover_steps` steps of `recover` ("distill" stays close to the model;
     null for none). `rounding` makes sizes multiples of a number, or of what the latency `table` advises ("auto").
 
     A `distill` stage right after this one recovers: the model before the pruning teaches, and the pruned one is the

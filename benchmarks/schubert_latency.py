@@ -39,8 +39,8 @@ from common import figure, report
 
 BUDGET = 0.5  # of the teacher's seconds
 LENGTH = 128
-ALPHAS = {"steps": 60, "lr": 0.02}
-RECOVERY = {"steps": 100, "lr": 1e-4}
+ALPHAS = {"steps": 50, "lr": 0.02}
+RECOVERY = {"steps": 80, "lr": 1e-4}
 
 
 class Duel:

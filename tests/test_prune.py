@@ -256,16 +256,17 @@ def test_costs_are_counted_in_operations_and_seconds(tmp_path):
     model = tiny.model()
     found = plan(model, budget=0.7, cost="flops", method="magnitude", axes="f", length=16)
     assert found.after.flops <= 0.7 * found.before.flops
-    table = tmp_path / "times.json"
-    timed = plan(
-        model, budget=0.95, cost="latency", method="magnitude", axes="f", length=16, table=table, rounding=4
-    )
-    assert timed.after.latency <= 0.95 * timed.before.latency
+    table, common = tmp_path / "times.json", {"method": "magnitude", "axes": "f", "length": 16, "rounding": 4}
+    plan(model, budget=1.0, cost="latency", table=table, **common)
+    measured = json.loads(table.read_text())
+    sizes = measured["ffn"]["sizes"]
+    # A second a unit: what such a small model takes here is noise.
+    measured |= {"scale": 1.0, "each": 0.0, "ffn": {"sizes": sizes, "seconds": sizes[1] * len(sizes[0])}}
+    table.write_text(json.dumps(measured))
+    timed = plan(model, budget=0.7, cost="latency", table=table, **common)
+    assert timed.after.latency <= 0.7 * timed.before.latency
     assert all(len(layer.ffn) % 4 == 0 for layer in timed.layers)
-    again = plan(
-        model, budget=0.95, cost="latency", method="magnitude", axes="f", length=16, table=table, rounding=4
-    )
-    assert again == timed  # what was measured was kept
+    assert sum(len(layer.ffn) for layer in timed.layers) == pytest.approx(0.7 * 80, abs=8)
 
 
 def test_a_plan_prints_what_goes_and_what_it_costs():

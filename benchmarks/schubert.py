@@ -3,7 +3,8 @@
 MiniLM-L6 (its vocabulary trimmed to the texts, so that the embedding's share of the parameters is like BERT-base's)
 gets a masked-language-model head, is pruned to the sizes that 4, 3 and 1 of its 6 layers have (77%, 66% and 43%; the
 paper's 9, 6 and 3 of 12 are 81%, 61% and 40%), recovers on plain text, and is fine-tuned on Rotten Tomatoes and SST-2.
-Every variant gets the same steps; dropped layers get those that the others learn alphas in on top. Figures are test
+Every variant gets the same steps; dropped layers get those that the others learn alphas in on top. "close" learns the
+alphas and recovers by staying close to the unpruned model; the others by masked words, as the paper. Figures are test
 accuracies in points over seeds of the fine-tuning; the pruning has one seed. `--latency` runs another benchmark.
 """
 
@@ -15,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ from attar.model.masking import MaskedBatches, MaskedLanguage
 from attar.pretrain import pretrain
 from attar.prune.alphas import Alphas, alphas_for, fold
 from attar.prune.apply import apply
+from attar.prune.closeness import Close
 from attar.prune.cost import Parameters
 from attar.prune.run import Recovery, recover
 from attar.prune.schubert import VARIANTS, learn_alphas
@@ -52,7 +55,7 @@ from common import save as save_result
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "glue_sst2"
 # Layers of the dropped-layers model -> size in the paper, its margins of the best schuBERT over it and over uniform.
 SIZES = {4: ("88M", 1.1, 0.4), 3: ("66M", 1.6, 0.5), 1: ("43M", 6.6, 1.1)}
-WAYS = ("all", "h", "f", "folded", "uniform", "dropped")
+WAYS = ("all", "h", "f", "close", "folded", "uniform", "dropped")
 FOLDED_AT = 3  # the one size at which learned alphas are also multiplied into the weights, as the paper does
 SETTINGS: dict[str, Any] = {
     "texts": 4000,
@@ -139,25 +142,21 @@ class Study:
         plain = Batches(encoded, self.whole.tokenizer, batch_size=32, shuffle=True)
         return MaskedBatches(plain, self.whole.tokenizer) if masked else plain
 
-    def alphas(self, axes: str) -> Alphas:
-        """The alphas of a variant, which serve all sizes."""
-        if axes not in self._alphas:
-            model, path = self.whole.model, self.work / f"alphas-{axes}.pt"
-            found = alphas_for(model, VARIANTS[axes])
+    def alphas(self, name: str) -> Alphas:
+        """The alphas of a variant, which serve all sizes; "close" are of all axes, taught without masked words."""
+        if name not in self._alphas:
+            model, path = self.whole.model, self.work / f"alphas-{name}.pt"
+            axes, close = VARIANTS.get(name, VARIANTS["all"]), name == "close"
+            found = alphas_for(model, axes)
             if path.exists():
                 found.load_state_dict(torch.load(path, weights_only=True))
             else:
-                found = learn_alphas(
-                    model,
-                    VARIANTS[axes],
-                    MaskedLanguage(model),
-                    self.batches(masked=True),
-                    self.cost,
-                    **self.settings["alphas"],
-                )
+                loss = Close(model, copy.deepcopy(model)) if close else MaskedLanguage(model)
+                batches = self.batches(masked=not close)
+                found = learn_alphas(model, axes, loss, batches, self.cost, **self.settings["alphas"])
                 torch.save(found.state_dict(), path)
-            self._alphas[axes] = found
-        return self._alphas[axes]
+            self._alphas[name] = found
+        return self._alphas[name]
 
     def kept(self, way: str, layers: int) -> Kept:
         """What stays by a way at the size that so many layers have."""
@@ -166,7 +165,7 @@ class Study:
         if way == "dropped":
             return drop_layers(self.whole.model, "alternate", self.cost, budget)
         pick = uniform if way == "uniform" else in_order
-        alphas = self.alphas(way if way in VARIANTS else "all")
+        alphas = self.alphas(way if way in {*VARIANTS, "close"} else "all")
         return pick(form, alphas.scores(), self.cost, budget)
 
     def pruned(self, way: str, layers: int, recovery: str = "mlm") -> Path:
@@ -231,9 +230,10 @@ def run(study: Study, options: argparse.Namespace, console: Console) -> dict[str
     for layers in options.sizes:
         for way in options.ways:
             if (way != "folded" or layers == FOLDED_AT) and _possible(study, way, layers):
-                models[f"{way}-{layers}"] = lambda way=way, layers=layers: study.pruned(way, layers)  # type: ignore[misc]
+                recovery = "distill" if way == "close" else "mlm"
+                models[f"{way}-{layers}"] = partial(study.pruned, way, layers, recovery)
         if "all" in options.ways:
-            models[f"all-distilled-{layers}"] = lambda layers=layers: study.pruned("all", layers, "distill")  # type: ignore[misc]
+            models[f"all-distilled-{layers}"] = partial(study.pruned, "all", layers, "distill")
     for seed in options.seeds:
         for name, place in models.items():
             for task in study.tasks:
@@ -283,12 +283,13 @@ def show(study: Study, found: Mapping[str, Mapping[str, list[float]]], options: 
 
 def _margins(layers: int, means: Mapping[str, list[float]], settings: dict[str, Any]) -> dict[str, Figure]:
     """Differences of mean accuracy at one size, paired by seed: the best schuBERT variant against the others."""
-    learned = [name for name in (f"all-{layers}", f"h-{layers}", f"f-{layers}") if name in means]
+    names = [f"{way}-{layers}" for way in ("all", "h", "f", "close", "all-distilled")]
+    learned = [name for name in names if name in means]
     best = max(learned, key=lambda name: float(np.mean(means[name])))
     paper, over_dropped, over_uniform = SIZES[layers]
     pairs = {
-        f"{paper}: best (-{best.split('-')[0]}) over dropped": (best, f"dropped-{layers}", over_dropped),
-        f"{paper}: best (-{best.split('-')[0]}) over uniform": (best, f"uniform-{layers}", 0.0),
+        f"{paper}: best (-{best.rpartition('-')[0]}) over dropped": (best, f"dropped-{layers}", over_dropped),
+        f"{paper}: best (-{best.rpartition('-')[0]}) over uniform": (best, f"uniform-{layers}", 0.0),
         f"{paper}: recovery by distillation over by fine-tuning": (
             f"all-distilled-{layers}",
             f"all-{layers}",

@@ -14,6 +14,7 @@ from common import RESULTS
 COLOURS = {
     "all": "#b0413e",
     "all-distilled": "#e0898a",
+    "close": "#8e5aa8",
     "h": "#3b6fb6",
     "f": "#4f9d69",
     "uniform": "#8a8a8a",
@@ -77,7 +78,7 @@ def draw(result: Path = RESULTS / "schubert.json", directory: Path = RESULTS) ->
     settings = json.loads(result.read_text(encoding="utf-8"))["settings"]
     frontier(settings, directory / "schubert-frontier.svg")
     for name in settings["shapes"]:
-        if name.startswith("all-") and "distilled" not in name:
+        if name.rpartition("-")[0] in {"all", "close"}:
             shapes(settings, name, directory / f"schubert-{name}.svg")
 
 

@@ -2,7 +2,7 @@
 
 Steps of the same batches in turns: alphas on frozen weights (what `attar.plan` does), the frozen model trained plainly
 (all weights, AdamW), and forward and backward of the frozen model alone, to its embedding. Peak memory of `attar.plan`
-and of `attar.finetune` is that of a process each, above what the loaded model takes.
+and of `attar.finetune` is that of a process each, with all that it loads.
 """
 
 import argparse
@@ -28,9 +28,10 @@ from attar.prune.schubert import VARIANTS, Penalised
 from attar.prune.scores import frozen
 from common import figure, report
 
-# A process that does one job and prints the bytes of memory it took at most, above those after loading the libraries.
+# A process that does one job and prints the bytes of memory it took at most, libraries included. The kernel's own mark:
+# getrusage's begins at what the parent process had.
 JOB = """
-import resource, sys, tempfile
+import sys, tempfile
 import torch
 from attar.demo_data import model_directory, reviews
 from attar.pruning import plan
@@ -38,7 +39,6 @@ from attar.finetune import finetune
 torch.set_num_threads(int(sys.argv[3]))
 rows = int(sys.argv[2])
 table = reviews()["train"].select(range(rows))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with tempfile.TemporaryDirectory() as place:
     if sys.argv[1] == "plan":
         from attar.model.checkpoint import load
@@ -50,7 +50,8 @@ with tempfile.TemporaryDirectory() as place:
     else:
         finetune(model_directory(), table, dev=table.select(range(32)), out=place + "/out", epochs=1,
                  max_length=64)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+from attar.measure.memory import resident
+print(resident("VmHWM"))
 """
 
 

@@ -39,7 +39,8 @@ def peak(path: str | Path, *, batch_size: int, length: int, threads: int) -> int
     return int(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
+    """Bytes of this process's memory by a field of the kernel's: VmRSS now, VmHWM at most since it began."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(field):
             return int(line.split()[1]) * 1024
@@ -54,7 +55,7 @@ def _main(path: str, batch_size: int, length: int, threads: int) -> int:
     if is_onnx(path):
         import onnxruntime  # noqa: F401
 
-        before = _resident("VmRSS")
+        before = resident("VmRSS")
         OnnxModel(path, threads=threads)(inputs)
     else:
         import torch
@@ -63,11 +64,11 @@ def _main(path: str, batch_size: int, length: int, threads: int) -> int:
 
         torch.set_num_threads(threads)
         torch.nn.Linear(2, 2)(torch.zeros(1, 2))
-        before = _resident("VmRSS")
+        before = resident("VmRSS")
         model = checkpoint.load(path, head="sequence-classification").model
         with torch.inference_mode():
             model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
-    return max(0, _resident("VmHWM") - before)
+    return max(0, resident("VmHWM") - before)
 
 
 if __name__ == "__main__":

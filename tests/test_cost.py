@@ -75,7 +75,7 @@ def test_parameters_and_operations_are_those_of_the_cut_model(family):
         assert count(whole) == parameters(model)
         assert count.weight_bytes(whole) == 4 * parameters(model)
         assert operations(whole) == flops(model, 1, 9)
-        for seed in range(4):
+        for seed in range(2):
             kept = some_kept(model, seed)
             small = apply(model, kept)
             assert count(kept.form) == parameters(small), (head, seed)
@@ -129,7 +129,7 @@ def test_modules_add_up():
     assert found["bert"] + found["classifier"] == found[""]
 
 
-@pytest.fixture(scope="module", params=["bert", "roberta", "electra", "albert", "modernbert"])
+@pytest.fixture(scope="module", params=["bert", "electra", "albert", "modernbert"])
 def measured(request):
     model = tiny.model(request.param)
     return model, Latency.measure(model, length=9, threads=1, seconds=0)

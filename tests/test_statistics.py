@@ -108,8 +108,13 @@ def test_interval_covers_the_truth(seeds: int, spread: float) -> None:
     assert hits / trials >= 0.9
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(4, 0), (7, 2), (3, 3), (0, 5)])
-@pytest.mark.parametrize("metric", [statistics.accuracy, accuracy_score])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "metric"),
+    [
+        *((*pair, statistics.accuracy) for pair in [(4, 0), (7, 2), (3, 3), (0, 5)]),
+        (7, 2, accuracy_score),  # any metric, at its own pace
+    ],
+)
 def test_swapping_rows_is_the_sign_test(ours: int, theirs: int, metric: statistics.Metric) -> None:
     labels = np.zeros(60, dtype=np.int64)
     right = np.arange(60) < 40

@@ -27,6 +27,7 @@ Head = Literal[
     "token-classification",
     "question-answering",
     "masked-lm",
+    "causal-lm",
     "pretraining",
     "base",
 ]
@@ -36,6 +37,7 @@ HEADS: dict[Head, Any] = {
     "token-classification": transformers.AutoModelForTokenClassification,
     "question-answering": transformers.AutoModelForQuestionAnswering,
     "masked-lm": transformers.AutoModelForMaskedLM,
+    "causal-lm": transformers.AutoModelForCausalLM,
     "pretraining": transformers.AutoModelForPreTraining,  # with a next-sentence head where the family has one
     "base": transformers.AutoModel,
 }
@@ -45,6 +47,8 @@ SAVED: dict[str, Head] = {
     "ForTokenClassification": "token-classification",
     "ForQuestionAnswering": "question-answering",
     "ForMaskedLM": "masked-lm",
+    "ForCausalLM": "causal-lm",
+    "LMHeadModel": "causal-lm",
     "ForPreTraining": "masked-lm",
 }
 # Of a config: who wrote it and where it lies, not what the model computes.

@@ -5,6 +5,9 @@ teacher and student. Hidden vectors come as (N, D), packed, so padding cannot co
 mean; where None it is the batch's own, and under gradient accumulation or data parallelism that of the whole step.
 """
 
+import math
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,7 +17,7 @@ def soft_cross_entropy(
 ) -> Tensor:
     """Cross-entropy of the student against the teacher's distribution: CE(z_T / t, z_S / t).
 
-    TinyBERT (1909.10351) eq. 10. It differs from `kl_divergence` at t = 1 by the teacher's entropy, a constant.
+    TinyBERT (1909.10351) eq. 10. It differs from `divergence` at t = 1 by the teacher's entropy, a constant.
 
     Args:
         student, teacher: logits, (B, C).
@@ -26,27 +29,66 @@ def soft_cross_entropy(
     return total / (count or student.shape[0])
 
 
-def kl_divergence(
-    student: Tensor, teacher: Tensor, *, temperature: float = 1.0, count: float | None = None
+def divergence(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    beta: float = 0.0,
+    temperature: float = 1.0,
+    count: float | None = None,
 ) -> Tensor:
-    """KL(softmax(z_T / t) || softmax(z_S / t)) · t², Hinton et al. (1503.02531) section 2.
+    """Divergence of softmax(z_S / t) from softmax(z_T / t), times t²: forward KL, reverse KL, and all between.
+
+    With P the teacher's and Q the student's distribution and M = βP + (1-β)Q: β = 0 is the forward KL(P || Q) of Hinton
+    et al. (1503.02531) section 2, β = 1 the reverse KL(Q || P), and between them the generalised Jensen-Shannon
+    divergence β·KL(P || M) + (1-β)·KL(Q || M) (2306.13649, eq. 1; β = 0.5 is the symmetric one). The ends are not the
+    limits of what is between them, which are 0: near its ends the Jensen-Shannon divergence is β or 1-β times a KL.
 
     The factor t² keeps the gradient's size when t changes. Zero, with zero gradient, where both agree.
 
     Args:
         student, teacher: logits, (..., C); each leading position is one distribution.
+        beta: β in [0, 1].
         count: distributions to average over; all of them where None.
     """
     target = (teacher.float() / temperature).log_softmax(-1)
     ours = (student.float() / temperature).log_softmax(-1)
-    total = F.kl_div(ours, target, reduction="sum", log_target=True) * temperature**2
-    return total / (count or student[..., 0].numel())
+    if beta == 0:
+        total = F.kl_div(ours, target, reduction="sum", log_target=True)
+    elif beta == 1:
+        total = F.kl_div(target, ours, reduction="sum", log_target=True)
+    else:
+        middle = torch.logaddexp(target + math.log(beta), ours + math.log1p(-beta))
+        total = beta * F.kl_div(middle, target, reduction="sum", log_target=True)
+        total = total + (1 - beta) * F.kl_div(middle, ours, reduction="sum", log_target=True)
+    return total * (temperature**2 / (count or student[..., 0].numel()))
+
+
+def fold(logits: Tensor, index: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Log-probabilities at a temperature of some classes and of all others together, as one class more.
+
+    A divergence of what two models' logits fold to is at most that of the logits themselves (the data-processing
+    inequality), and equal where the folded classes are all there are.
+
+    Args:
+        logits: (N, V).
+        index: (N, k) the classes that stay, distinct in a row.
+
+    Returns:
+        (N, k + 1), or (N, V) where k = V and nothing is left over.
+    """
+    scaled = logits.float() / temperature
+    kept = scaled.gather(-1, index) - scaled.logsumexp(-1, keepdim=True)
+    if index.shape[-1] == logits.shape[-1]:
+        return kept
+    others = scaled.scatter(-1, index, float("-inf")).logsumexp(-1, keepdim=True)
+    return torch.cat([kept, others - scaled.logsumexp(-1, keepdim=True)], dim=-1)
 
 
 def binary_kl(
     student: Tensor, teacher: Tensor, *, temperature: float = 1.0, count: float | None = None
 ) -> Tensor:
-    """KL of C independent yes/no decisions, summed over C, times t²: the multi-label form of `kl_divergence`.
+    """KL of C independent yes/no decisions, summed over C, times t²: the multi-label form of `divergence`.
 
     Args:
         student, teacher: logits, (B, C).
@@ -68,6 +110,17 @@ def _binary_kl_side(student: Tensor, teacher: Tensor) -> Tensor:
 def score_error(student: Tensor, teacher: Tensor, *, count: float | None = None) -> Tensor:
     """Squared distance of the student's score from the teacher's: the prediction loss of a regression, (B, 1) each."""
     return F.mse_loss(student.float(), teacher.float(), reduction="sum") / (count or student.shape[0])
+
+
+def cosine_error(student: Tensor, teacher: Tensor, *, count: float | None = None) -> Tensor:
+    """1 - cos(H_S, H_T), DistilBERT (1910.01108) section 3: it aligns the directions of the hidden vectors.
+
+    Args:
+        student, teacher: (N, D).
+        count: tokens to average over; N where None.
+    """
+    apart = 1 - F.cosine_similarity(student.float(), teacher.float(), dim=-1)
+    return apart.sum() / (count or student.shape[0])
 
 
 def hidden_error(

@@ -82,9 +82,8 @@ def call(model: PreTrainedModel, inputs: Mapping[str, Tensor], need: Need | None
     need = need or Need()
     mask = inputs["attention_mask"].bool()
     padded = None if bool(mask.all()) else mask
-    accepted = {name: value for name, value in inputs.items() if name in _arguments(model)}
     with _watch(model, need) as probe:
-        output = model(**accepted, output_hidden_states=bool(need.hidden), return_dict=True)
+        output = model(**accepted(model, inputs), output_hidden_states=bool(need.hidden), return_dict=True)
     layers = model.config.num_hidden_layers
     if need.attention and probe.layer != layers:
         raise ModelError(
@@ -99,6 +98,11 @@ def call(model: PreTrainedModel, inputs: Mapping[str, Tensor], need: Need | None
     return View(
         _logits(output), padded, hidden, parts["scores"], parts["queries"], parts["keys"], parts["values"]
     )
+
+
+def accepted(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the inputs that a model takes."""
+    return {name: value for name, value in inputs.items() if name in _arguments(model)}
 
 
 def _logits(output: Any) -> Tensor:

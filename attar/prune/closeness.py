@@ -58,7 +58,7 @@ class Close(nn.Module):
     def _prediction(self, ours: Tensor, theirs: Tensor, count: float) -> Tensor:
         assert self.task is not None
         if self.task.kind == "single_label":
-            return losses.kl_divergence(ours, theirs, count=count)
+            return losses.divergence(ours, theirs, count=count)
         if self.task.kind == "multi_label":
             return losses.binary_kl(ours, theirs, count=count)
         return F.mse_loss(ours.float(), theirs.float(), reduction="sum") / count

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from attar.pruning import prune as prune
     from attar.recipe import run as run
     from attar.schema import Recipe as Recipe
+    from attar.tokenizer import tokenizer as tokenizer
     from attar.verbs import bench as bench
     from attar.verbs import compare as compare
     from attar.verbs import evaluate as evaluate
@@ -42,6 +43,7 @@ _HOME = {
     "probe": "attar.probing",
     "prune": "attar.pruning",
     "run": "attar.recipe",
+    "tokenizer": "attar.tokenizer",
 }
 __all__ = [
     "AttarError",
@@ -60,6 +62,7 @@ __all__ = [
     "probe",
     "prune",
     "run",
+    "tokenizer",
 ]
 
 

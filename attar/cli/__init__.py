@@ -3,7 +3,7 @@
 A module a kind of work; in `attar --help` the commands stand in the order in which these are imported.
 """
 
-from attar.cli import recipes, training, pruning, probing, measuring  # noqa: F401, I001  # importing registers their commands
+from attar.cli import recipes, language, training, pruning, probing, measuring  # noqa: F401, I001  # importing registers their commands
 from attar.cli.frame import app
 
 __all__ = ["app", "main"]

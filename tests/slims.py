@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 import tiny
-from attar.anatomy.families import FAMILIES
+from attar.anatomy.families import ENCODERS
 from attar.anatomy.form import Form, form_of
 from attar.anatomy.parts import Anatomy
 from attar.anatomy.resolve import family as family_of
@@ -25,7 +25,7 @@ def kind(family: str, head: str) -> type[PreTrainedModel] | None:
     return getattr(transformers, name + head, None)
 
 
-ALL = [(family, head) for family in FAMILIES for head in HEADS if kind(family, head)]
+ALL = [(family, head) for family in ENCODERS for head in HEADS if kind(family, head)]
 
 
 @cache
@@ -60,7 +60,7 @@ def uneven(form: Form, anatomy: Anatomy) -> Kept:
 def slim(family: str, head: str = "ForSequenceClassification", **changes) -> PreTrainedModel:
     """A slim model of two layers."""
     whole = model(family, head, **changes)
-    return apply(whole, uneven(form_of(whole.config), FAMILIES[family]))
+    return apply(whole, uneven(form_of(whole.config), ENCODERS[family]))
 
 
 @st.composite

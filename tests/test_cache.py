@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tiny
-from attar.anatomy.families import FAMILIES
+from attar.anatomy.families import ENCODERS
 from attar.distill import cache
 from attar.distill.cache import CachedTeacher, LiveTeacher, cached
 from attar.distill.run import logits_of, teacher_of
@@ -47,7 +47,7 @@ def compare(found, live, mask):
             torch.testing.assert_close(ours[layer][real], expected[real], rtol=2**-8, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ENCODERS)
 def test_what_is_read_is_what_the_teacher_says(tmp_path, family):
     model = tiny.model(family)
     batches = tiny.batches(tiny.texts(21), family, batch_size=4, shuffle=True)

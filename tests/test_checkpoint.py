@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import tiny
-from attar.anatomy.families import FAMILIES
+from attar.anatomy.families import ENCODERS
 from attar.errors import ModelError, OutputError
 from attar.model.checkpoint import (
     check_free,
@@ -23,7 +23,7 @@ from attar.model.checkpoint import (
 )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ENCODERS)
 @pytest.mark.parametrize("head", ["sequence-classification", "masked-lm", "base"])
 def test_a_model_comes_back_as_it_was(tmp_path, family, head):
     model = tiny.model(family, head)

@@ -10,7 +10,7 @@ import transformers
 from transformers import BertConfig, BertModel
 
 import tiny
-from attar.anatomy.families import FAMILIES
+from attar.anatomy.families import ENCODERS
 from attar.anatomy.form import Form, LayerForm, form_of
 from attar.errors import PlanError
 from attar.measure.bench import flops, flops_by_module, parameters
@@ -42,7 +42,7 @@ def some(count, rng):
 
 def some_kept(model, seed):
     """Units of all axes at random, those that the family can be without."""
-    rng, form, anatomy = random.Random(seed), form_of(model.config), FAMILIES[model.config.model_type]
+    rng, form, anatomy = random.Random(seed), form_of(model.config), ENCODERS[model.config.model_type]
     full = everything(form)
     hidden = some(form.hidden, rng)
     embedding = some(form.embedding, rng) if anatomy.sizes.embedding else hidden

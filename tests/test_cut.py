@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import slims
 import tiny
-from attar.anatomy.families import FAMILIES
+from attar.anatomy.families import ENCODERS
 from attar.anatomy.form import form_of
 from attar.errors import PlanError
 from attar.measure import bench
@@ -55,14 +55,14 @@ def test_masked_is_cut_and_the_source_stays_as_it_was(family, head, data):
         switched_off = outputs(model, inputs)
     close(outputs(small, inputs), switched_off, kept)
     assert form_of(small.config) == kept.form
-    stock = kept.form.stock(FAMILIES[family])
+    stock = kept.form.stock(ENCODERS[family])
     assert type(small) is (type(model) if stock else getattr(modeling_slim, f"Slim{type(model).__name__}"))
     assert model.config.to_dict() == written
     after = model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ENCODERS)
 @few
 @given(data=st.data())
 def test_a_cut_of_a_cut_is_one_cut(family, data):
@@ -77,7 +77,7 @@ def test_a_cut_of_a_cut_is_one_cut(family, data):
     assert type(twice) is type(once)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ENCODERS)
 def test_all_that_stays_is_the_model_itself(family):
     model = slims.model(family)
     same = apply(model, everything(form_of(model.config)))
@@ -85,7 +85,7 @@ def test_all_that_stays_is_the_model_itself(family):
     assert tiny.identical(model, same)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ENCODERS)
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_kept_tokens_have_the_logits_they_had(family, tied):
     model = slims.model(family, "ForMaskedLM", tie_word_embeddings=tied)
@@ -102,10 +102,10 @@ def test_kept_tokens_have_the_logits_they_had(family, tied):
     torch.testing.assert_close(ours, theirs[..., list(vocab)], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ENCODERS)
 def test_a_view_of_a_slim_model_is_the_masked_models(family):
     model = slims.model(family)
-    kept = slims.uneven(form_of(model.config), FAMILIES[family])
+    kept = slims.uneven(form_of(model.config), ENCODERS[family])
     small = apply(model, kept)
     layers = frozenset({1, 2})
     need = Need(hidden=frozenset({0, 1, 2}), scores=layers, relations=layers)
@@ -126,7 +126,7 @@ def test_a_view_of_a_slim_model_is_the_masked_models(family):
         assert ours.queries[layer].shape[1:] == ours.keys[layer].shape[1:] == (*sizes, len(own.key))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ENCODERS)
 def test_a_slim_model_shows_its_states_and_weights_and_learns(family):
     small = slims.slim(family)
     assert is_slim(small.config)
@@ -172,7 +172,7 @@ def test_a_form_that_no_class_has_is_told():
 
 
 def test_heads_that_make_up_the_hidden_size_are_the_stock_class():
-    for family in FAMILIES:
+    for family in ENCODERS:
         model = slims.model(family)
         form = form_of(model.config)
         hidden = tuple(range(12))
@@ -180,11 +180,11 @@ def test_heads_that_make_up_the_hidden_size_are_the_stock_class():
             KeptLayer(n, (1, 3), tuple(range(6)), tuple(range(6)), tuple(range(9)))
             for n in range(len(form.layers))
         )
-        embedding = tuple(range(form.embedding)) if FAMILIES[family].sizes.embedding else hidden
+        embedding = tuple(range(form.embedding)) if ENCODERS[family].sizes.embedding else hidden
         small = apply(model, Kept(hidden, embedding, tuple(range(form.vocab)), layers))
         assert type(small) is type(model)
 
 
 def test_the_slim_file_has_every_family_of_the_anatomy():
-    names = {transformers.AutoConfig.for_model(name).__class__.__name__ for name in FAMILIES}
+    names = {transformers.AutoConfig.for_model(name).__class__.__name__ for name in ENCODERS}
     assert names == {f"{name}Config" for name in modeling_slim.FAMILIES}

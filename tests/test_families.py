@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tiny
-from attar.anatomy.families import FAMILIES
+from attar.anatomy.families import ENCODERS
 from attar.anatomy.resolve import family, resolve, shape_of
 from attar.distill.cache import LiveTeacher
 from attar.distill.objective import Intermediate, match
@@ -26,14 +26,14 @@ SIZES = {"same": {}, "narrow": {"hidden": 16, "ffn": 20}, "factorised": {"hidden
 # Layers are copied whole, and no stock class factorises ModernBERT's embedding.
 STARTS = [
     (name, init, size)
-    for name in FAMILIES
+    for name in ENCODERS
     for init in ("random", "layers", "project")
     for size in SIZES
     if not (init == "layers" and size != "same") and not (size == "factorised" and name == "modernbert")
 ]
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=ENCODERS)
 def name(request):
     return request.param
 
@@ -125,17 +125,17 @@ def test_a_student_learns_one_step(name, init, size):
 
 def test_a_config_that_belongs_to_other_weights_is_told(name):
     model = tiny.model(name)
-    key = FAMILIES[name].sizes.ffn
+    key = ENCODERS[name].sizes.ffn
     setattr(model.config, key, 44)
     with pytest.raises(ModelError, match=r"44|88") as caught:
         resolve(model)
     assert name in caught.value.expected
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if not FAMILIES[name].shared])
+@pytest.mark.parametrize("name", [name for name in ENCODERS if not ENCODERS[name].shared])
 def test_a_layer_that_is_not_there_is_told(name):
     model = tiny.model(name)
-    setattr(model.config, FAMILIES[name].sizes.layers, 3)
+    setattr(model.config, ENCODERS[name].sizes.layers, 3)
     with pytest.raises(ModelError, match="no such module"):
         resolve(model)
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import attar
 import slims
 import tiny
-from attar.anatomy.families import FAMILIES
+from attar.anatomy.families import ENCODERS
 from attar.anatomy.form import form_of
 from attar.anatomy.resolve import resolve
 from attar.cli import app
@@ -31,7 +31,7 @@ from attar.prune.switch import Part, logits_without, parts_of
 from attar.prune.units import Kept, everything
 
 GUIDE = Path(__file__).parent.parent / "docs" / "guide-probe.md"
-SLIM = [family for family in FAMILIES if family not in {"xlm-roberta", "camembert"}]
+SLIM = [family for family in ENCODERS if family not in {"xlm-roberta", "camembert"}]
 
 
 def without(model, family, **options):
@@ -80,7 +80,7 @@ def state(model):
 
 
 def models():
-    stock = [(family, "stock") for family in FAMILIES]
+    stock = [(family, "stock") for family in ENCODERS]
     return stock + [(family, "slim") for family in SLIM]
 
 
@@ -107,7 +107,7 @@ def test_the_layer_of_an_albert_is_one_run_fewer():
     close(found[Part("layer", None)], predict(shorter, batches("albert")))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ENCODERS)
 def test_many_at_a_time_are_as_one_at_a_time(family):
     model = slims.model(family, num_hidden_layers=3, layer_types=None)
     together, alone = without(model, family), without(model, family, tokens=1)

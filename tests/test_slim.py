@@ -14,7 +14,7 @@ from rich.console import Console
 import attar
 import slims
 import tiny
-from attar.anatomy.families import FAMILIES
+from attar.anatomy.families import ENCODERS
 from attar.anatomy.form import form_of
 from attar.anatomy.resolve import shape_of
 from attar.distill.objective import match
@@ -35,7 +35,7 @@ TASKS = (
     "ForMaskedLM",
 )
 SAVED = [("bert", head) for head in TASKS]
-SAVED += [(family, "ForSequenceClassification") for family in FAMILIES if family != "bert"]
+SAVED += [(family, "ForSequenceClassification") for family in ENCODERS if family != "bert"]
 STRANGER = Path(__file__).with_name("stranger.py")
 
 
@@ -101,7 +101,7 @@ def test_after_import_attar(place, tmp_path):
     found = run("attar", place, tmp_path)
     assert found["late"]
     assert found["quick"]  # only tokenizing, nobody waits for the models of every family
-    assert same(found["models"], "attar.model.modeling_slim", "Slim") == (len(SAVED), len(FAMILIES))
+    assert same(found["models"], "attar.model.modeling_slim", "Slim") == (len(SAVED), len(ENCODERS))
 
 
 def test_where_attar_is_not_installed(place, tmp_path):
@@ -109,7 +109,7 @@ def test_where_attar_is_not_installed(place, tmp_path):
     for said in found["refused"]:
         assert "trust_remote_code=True" in said
         assert "custom code" in said
-    assert same(found["models"], "transformers_modules.", "Slim") == (len(SAVED), len(FAMILIES))
+    assert same(found["models"], "transformers_modules.", "Slim") == (len(SAVED), len(ENCODERS))
     # What a stock config can say needs no trust.
     assert same(found["stock"], "transformers.models.bert.", "BertForSequenceClassification") == (1, 1)
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 import tiny
-from attar.anatomy.families import FAMILIES
+from attar.anatomy.families import ENCODERS
 from attar.errors import ModelError
 from attar.model import views
 from attar.model.views import Need, call
@@ -26,7 +26,7 @@ def batch(family="bert", texts=TEXTS):
     return next(iter(tiny.batches(list(texts), family)))
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=ENCODERS)
 def family(request):
     return request.param
 
@@ -115,7 +115,7 @@ def test_token_types_reach_a_model_that_has_them():
 def test_token_types_are_left_out_for_distilbert_only():
     inputs = batch().inputs
     assert "token_type_ids" in inputs
-    for family in FAMILIES:
+    for family in ENCODERS:
         known = "token_type_ids" in views._arguments(tiny.model(family))
         assert known == (family not in {"distilbert", "modernbert"})
     model = tiny.model("distilbert")

@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from transformers import (
     AlbertConfig,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     BertConfig,
@@ -18,8 +22,16 @@ from transformers import (
     CamembertConfig,
     DistilBertConfig,
     ElectraConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
     ModernBertConfig,
+    OPTConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
     RobertaConfig,
     XLMRobertaConfig,
 )
@@ -59,9 +71,28 @@ CONFIGS = {
         },
     ),
 }
+# Two query heads share one of keys and values where the family has that; sliding windows of 4 tokens where it has them.
+MARKS = {"bos_token_id": 2, "eos_token_id": 3}
+GROUPED = {**SIZES, **MARKS, "num_key_value_heads": 2}
+DECODERS = {
+    "gpt2": (GPT2Config, {"n_embd": 24, "n_layer": 2, "n_head": 4, "n_inner": 40, **MARKS}),
+    "gpt_neox": (GPTNeoXConfig, {**SIZES, **MARKS, "rotary_pct": 0.5, "num_attention_heads": 3}),
+    "opt": (
+        OPTConfig,
+        {**MARKS, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 40},
+    ),
+    "llama": (LlamaConfig, GROUPED),
+    "qwen2": (
+        Qwen2Config,
+        {**GROUPED, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+    ),
+    "qwen3": (Qwen3Config, {**GROUPED, "head_dim": 10, "tie_word_embeddings": True}),
+    "mistral": (MistralConfig, {**GROUPED, "sliding_window": 4, "tie_word_embeddings": True}),
+}
 HEADS = {
     "sequence-classification": AutoModelForSequenceClassification,
     "masked-lm": AutoModelForMaskedLM,
+    "causal-lm": AutoModelForCausalLM,
     "base": AutoModel,
 }
 TYPED = {"bert", "electra", "albert"}
@@ -77,9 +108,22 @@ def tokenizer(family: str = "bert") -> BertTokenizer:
     return BertTokenizer(vocab={piece: i for i, piece in enumerate(VOCABULARY)}, model_input_names=names)
 
 
+def decoder_tokenizer() -> PreTrainedTokenizerFast:
+    """Words of `VOCABULARY`; a text ends with [SEP], and nothing is added to it."""
+    words = Tokenizer(WordLevel({piece: i for i, piece in enumerate(VOCABULARY)}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        eos_token="[SEP]",
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
 def config(family: str = "bert", **changes):
     """A config of the family's own class."""
-    made, sizes = CONFIGS[family]
+    made, sizes = (CONFIGS | DECODERS)[family]
     return made(**{**COMMON, **sizes, **changes})
 
 

@@ -180,7 +180,122 @@ MODERNBERT = Anatomy(
     sizes=Sizes(dropouts=("embedding_dropout", "attention_dropout", "mlp_dropout", "classifier_dropout")),
 )
 
-FAMILIES: dict[str, Anatomy] = {
+GPT2 = Anatomy(
+    name="gpt2",
+    word_embeddings="wte",
+    position_embeddings="wpe",
+    type_embeddings="",
+    embedding_norm="",
+    embedding_projection="",
+    layers="h",
+    query="attn.c_attn",
+    key="attn.c_attn",
+    value="attn.c_attn",
+    attention="attn",
+    attention_out="attn.c_proj",
+    attention_norm="ln_1",
+    ffn_in="mlp.c_fc",
+    ffn_out="mlp.c_proj",
+    ffn_norm="ln_2",
+    final_norm="ln_f",
+    heads=("score",),
+    causal=True,
+    fused_qkv=True,
+    pre_norm=True,
+    sizes=Sizes(
+        layers="n_layer",
+        hidden="n_embd",
+        heads="n_head",
+        ffn="n_inner",
+        dropouts=("resid_pdrop", "attn_pdrop", "embd_pdrop"),
+    ),
+)
+
+GPT_NEOX = Anatomy(
+    name="gpt_neox",
+    word_embeddings="embed_in",
+    position_embeddings="",
+    type_embeddings="",
+    embedding_norm="",
+    embedding_projection="",
+    layers="layers",
+    query="attention.query_key_value",
+    key="attention.query_key_value",
+    value="attention.query_key_value",
+    attention="attention",
+    attention_out="attention.dense",
+    attention_norm="input_layernorm",
+    ffn_in="mlp.dense_h_to_4h",
+    ffn_out="mlp.dense_4h_to_h",
+    ffn_norm="post_attention_layernorm",
+    final_norm="final_layer_norm",
+    heads=("score",),
+    causal=True,
+    fused_qkv=True,
+    qkv_by_head=True,
+    pre_norm=True,
+    switches=(("parallel", "use_parallel_residual"),),
+    sizes=Sizes(dropouts=("hidden_dropout", "attention_dropout", "classifier_dropout")),
+)
+
+OPT = Anatomy(
+    name="opt",
+    word_embeddings="decoder.embed_tokens",
+    position_embeddings="decoder.embed_positions",
+    type_embeddings="",
+    embedding_norm="",
+    embedding_projection="decoder.project_in",
+    layers="decoder.layers",
+    query="self_attn.q_proj",
+    key="self_attn.k_proj",
+    value="self_attn.v_proj",
+    attention="self_attn",
+    attention_out="self_attn.out_proj",
+    attention_norm="self_attn_layer_norm",
+    ffn_in="fc1",
+    ffn_out="fc2",
+    ffn_norm="final_layer_norm",
+    final_norm="decoder.final_layer_norm",
+    heads=("score",),
+    causal=True,
+    switches=(("pre_norm", "do_layer_norm_before"),),
+    output_projection="decoder.project_out",
+    sizes=Sizes(ffn="ffn_dim", embedding="word_embed_proj_dim", dropouts=("dropout", "attention_dropout")),
+)
+
+LLAMA = Anatomy(
+    name="llama",
+    word_embeddings="embed_tokens",
+    position_embeddings="",
+    type_embeddings="",
+    embedding_norm="",
+    embedding_projection="",
+    layers="layers",
+    query="self_attn.q_proj",
+    key="self_attn.k_proj",
+    value="self_attn.v_proj",
+    attention="self_attn",
+    attention_out="self_attn.o_proj",
+    attention_norm="input_layernorm",
+    ffn_in="mlp.gate_proj",
+    ffn_out="mlp.down_proj",
+    ffn_norm="post_attention_layernorm",
+    final_norm="norm",
+    heads=("score",),
+    causal=True,
+    ffn_up="mlp.up_proj",
+    pre_norm=True,
+    sizes=Sizes(kv_heads="num_key_value_heads", head_dim="head_dim", dropouts=("attention_dropout",)),
+)
+MISTRAL = replace(LLAMA, name="mistral")
+QWEN2 = replace(LLAMA, name="qwen2", sizes=replace(LLAMA.sizes, head_dim=""))
+QWEN3 = replace(LLAMA, name="qwen3", query_norm="self_attn.q_norm", key_norm="self_attn.k_norm")
+
+ENCODERS: dict[str, Anatomy] = {
     family.name: family
     for family in (BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA, DISTILBERT, ALBERT, MODERNBERT)
 }
+DECODERS: dict[str, Anatomy] = {
+    family.name: family for family in (GPT2, GPT_NEOX, OPT, LLAMA, QWEN2, QWEN3, MISTRAL)
+}
+FAMILIES: dict[str, Anatomy] = ENCODERS | DECODERS

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from attar.anatomy.parts import Anatomy
-from attar.anatomy.resolve import Bound, layer_sizes, resolve, shape_of
+from attar.anatomy.resolve import Bound, family, layer_sizes, resolve, shape_of
 from attar.errors import ModelError
 
 
@@ -43,7 +43,12 @@ class Form:
 
 
 def form_of(config: Any) -> Form:
-    """The form that a config says, stock or slim."""
+    """The form that a config says, stock or slim.
+
+    Raises:
+        ModelError: the config of a decoder, which attar does not prune.
+    """
+    _encoder(family(config.model_type))
     shape = shape_of(config)
     layers = tuple(LayerForm(*sizes) for sizes in layer_sizes(config))
     return Form(shape.hidden, shape.embedding, shape.vocab, layers)
@@ -67,9 +72,11 @@ def slots(model: PreTrainedModel) -> tuple[Slot, ...]:
     """What every weight of a model's state dict lies along.
 
     Raises:
-        ModelError: the anatomy of the family does not say it of some weight; cutting around it would break the model.
+        ModelError: the anatomy of the family does not say it of some weight; cutting around it would break the model;
+            or the model is a decoder, which attar does not prune.
     """
     bound = resolve(model)
+    _encoder(bound.anatomy)
     dims = _dims(bound)
     found, unknown = [], []
     for name, tensor in model.state_dict().items():
@@ -87,6 +94,15 @@ def slots(model: PreTrainedModel) -> tuple[Slot, ...]:
             fix=f"name it in the literal of {bound.anatomy.name} in anatomy/families.py",
         )
     return tuple(found)
+
+
+def _encoder(anatomy: Anatomy) -> None:
+    if anatomy.causal:
+        raise ModelError(
+            expected="an encoder (BERT and its kin) to prune",
+            found=f"{anatomy.name}, a decoder",
+            fix="distil a smaller student from it instead, with fewer layers or of another width",
+        )
 
 
 def factorised(bound: Bound) -> bool:
@@ -136,7 +152,9 @@ def _dims(bound: Bound) -> dict[str, tuple[int | None, tuple[Dimension, ...]]]:
 
 def modules(model: PreTrainedModel) -> dict[str, tuple[nn.Module, int | None, tuple[Dimension, ...]]]:
     """Every module of a model that has weights to cut: name -> (module, layer, axes of its weight)."""
-    dims, there = _dims(resolve(model)), dict(model.named_modules())
+    bound = resolve(model)
+    _encoder(bound.anatomy)
+    dims, there = _dims(bound), dict(model.named_modules())
     return {name: (there[name], *dims[name]) for name in dims if name in there and _weighted(there[name])}
 
 

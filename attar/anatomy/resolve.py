@@ -1,11 +1,12 @@
 """Bind a family's facts to a model, and check every one of them before anybody relies on it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from attar.anatomy.families import FAMILIES
 from attar.anatomy.parts import Anatomy
@@ -14,9 +15,13 @@ from attar.errors import ModelError
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of an encoder; `embedding` equals `hidden` where the embedding is not factorised.
+    """The sizes of a model; `embedding` equals `hidden` where the embedding is not factorised.
 
     Of a slim model, whose layers differ, `heads` and `ffn` are the largest, and `each` has the sizes of every layer.
+
+    Attributes:
+        group: query heads that share one head of keys and values.
+        own_head_dim: the size of a head, where the config says another than hidden / heads.
     """
 
     layers: int
@@ -26,11 +31,18 @@ class Shape:
     embedding: int
     vocab: int
     each: tuple[tuple[int, int, int, int], ...] = ()
+    group: int = 1
+    own_head_dim: int | None = None
 
     @property
     def head_dim(self) -> int:
         """Width of one head of a stock model."""
-        return self.hidden // self.heads
+        return self.own_head_dim or self.hidden // self.heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values of a stock model."""
+        return self.heads // self.group
 
     def layer(self, number: int) -> tuple[int, int, int, int]:
         """Heads, key size, value size and feed-forward size of a layer, counted from 1."""
@@ -82,15 +94,18 @@ def family(model_type: str) -> Anatomy:
 def shape_of(config: Any) -> Shape:
     """The sizes that a config names."""
     sizes = family(config.model_type).sizes
-    hidden = getattr(config, sizes.hidden)
+    hidden, heads = getattr(config, sizes.hidden), getattr(config, sizes.heads)
+    head_dim = getattr(config, sizes.head_dim, None) if sizes.head_dim else None
     return Shape(
         layers=getattr(config, sizes.layers),
         hidden=hidden,
-        heads=getattr(config, sizes.heads),
-        ffn=getattr(config, sizes.ffn),
+        heads=heads,
+        ffn=getattr(config, sizes.ffn) or 4 * hidden,  # GPT-2 may leave it out
         embedding=getattr(config, sizes.embedding) if sizes.embedding else hidden,
         vocab=config.vocab_size,
         each=_each(config),
+        group=heads // getattr(config, sizes.kv_heads) if sizes.kv_heads else 1,
+        own_head_dim=head_dim if head_dim and head_dim != hidden // heads else None,
     )
 
 
@@ -101,9 +116,14 @@ def resolve(model: PreTrainedModel) -> Bound:
         ModelError: an unknown family, a path that is not there, or a matrix of another size than the config says.
     """
     anatomy = family(model.config.model_type)
+    said: dict[str, Any] = {fact: bool(getattr(model.config, key)) for fact, key in anatomy.switches}
+    anatomy = replace(anatomy, **said)
     bound = Bound(anatomy, model, shape_of(model.config))
     s = bound.shape
     _check(bound, "word_embeddings", (s.vocab, s.embedding))
+    if bound.anatomy.output_projection and s.embedding != s.hidden:
+        _check(bound, "embedding_projection", (s.hidden, s.embedding))
+        _check(bound, "output_projection", (s.embedding, s.hidden))
     for layer, (heads, key, value, ffn) in enumerate(layer_sizes(model.config)):
         queries, values = heads * key, heads * value
         expected = {
@@ -112,9 +132,19 @@ def resolve(model: PreTrainedModel) -> Bound:
             "ffn_in": (2 * ffn if anatomy.gated_ffn else ffn, s.hidden),
             "ffn_out": (s.hidden, ffn),
         }
+        if not anatomy.fused_qkv:
+            expected |= {"key": (queries // s.group, s.hidden), "value": (values // s.group, s.hidden)}
+        if anatomy.ffn_up:
+            expected["ffn_up"] = (ffn, s.hidden)
         for part, size in expected.items():
             _check(bound, part, size, layer)
     return bound
+
+
+def matrix(module: Any) -> Tensor:
+    """The weight of a layer as `nn.Linear` has it, outputs first: GPT-2's Conv1D has inputs first."""
+    weight: Tensor = module.weight
+    return weight.T if isinstance(module, Conv1D) else weight
 
 
 def layer_sizes(config: Any) -> list[tuple[int, int, int, int]]:
@@ -138,7 +168,7 @@ def _check(bound: Bound, part: str, size: tuple[int, int], layer: int | None = N
         module = bound.at(path, layer)
     except (AttributeError, IndexError, KeyError):
         module = None
-    found = tuple(module.weight.shape) if module is not None else None  # type: ignore[arg-type]
+    found = tuple(matrix(module).shape) if module is not None else None
     if found != size:
         where = path if layer is None else f"{bound.anatomy.layers}.{layer}.{path}"
         raise ModelError(

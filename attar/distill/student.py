@@ -7,20 +7,17 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from transformers import ElectraConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from attar.anatomy.form import Form, LayerForm
-from attar.anatomy.resolve import Bound, Shape, resolve
+from attar.anatomy.resolve import Bound, resolve
 from attar.distill.projection import project
-from attar.distill.weights import position_offset
+from attar.distill.sizes import config_of, shape_for, widths
 from attar.errors import ModelError
 from attar.maths.mapping import Mapping, layer_map
 from attar.model.checkpoint import HEADS, Head
 from attar.model.data import Batches
-from attar.model.slim import config_for
 
 Init = Literal["project", "layers", "random"]
-TASK_KEYS = ("id2label", "label2id", "problem_type")
 
 
 @dataclass(frozen=True)
@@ -54,10 +51,13 @@ def student(
 
     The student is of the teacher's family where that can express the sizes. An embedding size other than the hidden
     size makes it an ELECTRA (stock, factorised embedding), and so does a teacher that shares its layers (ALBERT) where
-    the student's layers are of another shape.
+    the student's layers are of another shape. A decoder's output matrix is tied to its embedding as the teacher's is.
 
     Args:
-        layers, hidden, heads, ffn: M, d, A and the inner size of the FFN; `hidden` is a multiple of `heads`.
+        layers, hidden, heads, ffn: M, d, A and the inner size of the FFN; `hidden` is a multiple of `heads`. Where
+            groups of heads share keys and values, whole groups stay. The size of a head is d / A; the teacher's own
+            where that is another than D / heads, or where its queries and keys are normed (Qwen3). Where GPT-2 leaves
+            its FFN's size open it is 4·d.
         embedding: E of a factorised embedding, V·E + E·d parameters in place of V·d.
         init: "project", the teacher's weights on the leading directions of its hidden states (see `projection`);
             "layers", the layers that `mapping` names, copied; "random", the class's own initialisation.
@@ -72,7 +72,7 @@ def student(
     """
     bound = resolve(teacher)
     _startable(bound, init)
-    shape = _shape(bound.shape, layers, hidden, heads, ffn, embedding)
+    shape = shape_for(bound, layers, hidden, heads, ffn, embedding)
     if init not in get_args(Init):
         raise ModelError(
             expected=f"init to be one of {', '.join(get_args(Init))}",
@@ -80,16 +80,18 @@ def student(
             fix="name one of them",
         )
     chosen = layer_map(shape.layers, bound.shape.layers, mapping)
-    config = _config(bound, shape, chosen)
+    config = config_of(bound, shape, chosen)
     model = _fresh(config, head_of(teacher), seed)
+    if bound.anatomy.causal and teacher.can_generate():
+        model.generation_config = copy.deepcopy(teacher.generation_config)
     if init == "random":
         return Student(model)
     same_class = type(model) is type(teacher)
     if init == "layers" or (same_class and bound.anatomy.shared):
-        if not same_class or _sizes(shape) != _sizes(bound.shape):
+        if not same_class or widths(shape) != widths(bound.shape):
             raise ModelError(
-                expected=f"the teacher's own sizes with init='layers', to copy layers whole: {_sizes(bound.shape)}",
-                found=str(_sizes(shape)),
+                expected=f"the teacher's own sizes with init='layers', to copy layers whole: {widths(bound.shape)}",
+                found=str(widths(shape)),
                 fix="init='project' fits the teacher's weights into other sizes",
             )
         _copy_layers(bound, model, chosen)
@@ -119,12 +121,14 @@ def head_of(model: PreTrainedModel) -> Head:
         return "sequence-classification"
     if name.endswith("ForMaskedLM"):
         return "masked-lm"
+    if name.endswith(("ForCausalLM", "LMHeadModel")):
+        return "causal-lm"
     if model.base_model is model:
         return "base"
     raise ModelError(
-        expected="a teacher for sequence classification or masked language modelling, or one without a head",
+        expected="a teacher for sequence classification, a masked or causal language model, or one without a head",
         found=name,
-        fix="load it with head='base' (its layers alone) or head='masked-lm'",
+        fix="load it with head='base' (its layers alone), head='masked-lm' or head='causal-lm'",
     )
 
 
@@ -135,108 +139,6 @@ def _startable(bound: Bound, init: Init) -> None:
             found=f"{type(bound.model).__name__}, which was cut unevenly",
             fix="init='random', the model that it was cut from as the teacher, or a student that exists already",
         )
-
-
-def _shape(
-    own: Shape,
-    layers: int | None,
-    hidden: int | None,
-    heads: int | None,
-    ffn: int | None,
-    embedding: int | None,
-) -> Shape:
-    factorised = own.embedding != own.hidden
-    size = hidden if hidden is not None else own.hidden
-    shape = Shape(
-        layers=layers if layers is not None else own.layers,
-        hidden=size,
-        heads=heads if heads is not None else own.heads,
-        ffn=ffn if ffn is not None else own.ffn,
-        embedding=embedding if embedding is not None else own.embedding if factorised else size,
-        vocab=own.vocab,
-    )
-    for name in ("layers", "hidden", "heads", "ffn", "embedding"):
-        if getattr(shape, name) < 1:
-            raise ModelError(
-                expected=f"{name} of the student to be at least 1",
-                found=str(getattr(shape, name)),
-                fix=f"mend {name}",
-            )
-    if shape.hidden % shape.heads:
-        fitting = [h for h in range(1, shape.hidden + 1) if shape.hidden % h == 0]
-        near = min(fitting, key=lambda h: abs(h - shape.heads))
-        raise ModelError(
-            expected="hidden to be a multiple of heads",
-            found=f"hidden={shape.hidden}, heads={shape.heads}",
-            fix=f"heads={near}, or hidden={max(1, round(shape.hidden / shape.heads)) * shape.heads}",
-        )
-    return shape
-
-
-def _sizes(shape: Shape) -> dict[str, int]:
-    return {"hidden": shape.hidden, "heads": shape.heads, "ffn": shape.ffn, "embedding": shape.embedding}
-
-
-def _config(bound: Bound, shape: Shape, chosen: tuple[int, ...]) -> Any:
-    """The config of the smallest change to the teacher's that says the shape."""
-    anatomy, own = bound.anatomy, bound.shape
-    factorised = shape.embedding != shape.hidden
-    unshared = anatomy.shared and _sizes(shape) != _sizes(own)
-    if (factorised and not anatomy.sizes.embedding) or unshared:
-        if anatomy.pre_norm:
-            raise ModelError(
-                expected=f"embedding to equal hidden in a {anatomy.name} student: no stock class factorises it",
-                found=f"embedding={shape.embedding}, hidden={shape.hidden}",
-                fix="leave embedding out, or make hidden smaller",
-            )
-        return _electra(bound, shape)
-    config = _uniform(bound.model.config, shape) if own.each else copy.deepcopy(bound.model.config)
-    for name in ("layers", "hidden", "heads", "ffn", "embedding"):
-        if key := getattr(anatomy.sizes, name):
-            setattr(config, key, getattr(shape, name))
-    if getattr(config, "layer_types", None):
-        # A student layer attends as far as the teacher layer it learns from.
-        config.layer_types = [bound.model.config.layer_types[n - 1] for n in chosen]
-    if anatomy.pre_norm and shape.head_dim % 2:
-        raise ModelError(
-            expected="an even head size, since rotary positions turn pairs of dimensions",
-            found=f"{shape.head_dim} (hidden={shape.hidden}, heads={shape.heads})",
-            fix="choose hidden as an even multiple of heads",
-        )
-    config.name_or_path = ""
-    return config
-
-
-def _uniform(config: Any, shape: Shape) -> Any:
-    """The stock config of a slim teacher's family that says the shape."""
-    layer = LayerForm(shape.heads, shape.head_dim, shape.head_dim, shape.ffn)
-    return config_for(config, Form(shape.hidden, shape.embedding, shape.vocab, (layer,) * shape.layers))
-
-
-def _electra(bound: Bound, shape: Shape) -> ElectraConfig:
-    """ELECTRA's config with what a BERT-like teacher of another family has."""
-    own, sizes = bound.model.config, bound.anatomy.sizes
-    hidden_dropout, attention_dropout = (getattr(own, key) for key in sizes.dropouts[:2])
-    config = ElectraConfig(
-        vocab_size=shape.vocab,
-        embedding_size=shape.embedding,
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        intermediate_size=shape.ffn,
-        hidden_act=getattr(own, "hidden_act", None) or own.activation,
-        hidden_dropout_prob=hidden_dropout,
-        attention_probs_dropout_prob=attention_dropout,
-        classifier_dropout=getattr(own, "classifier_dropout", None),
-        max_position_embeddings=own.max_position_embeddings - position_offset(own),
-        type_vocab_size=getattr(own, "type_vocab_size", 1),
-        initializer_range=own.initializer_range,
-        layer_norm_eps=getattr(own, "layer_norm_eps", 1e-12),
-        **{key: getattr(own, key, None) for key in ("pad_token_id", "bos_token_id", "eos_token_id")},
-    )
-    for key in TASK_KEYS:
-        setattr(config, key, copy.copy(getattr(own, key)))
-    return config
 
 
 def _fresh(config: Any, head: Head, seed: int) -> PreTrainedModel:

@@ -5,7 +5,7 @@ from typing import Any
 
 import wrapt
 
-from attar.anatomy.families import FAMILIES
+from attar.anatomy.families import ENCODERS
 
 # Where every Auto class (of configs, models and tokenizers) looks a directory's model type up.
 PLACE = "transformers.models.auto.configuration_auto"
@@ -44,6 +44,6 @@ class _Late:
 
 
 def _register(module: ModuleType) -> None:
-    for name in FAMILIES:
+    for name in ENCODERS:
         late = type("Late", (_Late,), {"model_type": f"slim-{name}"})
         module.AutoConfig.register(f"slim-{name}", late, exist_ok=True)

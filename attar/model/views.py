@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from attar.errors import ModelError
@@ -37,10 +37,12 @@ class View:
     """What was asked of one forward pass.
 
     Attributes:
-        logits: the model's first output, (B, C); of a base model the last hidden state, (B, T, D).
+        logits: the model's first output, (B, C), or (B, T, C) of a task that asks tokens; of a base model the last hidden state, (B, T, D).
         hidden: layer -> (N, D), the N real tokens of the batch, row after row; layer 0 is what enters the first layer.
-        scores: layer -> (B, H, T, T), q kᵀ / sqrt(d_k) before mask and softmax.
-        queries, keys, values: layer -> (B, H, T, e).
+        scores: layer -> (B, H, T, T), q kᵀ / sqrt(d_k) before mask and softmax; of a decoder they are there for tokens
+            that follow, too, though it never uses them.
+        queries, keys, values: layer -> (B, H, T, e), as attention gets them: after rotary positions, of OPT with the
+            queries scaled already. Keys and values that a group of heads shares are repeated for each of its heads.
         mask: (B, T), True at real tokens; None where no row is padded.
     """
 
@@ -96,7 +98,7 @@ def call(model: PreTrainedModel, inputs: Mapping[str, Tensor], need: Need | None
     hidden = {m: _pack(output.hidden_states[m], rows) for m in sorted(need.hidden)}
     parts = probe.parts
     return View(
-        _logits(output), padded, hidden, parts["scores"], parts["queries"], parts["keys"], parts["values"]
+        outputs(output), padded, hidden, parts["scores"], parts["queries"], parts["keys"], parts["values"]
     )
 
 
@@ -105,7 +107,10 @@ def accepted(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, 
     return {name: value for name, value in inputs.items() if name in _arguments(model)}
 
 
-def _logits(output: Any) -> Tensor:
+def outputs(output: Any) -> Tensor:
+    """A model's logits: (B, C), or (B, T, C) where tokens are asked; starts and ends of answers are C = 2 of a token."""
+    if "start_logits" in output:
+        return torch.stack((output.start_logits, output.end_logits), dim=-1)
     logits: Tensor = output.logits if "logits" in output else output[0]
     return logits
 
@@ -164,21 +169,24 @@ def _attention(
             fix="model.set_attn_implementation('sdpa')",
         )
     probe.layer += 1
-    layer = probe.layer
-    if layer in probe.need.relations:
-        probe.parts["queries"][layer], probe.parts["keys"][layer], probe.parts["values"][layer] = (
-            query,
-            key,
-            value,
-        )
-    if layer not in probe.need.scores:
-        kwargs["is_causal"] = False
+    layer, need = probe.layer, probe.need
+    if layer in need.scores or layer in need.relations:
+        wide_key, wide_value = (repeat_kv(x, query.shape[1] // x.shape[1]) for x in (key, value))
+    if layer in need.relations:
+        probe.parts["queries"][layer] = query
+        probe.parts["keys"][layer], probe.parts["values"][layer] = wide_key, wide_value
+    # Where no row is padded a decoder's mask may be None, which says causal.
+    causal = attention_mask is None and getattr(module, "is_causal", False)
+    if layer not in need.scores:
+        kwargs["is_causal"] = causal
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = torch.matmul(query * scale, key.transpose(-1, -2))
+    scores = torch.matmul(query * scale, wide_key.transpose(-1, -2))
     probe.parts["scores"][layer] = scores
+    if causal:
+        attention_mask = torch.ones_like(scores[0, 0], dtype=torch.bool).tril()
     weights = (
         scores
         if attention_mask is None
@@ -187,7 +195,7 @@ def _attention(
     weights = weights.softmax(-1)
     if dropout:
         weights = F.dropout(weights, dropout)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
+    return torch.matmul(weights, wide_value).transpose(1, 2).contiguous(), None
 
 
 # Registration is what `import attar` may do; both names must be known to transformers before a config asks for them.

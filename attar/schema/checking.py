@@ -146,7 +146,8 @@ def _check_start(
 
 def _sizes(config: Mapping[str, Any]) -> dict[str, int]:
     keys = FAMILIES[config["model_type"]].sizes
-    return {name: int(config.get(getattr(keys, name), 0)) for name in ("layers", "hidden", "heads", "ffn")}
+    found = {name: int(config.get(getattr(keys, name)) or 0) for name in ("layers", "hidden", "heads", "ffn")}
+    return found | {"ffn": found["ffn"] or 4 * found["hidden"]}  # GPT-2 may leave it out
 
 
 def _check_length(length: int, config: Mapping[str, Any], where: str) -> Iterator[Problem]:

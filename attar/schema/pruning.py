@@ -64,6 +64,11 @@ def check_recovery(recipe: Recipe, index: int, where: str) -> Iterator[Problem]:
 
 def _check_family(o: Prune, config: dict[str, Any], where: str) -> Iterator[Problem]:
     anatomy = FAMILIES[config["model_type"]]
+    if anatomy.causal:
+        yield misfit(
+            where, "an encoder to prune", f"{anatomy.name}, a decoder", "distil a smaller student instead"
+        )
+        return
     uncut = dict(anatomy.uncut)
     if not anatomy.sizes.embedding:
         uncut["embedding"] = "its embedding is as wide as its hidden states, and is cut with them: hidden"

@@ -152,10 +152,11 @@ def _shell(kind: Kind, special: list[str], *, lowercase: bool) -> Tokenizer:
         shell = Tokenizer(models.Unigram())
         spaces = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(left=False)]
         shell.normalizer = normalizers.Sequence([*small, *spaces, normalizers.NFC()])
-        # As SentencePiece does, no piece holds two scripts, or letters with their punctuation. What follows a mask
-        # token begins a word only where a space says so: Korean puts particles there.
-        parted = pre_tokenizers.Metaspace(prepend_scheme="first")
-        shell.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.UnicodeScripts(), parted])
+        # What follows a mask token begins a word only where a space says so: Korean puts particles there. Signs are
+        # parted from letters, as SentencePiece does; the library's way to do so (UnicodeScripts) parts spaces too.
+        spaced = pre_tokenizers.Metaspace(prepend_scheme="first")
+        signs = pre_tokenizers.Split(Regex(r"▁?[^\p{L}\p{M}\p{N}▁]+"), "isolated")
+        shell.pre_tokenizer = pre_tokenizers.Sequence([spaced, signs])
         shell.decoder = decoders.Metaspace(prepend_scheme="first")
     return shell
 

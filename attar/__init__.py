@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from attar.augment import augment as augment
     from attar.errors import AttarError as AttarError
     from attar.finetune import finetune as finetune
+    from attar.knowledge import distill_lm as distill_lm
     from attar.measure.report import Report as Report
     from attar.pipeline import distill as distill
     from attar.pretrain import pretrain as pretrain
@@ -35,6 +36,7 @@ _HOME = {
     "bench": "attar.verbs",
     "compare": "attar.verbs",
     "distill": "attar.pipeline",
+    "distill_lm": "attar.knowledge",
     "evaluate": "attar.verbs",
     "export": "attar.verbs",
     "finetune": "attar.finetune",
@@ -54,6 +56,7 @@ __all__ = [
     "bench",
     "compare",
     "distill",
+    "distill_lm",
     "evaluate",
     "export",
     "finetune",

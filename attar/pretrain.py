@@ -1,27 +1,33 @@
-"""Pre-train an encoder on plain text: go on in a domain, begin anew, or give a model the head that it lacks."""
+"""Pre-train a language model on plain text: go on in a domain, begin anew, or give a model the head that it lacks."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from datasets import Dataset, IterableDataset
-from torch.nn import functional as F
 from transformers import AutoConfig, AutoTokenizer, BertForPreTraining, PreTrainedModel
 
 from attar import work
-from attar.errors import DataError, ModelError
+from attar.errors import ModelError
+from attar.measure.language import LOSS, MAIN, measure
 from attar.measure.report import Point, Report, Row
-from attar.model.checkpoint import Head, Loaded, check_free, digest, load, loader_of, save, versions
+from attar.measure.wording import metric_name
+from attar.model.checkpoint import (
+    Head,
+    Loaded,
+    check_free,
+    digest,
+    language_head,
+    load,
+    loader_of,
+    save,
+    versions,
+)
 from attar.model.corpus import Corpus, Texts, read_corpus
-from attar.model.data import Batches, StreamBatches, encode, fitting
-from attar.model.masking import MaskedBatches, MaskedLanguage
+from attar.model.language import causal_head, learner_of, reading
+from attar.model.tables import SampleBy
 from attar.progress import say, track
 from attar.train import Precision, agree, fit, is_main, processes
-
-MAIN = "masked_accuracy"
 
 
 def pretrain(
@@ -39,44 +45,46 @@ def pretrain(
     whole_word: bool = False,
     nsp: bool = False,
     fresh: bool = False,
+    sample_by: SampleBy = "line",
     streaming: bool = False,
     steps: int = 1000,
     seed: int = 0,
     precision: Precision = "auto",
     overwrite: bool = False,
 ) -> Report:
-    """Train an encoder to tell hidden words of plain text, masked anew in every epoch (1810.04805, section 3.1).
+    """Train a language model on plain text, and keep the best epoch by the loss on the dev texts.
 
-    A model that was saved without a masked-language-model head (MiniLM) gets one. The best epoch by the loss on the
-    dev texts is kept.
+    An encoder tells hidden words, masked anew in every epoch (1810.04805, section 3.1); one that was saved without a
+    masked-language-model head (MiniLM) gets one. A decoder (GPT-2 and its kin) tells next tokens of blocks of
+    `max_length` tokens, packed with documents that do not see each other.
 
     Args:
-        model: a directory, a hub name, or a model with that head (then with its `tokenizer`).
+        model: a directory, a hub name, or a model with its head (then with its `tokenizer`).
         texts: as `read_texts` reads them, one text a line; for `nsp` one sentence a line, documents parted by blank
             lines. Of a list, strings that are no files are the texts themselves.
         out: the directory to write; it appears whole, after it was loaded again and compared.
         dev: texts to measure on, with masks that stay the same; where None a twentieth of the texts is held out, of
             a stream its first thousand lines.
-        mask: share of the tokens to hide.
-        whole_word: hide words with all their pieces.
+        mask: share of the tokens to hide (encoders).
+        whole_word: hide words with all their pieces (encoders).
         nsp: predict as well whether the second sentence of a pair follows the first (BERT only).
         fresh: begin with random weights: only the config and the tokenizer of `model` are read.
+        sample_by: what a document is in a file: a line, a paragraph (up to a blank line), or the whole file.
         streaming: read lines as they are needed; an epoch is then `steps` batches.
 
     Returns:
-        A report with the dev metrics, before and after, and the training curve: `mlm_loss` in nats a masked token,
-        `pseudo_perplexity`, its exponential, `masked_accuracy` and, with `nsp`, `nsp_accuracy`.
+        A report with the dev metrics, before and after, and the training curve; see `attar.measure.language.measure`.
 
     Raises:
-        ModelError: a family without this head, a tokenizer without a mask token. DataError: no text, or too little.
+        ModelError: a family without this head, a tokenizer without a mask token, or of a decoder without one that ends
+            a text. DataError: no text, or too little.
         OutputError, TrainingError: see the functions that this one calls.
     """
     check_free(out, overwrite=overwrite)
-    corpus = read_corpus(texts, dev, nsp=nsp, streaming=streaming, seed=seed)
-    head: Head = "pretraining" if nsp else "masked-lm"
+    corpus = read_corpus(texts, dev, nsp=nsp, streaming=streaming, sample_by=sample_by, seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # a new head is drawn
-        loaded = _load(model, tokenizer, head, fresh=fresh)
+        loaded = _load(model, tokenizer, nsp=nsp, fresh=fresh)
     _check(loaded, nsp=nsp, whole_word=whole_word)
     options: dict[str, Any] = {
         "epochs": epochs,
@@ -91,7 +99,7 @@ def pretrain(
     }
     with work.space(out) as place:
         found = learn(loaded.model, loaded.tokenizer, corpus, place=place, **options)
-        options |= {"nsp": nsp, "fresh": fresh, "streaming": streaming}
+        options |= {"nsp": nsp, "fresh": fresh, "sample_by": sample_by, "streaming": streaming}
         lineage = {
             "stage": "pretrain",
             "parent": loaded.name,
@@ -100,11 +108,12 @@ def pretrain(
         }
         if is_main():
             save(loaded.model, loaded.tokenizer, out, lineage=lineage, overwrite=overwrite)
-    size = loaded.model.num_parameters()
+    size, causal = loaded.model.num_parameters(), causal_head(loaded.model)
+    name = "perplexity" if causal else "pseudo_perplexity"
+    change = f"{metric_name(name)} {found.before[name]:.4g} before, {found.after[name]:.4g} after"
     return Report(
-        f"pre-trained {loaded.name}: pseudo-perplexity {found.before['pseudo_perplexity']:.4g} before, "
-        f"{found.after['pseudo_perplexity']:.4g} after",
-        MAIN,
+        f"pre-trained {loaded.name}: {change}",
+        MAIN[causal],
         (
             Row(Path(out).name, "teacher", metrics=found.after, parameters=size, directory=str(out)),
             Row("before", "baseline", metrics=found.before, parameters=size),
@@ -141,99 +150,50 @@ def learn(
     seed: int,
     precision: Precision = "auto",
 ) -> Found:
-    """Train `model` in place on masked texts and keep its best epoch.
+    """Train `model` in place on texts and keep its best epoch by the dev loss.
 
     `place` keeps what a killed run goes on from, in a directory named by a digest of all that decides the result.
     """
-    max_length = fitting(max_length, model)
-    masks: dict[str, Any] = {"mask": mask, "whole_word": whole_word, "seed": seed}
-    dealt: dict[str, Any] = {"batch_size": batch_size, "max_length": max_length, "words": whole_word}
-    judged = MaskedBatches(_batches(corpus.dev, tokenizer, **dealt), tokenizer, **masks)
-    dealt |= dict(zip(("rank", "world"), processes(), strict=True), shuffle=True, seed=seed, steps=steps)
-    batches = MaskedBatches(_batches(corpus.train, tokenizer, **dealt), tokenizer, **masks)
+    reads: dict[str, Any] = {"mask": mask, "whole_word": whole_word, "steps": steps, "seed": seed}
+    how = reading(model, max_length=max_length, batch_size=batch_size, **reads)
+    judged = how.batches(corpus.dev, tokenizer)
+    rank, world = processes()
+    batches = how.batches(corpus.train, tokenizer, shuffle=True, rank=rank, world=world)
     key = digest(model, *batches.content, *judged.content, (epochs, lr, batch_size, seed, precision))
     place = place / f"pretrain-{key}"
     place.mkdir(parents=True, exist_ok=True)
-    learner, best = MaskedLanguage(model), work.Best(place, None)
-    before = measure(learner, judged)
-    curve = work.Curve(place / "curve.json")
+    best = work.Best(place, None)
+    before = measure(model, judged)
+    curve, name = work.Curve(place / "curve.json"), LOSS[how.causal]
     training = fit(
-        learner, batches, epochs=epochs, lr=lr, precision=precision, seed=seed, checkpoint=place / "state"
+        learner_of(model),
+        batches,
+        epochs=epochs,
+        lr=lr,
+        precision=precision,
+        seed=seed,
+        checkpoint=place / "state",
     )
     for step in track(training, "pre-train", epochs * len(batches)):
         curve.add(step)
         if step.last_of_epoch:
-            loss = agree(measure(learner, judged)["mlm_loss"])
+            loss = agree(measure(model, judged)[name])
             best.add(step.epoch, -loss, model)
             say(f"epoch {step.epoch + 1}: dev loss {loss:.4f}, loss {curve.recent():.4f}")
     best.restore(model)
     dev = tuple(
-        ((epoch + 1) * len(batches), {"mlm": -value}) for epoch, value in sorted(best.history.items())
+        ((epoch + 1) * len(batches), {name.removesuffix("_loss"): -value})
+        for epoch, value in sorted(best.history.items())
     )
-    return Found(before, measure(learner, judged), curve.points(), dev)
+    return Found(before, measure(model, judged), curve.points(), dev)
 
 
-@torch.no_grad()
-def measure(learner: MaskedLanguage, batches: MaskedBatches) -> dict[str, float]:
-    """What a model knows of the tokens that the first epoch's masks hide.
-
-    Returns:
-        `mlm_loss` (a mean over tokens, in nats), `pseudo_perplexity`, `masked_accuracy`, and `nsp_accuracy` where there
-        are pairs.
-    """
-    training = learner.training
-    learner.eval()
-    device = next(learner.parameters()).device
-    loss, right, tokens, follow, pairs = 0.0, 0, 0, 0, 0
-    for batch in track(batches.epoch(0), "evaluate", len(batches)):
-        there = batch.to(device)
-        logits, wanted, follows = learner.tell(there)
-        loss += F.cross_entropy(logits.float(), wanted, reduction="sum").item()
-        right += int((logits.argmax(-1) == wanted).sum())
-        tokens += len(wanted)
-        if there.following is not None and follows is not None:
-            follow += int((follows.argmax(-1) == there.following).sum())
-            pairs += len(there.following)
-    learner.train(training)
-    mean = loss / tokens
-    found = {
-        "mlm_loss": mean,
-        "pseudo_perplexity": math.exp(min(mean, 700.0)),  # a float ends at e^709
-        "masked_accuracy": right / tokens,
-    }
-    return found | ({"nsp_accuracy": follow / pairs} if pairs else {})
-
-
-def _batches(
-    texts: Dataset | IterableDataset,
-    tokenizer: Any,
-    *,
-    max_length: int,
-    words: bool,
-    steps: int = 1,
-    shuffle: bool = False,
-    **dealt: Any,
-) -> Batches | StreamBatches:
-    """Batches of texts, once it is sure that there is something in them to hide."""
-    if isinstance(texts, IterableDataset):
-        return StreamBatches(texts, tokenizer, steps=steps, max_length=max_length, words=words, **dealt)
-    encoded = encode(texts, tokenizer, max_length=max_length, words=words)
-    batches = Batches(encoded, tokenizer, shuffle=shuffle, **dealt)
-    if np.isin(batches.token_ids, tokenizer.all_special_ids).all():
-        raise DataError(
-            expected="texts with words that the tokenizer knows",
-            found=f"{len(texts)} texts of special and unknown tokens only",
-            fix="check that the tokenizer is of the texts' language, or add dev texts",
-        )
-    return batches
-
-
-def _load(source: str | Path | PreTrainedModel, tokenizer: Any, head: Head, *, fresh: bool) -> Loaded:
+def _load(source: str | Path | PreTrainedModel, tokenizer: Any, *, nsp: bool, fresh: bool) -> Loaded:
     if not fresh:
-        return load(source, tokenizer=tokenizer, head=head, fresh_head=True)
+        return load(source, tokenizer=tokenizer, head="pretraining" if nsp else "language", fresh_head=True)
     if isinstance(source, PreTrainedModel):
         given = load(source, tokenizer=tokenizer)
-        made = loader_of(source.config, head).from_config(source.config)
+        made = loader_of(source.config, _head(source.config, nsp=nsp)).from_config(source.config)
         return Loaded(made.eval(), given.tokenizer, given.name)
     try:
         config = AutoConfig.from_pretrained(source)
@@ -244,8 +204,12 @@ def _load(source: str | Path | PreTrainedModel, tokenizer: Any, head: Head, *, f
             found=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}",
             fix="name a model directory; weights need not be in it",
         ) from error
-    made = loader_of(config, head).from_config(config)
+    made = loader_of(config, _head(config, nsp=nsp)).from_config(config)
     return Loaded(made.eval(), tokenizer, str(source))
+
+
+def _head(config: Any, *, nsp: bool) -> Head:
+    return "pretraining" if nsp else language_head(config)
 
 
 def _check(loaded: Loaded, *, nsp: bool, whole_word: bool) -> None:
@@ -258,9 +222,9 @@ def _check(loaded: Loaded, *, nsp: bool, whole_word: bool) -> None:
         )
     if model.get_output_embeddings() is None:
         raise ModelError(
-            expected="a model with a masked-language-model head",
+            expected="a model with a language-model head",
             found=type(model).__name__,
-            fix="pass its directory or name, which adds one, or load it with AutoModelForMaskedLM",
+            fix="pass its directory or name, which adds one, or load it with AutoModelForMaskedLM (or …CausalLM)",
         )
     if whole_word and not tokenizer.is_fast:
         raise ModelError(

@@ -11,6 +11,7 @@ from typing import Any
 from attar import verbs
 from attar.errors import DataError, OutputError, RecipeError
 from attar.finetune import finetune
+from attar.knowledge import distill_lm
 from attar.measure.report import Report
 from attar.model.checkpoint import digest, write_atomic
 from attar.pipeline import distill
@@ -65,7 +66,7 @@ def run(recipe: str | Path | Mapping[str, Any] | Recipe, *, out: str | Path, **o
                 done[place.name] = key
                 write_atomic(record, json.dumps(done, indent=2))
         before = model if stage.verb == "prune" else None
-        if stage.verb in {"pretrain", "finetune", "prune", "distill"}:
+        if stage.verb in {"pretrain", "finetune", "prune", "distill", "distill_lm"}:
             model = str(place)
     assert report is not None  # the schema wants at least one stage
     return report
@@ -83,6 +84,8 @@ def _stage(
     columns = _present(columns, data.train or data.dev or data.test)
     if verb == "pretrain":
         return pretrain(model, _texts(data.texts), out=place, **given)
+    if verb == "distill_lm":
+        return distill_lm(model, _texts(data.texts), out=place, **given)
     if verb == "finetune":
         return finetune(model, data.train or "", dev=data.dev, out=place, columns=columns, **given)
     if verb == "distill":

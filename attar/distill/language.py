@@ -36,7 +36,13 @@ class Live:
     """
 
     def __init__(
-        self, model: PreTrainedModel, *, vocab: int, beta: float, temperature: float, precision: Precision = "auto"
+        self,
+        model: PreTrainedModel,
+        *,
+        vocab: int,
+        beta: float,
+        temperature: float,
+        precision: Precision = "auto",
     ) -> None:
         self.model, self.vocab, self.precision = model.eval(), vocab, precision
         self.beta, self.temperature = beta, temperature

@@ -163,7 +163,9 @@ def top_k(
             fix="a smaller top_k, or a cache directory on another disk",
         )
     if len(missing) < len(cache):
-        say(f"teacher's logits: {len(cache) - len(missing)} of {len(cache)} shards are whole, the rest is made")
+        say(
+            f"teacher's logits: {len(cache) - len(missing)} of {len(cache)} shards are whole, the rest is made"
+        )
     model = teacher()
     model.eval()
     with autocast(precision):
@@ -209,7 +211,9 @@ def _fill(cache: TopK, shard: int, model: PreTrainedModel, blocks: Blocks) -> No
         for rows in slices(len(hidden), max(1, LOGITS // key.vocab)):
             logits = F.linear(hidden[rows], weight, bias)[:, : key.vocab]
             likeliest = logits.topk(key.k, dim=-1).indices
-            log_p.append(fold(logits, likeliest, temperature=key.temperature).cpu().numpy().astype(_value(key)))
+            log_p.append(
+                fold(logits, likeliest, temperature=key.temperature).cpu().numpy().astype(_value(key))
+            )
             index.append(likeliest.cpu().numpy().astype(_index(key)))
     content = to_bytes({"index": np.concatenate(index), "log_p": np.concatenate(log_p)})
     file = cache.file(shard)

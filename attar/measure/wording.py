@@ -5,7 +5,18 @@ import math
 from attar.measure.statistics import Interval
 
 # A metric is shown in percent unless it is named here.
-_PLAIN = {"matthews", "pearson", "spearman", "kl", "mlm_loss", "pseudo_perplexity"}
+_PLAIN = {
+    "matthews",
+    "pearson",
+    "spearman",
+    "kl",
+    "mlm_loss",
+    "clm_loss",
+    "pseudo_perplexity",
+    "perplexity",
+    "word_perplexity",
+    "bits_per_byte",
+}
 _NAMES = {
     "f1": "F1",
     "micro_f1": "micro-F1",
@@ -18,6 +29,10 @@ _NAMES = {
     "masked_accuracy": "accuracy on masked tokens",
     "mlm_loss": "loss on masked tokens",
     "pseudo_perplexity": "pseudo-perplexity",
+    "clm_loss": "loss on next tokens",
+    "token_accuracy": "accuracy on next tokens",
+    "word_perplexity": "perplexity of a word",
+    "bits_per_byte": "bits per byte",
     "nsp_accuracy": "next-sentence accuracy",
 }
 

@@ -64,7 +64,9 @@ def tokens_of(texts: Iterable[str], tokenizer: Any, *, end: bool = True) -> Toke
     while batch := list(islice(stream, TEXTS)):
         parts = [list(pieces(text)) for text in batch]
         flat = [piece for text in parts for piece in text]
-        encoded = iter(tokenizer(flat, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"])
+        encoded = iter(
+            tokenizer(flat, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        )
         for text in parts:
             inner = [number for _ in text for number in next(encoded)]
             if inner:
@@ -86,7 +88,7 @@ def marks(tokenizer: Any) -> tuple[int, int]:
         raise ModelError(
             expected="a tokenizer with an end-of-text token",
             found=f"{type(tokenizer).__name__} without eos_token",
-            fix="give it one: tokenizer.add_special_tokens({'eos_token': '<|endoftext|>'}), or train one (attar tokenizer)",
+            fix="give it one (tokenizer.eos_token = …), or train a tokenizer: attar tokenizer",
         )
     first = tokenizer.bos_token_id
     return int(last if first is None else first), int(last)
@@ -125,7 +127,7 @@ class Blocks:
         self.blocks = max(1, -(-(len(tokens.ids) - 1) // size))
 
     def __len__(self) -> int:
-        return -(-self.blocks // self.batch_size)
+        return (self.blocks + self.batch_size - 1) // self.batch_size
 
     @property
     def content(self) -> tuple[Any, ...]:
@@ -152,7 +154,9 @@ class Blocks:
         # Each place after the end is a text of its own, so that nothing looks at it.
         positions = np.where(there, inside - np.maximum(document, places[:, :1]), 0)
         follows = np.minimum(places + 1, last)
-        told = (places < last) & (begins[np.minimum(np.searchsorted(begins, follows), len(begins) - 1)] != follows)
+        told = (places < last) & (
+            begins[np.minimum(np.searchsorted(begins, follows), len(begins) - 1)] != follows
+        )
         labels = np.where(told, ids[follows], IGNORED).astype(np.int64)
         inputs = {"input_ids": ids[inside].astype(np.int64), "position_ids": positions}
         counts = Counts(float(len(blocks)), float(told.sum()), 0.0, float(told.sum()))
@@ -184,7 +188,14 @@ class StreamBlocks:
     POOL = 64
 
     def __init__(
-        self, texts: IterableDataset, tokenizer: Any, *, size: int, steps: int, batch_size: int = 8, **dealt: Any
+        self,
+        texts: IterableDataset,
+        tokenizer: Any,
+        *,
+        size: int,
+        steps: int,
+        batch_size: int = 8,
+        **dealt: Any,
     ) -> None:
         self.texts, self.tokenizer, self.size, self.steps = texts, tokenizer, size, steps
         self.batch_size, self.dealt = batch_size, dealt
@@ -221,7 +232,9 @@ class StreamBlocks:
                     yield pool
                     pool, letters = [], 0
             if row is None:  # it would be read for ever
-                raise DataError(expected="at least one line of text", found="an empty stream", fix="check the files")
+                raise DataError(
+                    expected="at least one line of text", found="an empty stream", fix="check the files"
+                )
             if pool:
                 yield pool
                 pool, letters = [], 0
@@ -236,7 +249,12 @@ class StreamBlocks:
 
 
 def blocks_of(
-    texts: Dataset | IterableDataset | Sequence[str], tokenizer: Any, *, size: int, steps: int = 1, **dealt: Any
+    texts: Dataset | IterableDataset | Sequence[str],
+    tokenizer: Any,
+    *,
+    size: int,
+    steps: int = 1,
+    **dealt: Any,
 ) -> Blocks | StreamBlocks:
     """Blocks of a table, a list or a stream of texts; `steps` are a stream's batches an epoch."""
     if isinstance(texts, IterableDataset):

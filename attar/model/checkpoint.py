@@ -19,6 +19,7 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
+from attar.anatomy.resolve import family
 from attar.errors import ModelError, OutputError
 from attar.model.slim import travelling
 
@@ -70,7 +71,7 @@ def load(
     source: str | Path | PreTrainedModel,
     *,
     tokenizer: Any = None,
-    head: Head | None = None,
+    head: Head | Literal["language"] | None = None,
     fresh_head: bool = False,
     **config: Any,
 ) -> Loaded:
@@ -79,7 +80,8 @@ def load(
     Args:
         source: a directory, a hub name, or a model that is loaded already (then `tokenizer` is needed).
         tokenizer: used instead of the one beside the model.
-        head: which head to load; the one the checkpoint was saved with where None.
+        head: which head to load; the one the checkpoint was saved with where None, and for "language" that of a
+            language model, masked or causal as the family is.
         fresh_head: whether the head may be new, to be trained; else weights that the checkpoint lacks are an error,
             since a model with a random head answers without complaint.
         config: values to write over the checkpoint's config, such as `num_labels`.
@@ -102,7 +104,7 @@ def load(
         )
     try:
         base = AutoConfig.from_pretrained(source)
-        loader = loader_of(base, head or _saved_head(base))
+        loader = loader_of(base, language_head(base) if head == "language" else head or _saved_head(base))
         # A head of another number of outputs is begun anew; a mismatch elsewhere is found below.
         config |= {"ignore_mismatched_sizes": True} if fresh_head else {}
         model, info = loader.from_pretrained(source, output_loading_info=True, **config)
@@ -130,6 +132,11 @@ def load(
     return Loaded(model.eval(), tokenizer, str(source))
 
 
+def language_head(config: Any) -> Head:
+    """The head of a language model of this config's family: it tells hidden tokens, or the next one."""
+    return "causal-lm" if family(config.model_type).causal else "masked-lm"
+
+
 def loader_of(config: Any, head: Head) -> Any:
     """The class that loads models of this config with this head.
 
@@ -141,7 +148,9 @@ def loader_of(config: Any, head: Head) -> Any:
         raise ModelError(
             expected=f"a family that has a {head} head",
             found=f"{config.model_type!r}, which transformers has none for",
-            fix="name an encoder (BERT and its kin)",
+            fix="name an encoder (BERT and its kin)"
+            if head != "causal-lm"
+            else "name a decoder (GPT-2 and its kin)",
         )
     return loader
 

@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset, IterableDataset
 
 from attar.errors import DataError
-from attar.model.tables import is_file, read_texts
+from attar.model.tables import SampleBy, is_file, read_texts
 from attar.progress import say
 
 Documents = list[list[str]]
@@ -29,7 +29,13 @@ class Corpus:
 
 
 def read_corpus(
-    texts: Texts, dev: Texts | None = None, *, nsp: bool = False, streaming: bool = False, seed: int = 0
+    texts: Texts,
+    dev: Texts | None = None,
+    *,
+    nsp: bool = False,
+    streaming: bool = False,
+    sample_by: SampleBy = "line",
+    seed: int = 0,
 ) -> Corpus:
     """Read texts, and dev texts or a part that is held out for them: a twentieth, of a stream its first lines.
 
@@ -37,15 +43,16 @@ def read_corpus(
         texts, dev: as for `read_texts`; with `nsp` as for `read_documents`.
         nsp: make pairs of sentences.
         streaming: read `texts` as they are needed.
+        sample_by: what a text is in a file, as for `read_texts`.
 
     Raises:
         DataError: too few lines to hold some out; a stream for pairs. And what reading them raises.
     """
     if nsp:
         return _paired(texts, dev, streaming=streaming, seed=seed)
-    train = read_texts(texts, streaming=streaming)
+    train = read_texts(texts, streaming=streaming, sample_by=sample_by)
     if dev is not None:
-        held = read_texts(dev)
+        held = read_texts(dev, sample_by=sample_by)
         return Corpus(train, held if isinstance(held, Dataset) else _first(held))
     if isinstance(train, IterableDataset):
         return Corpus(train.skip(MOST_HELD), _first(train))

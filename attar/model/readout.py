@@ -19,11 +19,6 @@ from attar.model.views import accepted
 MASKED_APART = {"opt"}
 
 
-def is_causal(model: PreTrainedModel) -> bool:
-    """Whether a model tells the next token, and not hidden ones."""
-    return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
-
-
 def last_hidden(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor:
     """(B, T, D), the last hidden states, after the final norm where there is one.
 
@@ -49,7 +44,7 @@ def apart(position_ids: Tensor) -> Tensor:
 
 def features(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """What the output matrix reads, (N, E), from hidden vectors (N, D): of a masked model its head's dense layer."""
-    if is_causal(model):
+    if family(model.config.model_type).causal:
         return hidden
     dense, norm = (model.get_submodule(path) for path in family(model.config.model_type).language)
     return cast(Tensor, norm(_activation(model)(dense(hidden))))

@@ -4,6 +4,7 @@ from attar.schema.checking import check
 from attar.schema.options import (
     Data,
     Distill,
+    DistillLm,
     Evaluate,
     Export,
     Finetune,
@@ -19,6 +20,7 @@ from attar.schema.reading import load_recipe, parse
 __all__ = [
     "Data",
     "Distill",
+    "DistillLm",
     "Evaluate",
     "Export",
     "Finetune",

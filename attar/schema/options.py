@@ -48,10 +48,11 @@ class Finetune(Options):
 
 
 class Pretrain(Options):
-    """Options of `attar.pretrain`, on `data.texts`; `mask` is the share of the tokens that are hidden.
+    """Options of `attar.pretrain`, on `data.texts`; `mask` is the share of the tokens hidden from an encoder.
 
     `nsp` adds next-sentence prediction (BERT; one sentence a line, blank lines between documents). `fresh` begins with
-    random weights. `streaming` reads lines as they are needed; an epoch is then `steps` batches.
+    random weights. `sample_by` says what a text is in a file. `streaming` reads lines as they are needed; an epoch is
+    then `steps` batches.
     """
 
     epochs: Count = 1
@@ -62,6 +63,7 @@ class Pretrain(Options):
     whole_word: bool = False
     nsp: bool = False
     fresh: bool = False
+    sample_by: Literal["line", "paragraph", "document"] = "line"
     streaming: bool = False
     steps: Count = 1000
     seed: int = 0
@@ -157,6 +159,45 @@ class Distill(Options):
     seed: int = 0
 
 
+class LanguageStudent(Student):
+    """Shape of a language model's student and where its weights start; see `Student`.
+
+    `family: distilbert` makes it a stock DistilBERT (no token types, no pooler) of copied layers, 6 where not said.
+    """
+
+    init: Literal["random", "layers", "project"] = "layers"
+    family: Literal["distilbert"] | None = None
+
+
+class DistillLm(Options):
+    """Options of `attar.distill_lm`, on `data.texts`: weights of the three losses, and how the student learns.
+
+    `beta` goes from the forward KL (0) over Jensen-Shannon to the reverse KL (1). With `top_k` a causal teacher runs
+    once and its k likeliest tokens are kept in `cache` (beside the output where null).
+    """
+
+    student: LanguageStudent = LanguageStudent()
+    mapping: Literal["uniform", "top", "bottom"] | tuple[Count, ...] = "uniform"
+    kl: Annotated[float, Field(ge=0)] = 5.0
+    ce: Annotated[float, Field(ge=0)] = 2.0
+    cosine: Annotated[float, Field(ge=0)] = 1.0
+    beta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    top_k: Count | None = None
+    cache: str | None = None
+    epochs: Count = 3
+    lr: Rate = 5e-4
+    batch_size: Count = 32
+    max_length: Count = 128
+    dropout: bool = True
+    mask: Rate = 0.15
+    whole_word: bool = False
+    sample_by: Literal["line", "paragraph", "document"] = "line"
+    streaming: bool = False
+    steps: Count = 1000
+    seed: int = 0
+
+
 # What may be cut: units of one axis, or schuBERT's variants.
 Axis = Literal["hidden", "embedding", "heads", "key", "value", "ffn"]
 Variant = Literal["all", "h", "f", "a"]
@@ -245,6 +286,7 @@ class Stage(Options):
     finetune: Finetune | None = None
     prune: Prune | None = None
     distill: Distill | None = None
+    distill_lm: DistillLm | None = None
     export: Export | None = None
     evaluate: Evaluate | None = None
 

@@ -1,0 +1,349 @@
+"""`distill_lm`: a smaller language model that has learned its teacher's distribution over every token."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+
+from attar import work
+from attar.anatomy.resolve import family, shape_of
+from attar.distill.language import FromCache, LanguageDistiller, LanguageTeacher, Live
+from attar.distill.stock import as_distilbert
+from attar.distill.student import student as build
+from attar.distill.topk import Key, TopK, top_k
+from attar.errors import DataError, ModelError
+from attar.maths.mapping import layer_map
+from attar.measure.language import LOSS, MAIN, measure
+from attar.measure.report import Point, Report, Row
+from attar.measure.wording import metric_name
+from attar.model.blocks import Blocks
+from attar.model.checkpoint import Loaded, check_free, digest, load, save, versions, write_atomic
+from attar.model.corpus import Corpus, Texts, read_corpus
+from attar.model.data import Batches, encode
+from attar.model.language import Reading, TextBatches, reading, same_vocabulary
+from attar.model.readout import output
+from attar.model.tables import SampleBy
+from attar.progress import say, track
+from attar.schema import DistillLm
+from attar.schema.reading import options_of
+from attar.train import Precision, agree, fit, is_main, processes
+
+# Texts that a student is projected on.
+SAMPLE = 2000
+
+
+def distill_lm(
+    teacher: str | Path | PreTrainedModel,
+    texts: Texts,
+    *,
+    out: str | Path,
+    dev: Texts | None = None,
+    tokenizer: Any = None,
+    student: Mapping[str, Any] | str | Path | PreTrainedModel | None = None,
+    mapping: str | Sequence[int] = "uniform",
+    kl: float = 5.0,
+    ce: float = 2.0,
+    cosine: float = 1.0,
+    beta: float = 0.0,
+    temperature: float = 2.0,
+    top_k: int | None = None,
+    cache: str | Path | None = None,
+    epochs: int = 3,
+    lr: float = 5e-4,
+    batch_size: int = 32,
+    max_length: int = 128,
+    dropout: bool = True,
+    mask: float = 0.15,
+    whole_word: bool = False,
+    sample_by: SampleBy = "line",
+    streaming: bool = False,
+    steps: int = 1000,
+    seed: int = 0,
+    precision: Precision = "auto",
+    overwrite: bool = False,
+) -> Report:
+    """Distil a language model, masked or causal, on plain text: DistilBERT, DistilGPT2, and any GPT's smaller child.
+
+    The loss is `kl` times the divergence of student and teacher over every token's distribution (times t², 1503.02531),
+    `ce` times the student's own loss on the text, and `cosine` times 1 - cos of the last hidden states (1910.01108,
+    section 3, whose weights are the defaults). The best epoch by the student's own loss on the dev texts is kept.
+
+    Args:
+        teacher: a language model: directory, hub name, or model (then with its `tokenizer`).
+        texts: plain text, as for `pretrain`.
+        out: the directory to write; it appears whole, after it was loaded again and compared.
+        dev: texts to measure on; where None a twentieth of the texts is held out.
+        student: sizes and start as `schema.LanguageStudent` names them (`{"layers": 6, "init": "layers"}`), or a model
+            that exists already, with the teacher's tokenizer.
+        mapping: teacher layer of each student layer, counted from 1 (see `layer_map`).
+        kl, ce, cosine: weights of the three losses. Where the hidden sizes differ there is no cosine loss.
+        beta: 0 the forward KL, 1 the reverse KL, between them the generalised Jensen-Shannon divergence.
+        temperature: t, flattens both distributions; it takes no part in `ce`.
+        top_k: causal teachers: run once, keep the k likeliest tokens of every position on disk, and learn from these;
+            there is no cosine loss then. Where the cache is whole the teacher is not loaded at all (but for a student
+            that is started from it).
+        cache: the directory of those, to keep and share; beside `out`, and gone in the end, where None.
+        max_length: tokens of a text, or of a causal model's packed blocks.
+        dropout: whether the student's dropout is on, as in the paper.
+        mask, whole_word: of a masked model, see `pretrain`.
+        sample_by: what a document is in a file: a line, a paragraph (up to a blank line), or the whole file.
+        streaming: read lines as they are needed; an epoch is then `steps` batches.
+
+    Returns:
+        A report with teacher and student on the dev texts, and the training curves.
+
+    Raises:
+        RecipeError: an option that the schema does not know.
+        ModelError: no language-model head, another tokenizer, sizes that no class expresses. DataError: no text, k
+            above the vocabulary, a cache of another teacher. OutputError, TrainingError: see the functions called.
+    """
+    check_free(out, overwrite=overwrite)
+    given = dict(locals())
+    names = {*DistillLm.model_fields} - {"student", "mapping", "cache"}
+    options = options_of(
+        "distill_lm",
+        {
+            **{name: given[name] for name in names},
+            "student": student if isinstance(student, Mapping) else {},
+            "mapping": mapping if isinstance(mapping, str) else tuple(mapping),
+            "cache": None if cache is None else str(cache),
+        },
+    )
+    origin = Origin(teacher, tokenizer)
+    corpus = read_corpus(texts, dev, streaming=streaming, sample_by=sample_by, seed=seed)
+    existing = None if isinstance(student, Mapping) else student
+    with work.space(out) as place:
+        run = Run(origin, corpus, options, place, precision)
+        made = run.build(existing)
+        curve, watched = run.learn(made)
+        rows = run.rows(made, out)
+        lineage = {
+            "stage": "distill_lm",
+            "parent": origin.name,
+            "options": options.model_dump(mode="json"),
+            "metrics": dict(rows[1].metrics),
+        }
+        if is_main():
+            save(made, origin.tokenizer, out, lineage=lineage, overwrite=overwrite)
+    name = "perplexity" if origin.causal else "pseudo_perplexity"
+    theirs, ours = (row.metrics[name] for row in rows)
+    return Report(
+        f"{origin.name} distilled: {metric_name(name)} {ours:.4g}, the teacher's {theirs:.4g}",
+        MAIN[origin.causal],
+        rows,
+        {"distillation": curve, "dev": watched},
+        settings=options.model_dump(mode="json"),
+        versions=versions(),
+    )
+
+
+@dataclass
+class Origin:
+    """The teacher, of which the weights are loaded when they are first needed."""
+
+    source: str | Path | PreTrainedModel
+    given: Any = None
+    _loaded: Loaded | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.source, PreTrainedModel) or not Path(self.source).is_dir():
+            self.loaded()  # which says what is wrong with it
+
+    def loaded(self) -> Loaded:
+        """The teacher's model and tokenizer."""
+        if self._loaded is None:
+            self._loaded = load(self.source, tokenizer=self.given, head="language")
+            output(self._loaded.model)
+        return self._loaded
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The teacher's model."""
+        return self.loaded().model
+
+    @property
+    def name(self) -> str:
+        """What the teacher was asked for by."""
+        return self._loaded.name if self._loaded else str(self.source)
+
+    @property
+    def config(self) -> Any:
+        """The teacher's config."""
+        if self._loaded is None and not (Path(str(self.source)) / "config.json").is_file():
+            self.loaded()
+        return self._loaded.model.config if self._loaded else AutoConfig.from_pretrained(self.source)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The teacher's tokenizer."""
+        if self._loaded is None and self.given is None:
+            self.given = AutoTokenizer.from_pretrained(self.source)
+        return self._loaded.tokenizer if self._loaded else self.given
+
+    @property
+    def causal(self) -> bool:
+        """Whether it tells next tokens."""
+        return family(self.config.model_type).causal
+
+    @property
+    def key(self) -> str:
+        """A digest of the weights: of their files, where there are files, so that they need not be loaded."""
+        if isinstance(self.source, PreTrainedModel) or not Path(self.source).is_dir():
+            return digest(self.model)
+        files = [path for path in sorted(Path(self.source).iterdir()) if path.suffix in {".safetensors", ".bin"}]
+        return digest(*files, Path(self.source) / "config.json")
+
+
+@dataclass
+class Run:
+    """One run of `distill_lm`: what its steps share."""
+
+    origin: Origin
+    corpus: Corpus
+    options: DistillLm
+    place: Path
+    precision: Precision
+    held: TextBatches | None = field(default=None, init=False)
+
+    def build(self, given: str | Path | PreTrainedModel | None) -> PreTrainedModel:
+        """The student before it learns."""
+        o, tokenizer = self.options, self.origin.tokenizer
+        if given is not None:
+            loaded = load(given, tokenizer=tokenizer if isinstance(given, PreTrainedModel) else None, head="language")
+            same_vocabulary(tokenizer, loaded.tokenizer, str(loaded.name))
+            return loaded.model
+        wanted = o.student
+        if wanted.family == "distilbert":
+            layers = layer_map(wanted.layers or 6, shape_of(self.origin.config).layers, o.mapping)
+            say(f"building a DistilBERT from the teacher's layers {', '.join(map(str, layers))}")
+            return as_distilbert(self.origin.model, layers)
+        say(f"building the student, started by {wanted.init}")
+        sample = None if wanted.init != "project" else self._sample()
+        sizes = wanted.model_dump(exclude={"family", "init"}, exclude_none=True)
+        made = build(self.origin.model, init=wanted.init, mapping=o.mapping, texts=sample, seed=o.seed, **sizes)
+        return made.model
+
+    def _sample(self) -> Batches:
+        table = self.corpus.dev.select(range(min(SAMPLE, len(self.corpus.dev))))
+        return Batches(
+            encode(table, self.origin.tokenizer, max_length=self.options.max_length), self.origin.tokenizer
+        )
+
+    def learn(self, student: PreTrainedModel) -> tuple[tuple[Point, ...], tuple[Point, ...]]:
+        """Train the student in place; its curve, and its dev loss by epoch."""
+        o, tokenizer = self.options, self.origin.tokenizer
+        if student.num_parameters() and student is self.origin.source:
+            raise ModelError(expected="a student of its own", found="the teacher itself", fix="copy it first")
+        how = self._reading(student)
+        rank, world = processes()
+        batches = how.batches(self.corpus.train, tokenizer, shuffle=True, rank=rank, world=world)
+        self.held = how.batches(self.corpus.dev, tokenizer)
+        said = o.model_dump(mode="json", exclude={"cache"})
+        key = digest(student, self.origin.key, *batches.content, *self.held.content, said, self.precision)
+        place = self.place / f"learn-{key}"
+        place.mkdir(parents=True, exist_ok=True)
+        learner = LanguageDistiller(
+            student, self._teacher(student, batches), kl=o.kl, ce=o.ce, cosine=self._cosine(student), dropout=o.dropout
+        )
+        best, curve, loss = work.Best(place, None), work.Curve(place / "curve.json"), LOSS[how.causal]
+        steps = fit(
+            learner,
+            batches,
+            epochs=o.epochs,
+            lr=o.lr,
+            precision=self.precision,
+            seed=o.seed,
+            checkpoint=place / "state",
+        )
+        for step in track(steps, "distil", o.epochs * len(batches)):
+            curve.add(step)
+            if step.last_of_epoch:
+                found = agree(measure(student, self.held)[loss])
+                best.add(step.epoch, -found, student)
+                say(f"epoch {step.epoch + 1} of {o.epochs}: dev loss {found:.4f}, loss {curve.recent():.4f}")
+        best.restore(student)
+        watched = tuple(
+            ((epoch + 1) * len(batches), {loss.removesuffix("_loss"): -value})
+            for epoch, value in sorted(best.history.items())
+        )
+        return curve.points(), watched
+
+    def _reading(self, student: PreTrainedModel) -> Reading:
+        o = self.options
+        names = ("batch_size", "mask", "whole_word", "steps", "seed")
+        return reading(student, max_length=o.max_length, **{name: getattr(o, name) for name in names})
+
+    def _cosine(self, student: PreTrainedModel) -> float:
+        o, sizes = self.options, [shape_of(c).hidden for c in (student.config, self.origin.config)]
+        if o.cosine and o.top_k is None and sizes[0] != sizes[1]:
+            say(f"no cosine loss: the student's hidden states have {sizes[0]} entries, the teacher's {sizes[1]}")
+            return 0.0
+        return o.cosine
+
+    def _vocab(self, student: PreTrainedModel) -> int:
+        """Logits that both models have; beyond the tokenizer's tokens there are only padding rows."""
+        sizes = [output(student)[0].shape[0], self.origin.config.vocab_size]
+        tokens = len(self.origin.tokenizer)
+        if min(sizes) < tokens:
+            raise ModelError(
+                expected=f"a row for each of the tokenizer's {tokens} tokens in both models",
+                found=f"{sizes[0]} rows in the student, {sizes[1]} in the teacher",
+                fix="resize the smaller model's embedding, or build the student from the teacher",
+            )
+        if sizes[0] != sizes[1]:
+            say(f"vocabularies of {sizes[0]} and {sizes[1]} rows: the first {min(sizes)} are compared, the rest is padding")
+        return min(sizes)
+
+    def _teacher(self, student: PreTrainedModel, batches: TextBatches) -> LanguageTeacher:
+        o, vocab = self.options, self._vocab(student)
+        if o.top_k is None:
+            return Live(
+                self.origin.model, vocab=vocab, beta=o.beta, temperature=o.temperature, precision=self.precision
+            )
+        if not isinstance(batches, Blocks):
+            raise DataError(
+                expected="next tokens of texts that are read whole, to keep a teacher's logits",
+                found="a stream" if self.origin.causal else "hidden tokens, which are others in every epoch",
+                fix="leave out top_k" + (" or streaming" if self.origin.causal else ""),
+            )
+        return FromCache(self._cached(batches, vocab), beta=o.beta)
+
+    def _cached(self, blocks: Blocks, vocab: int) -> TopK:
+        o = self.options
+        assert o.top_k is not None
+        data = digest(*blocks.content, self.origin.tokenizer.get_vocab())
+        key = Key(self.origin.key, data, vocab, o.top_k, o.temperature)
+        directory = Path(o.cache) if o.cache else self.place / f"logits-{digest(key.__dict__)}"
+        return top_k(lambda: self.origin.model, blocks, directory, key, precision=self.precision)
+
+    def rows(self, student: PreTrainedModel, out: str | Path) -> tuple[Row, Row]:
+        """Teacher and student on the dev texts."""
+        assert self.held is not None
+        o = self.options
+        kept = Path(o.cache) / "teacher-on-dev.json" if o.cache else None
+        theirs, size = _remembered(kept, digest(self.origin.key, *self.held.content), self.origin, self.held)
+        ours = measure(student, self.held)
+        return (
+            Row("teacher", "teacher", metrics=theirs, parameters=size),
+            Row(Path(out).name, "student", metrics=ours, parameters=student.num_parameters(), directory=str(out)),
+        )
+
+
+def _remembered(
+    file: Path | None, key: str, origin: Origin, held: TextBatches
+) -> tuple[dict[str, float], int]:
+    """The teacher's figures on the dev texts: from beside its cache, so that it need not be loaded to say them again."""
+    import json
+
+    if file is not None and file.is_file():
+        there = json.loads(file.read_text())
+        if there["key"] == key:
+            return there["metrics"], there["parameters"]
+    metrics, size = measure(origin.model, held), origin.model.num_parameters()
+    if file is not None and is_main():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, json.dumps({"key": key, "metrics": metrics, "parameters": size}))
+    return metrics, size

@@ -1,0 +1,195 @@
+"""What a language model knows: of hidden or next tokens in batches, and of whole documents by a sliding window."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from attar.errors import DataError
+from attar.maths.chunks import LOGITS, slices
+from attar.measure.statistics import Interval
+from attar.model.blocks import CausalLanguage, Tokens, tokens_of
+from attar.model.language import TextBatches, causal_head
+from attar.model.masking import MaskedLanguage
+from attar.model.readout import last_hidden, output
+from attar.progress import track
+
+Array = NDArray[Any]
+# The figure that a language model is judged by, of masked and of causal ones.
+MAIN = {False: "masked_accuracy", True: "token_accuracy"}
+LOSS = {False: "mlm_loss", True: "clm_loss"}
+
+
+@torch.no_grad()
+def measure(model: PreTrainedModel, batches: TextBatches) -> dict[str, float]:
+    """What a model knows of the tokens of the first epoch.
+
+    Returns:
+        A loss (a mean over tokens, in nats), its exponential, and the share of the tokens that it finds the likeliest:
+        `mlm_loss`, `pseudo_perplexity`, `masked_accuracy` (and `nsp_accuracy` of pairs) of a masked model, `clm_loss`,
+        `perplexity`, `token_accuracy` of a causal one.
+    """
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    causal = causal_head(model)
+    loss, right, tokens, follow, pairs = 0.0, 0, 0, 0, 0
+    for batch in track(batches.epoch(0), "evaluate", len(batches)):
+        there = batch.to(device)
+        if causal:
+            each, hit = _told(model, *CausalLanguage(model).told(there))
+            loss, right, tokens = loss + float(each.sum()), right + int(hit.sum()), tokens + len(each)
+            continue
+        logits, wanted, follows = MaskedLanguage(model).tell(there)
+        loss += F.cross_entropy(logits.float(), wanted, reduction="sum").item()
+        right += int((logits.argmax(-1) == wanted).sum())
+        tokens += len(wanted)
+        following = getattr(there, "following", None)
+        if following is not None and follows is not None:
+            follow += int((follows.argmax(-1) == following).sum())
+            pairs += len(following)
+    model.train(training)
+    mean = loss / max(1, tokens)
+    perplexity = "perplexity" if causal else "pseudo_perplexity"
+    found = {LOSS[causal]: mean, perplexity: _exp(mean), MAIN[causal]: right / max(1, tokens)}
+    return found | ({"nsp_accuracy": follow / pairs} if pairs else {})
+
+
+def _told(model: PreTrainedModel, hidden: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss in nats and whether it is the likeliest, of each token, (N,) both."""
+    weight, bias = output(model)
+    losses, hits = [], []
+    for part in slices(len(hidden), max(1, LOGITS // len(weight))):
+        logits = F.linear(hidden[part], weight, bias).float()
+        losses.append(F.cross_entropy(logits, wanted[part], reduction="none"))
+        hits.append(logits.argmax(-1) == wanted[part])
+    if not losses:
+        return hidden.new_zeros(0), wanted.new_zeros(0)
+    return torch.cat(losses), torch.cat(hits)
+
+
+@dataclass(frozen=True, eq=False)
+class Surprise:
+    """How surprised a causal model is by texts, window by window.
+
+    Attributes:
+        nats, tokens, hits: (W,) of the tokens told in each window: their loss, how many, how many were the likeliest.
+        bytes, words: of all texts, in UTF-8 and parted by blanks.
+    """
+
+    nats: Array
+    tokens: Array
+    hits: Array
+    bytes: int
+    words: int
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """`perplexity` (of a token), `bits_per_byte` and `word_perplexity`, which compare across tokenizers."""
+        total, tokens = float(self.nats.sum()), int(self.tokens.sum())
+        return {
+            "perplexity": _exp(total / tokens),
+            "bits_per_byte": total / math.log(2) / self.bytes,
+            "word_perplexity": _exp(total / max(1, self.words)),
+            "token_accuracy": float(self.hits.sum()) / tokens,
+        }
+
+
+@torch.no_grad()
+def surprise(
+    model: PreTrainedModel,
+    texts: Iterable[str],
+    tokenizer: Any,
+    *,
+    max_length: int = 1024,
+    stride: int | None = None,
+    batch_size: int = 8,
+) -> Surprise:
+    """Read documents through a window that slides: every token is told once, after as many as fit before it.
+
+    Args:
+        texts: documents.
+        max_length: tokens of the window.
+        stride: tokens that it moves; at least max_length - stride stand before each told token but the first ones. Half
+            of the window where None.
+
+    Raises:
+        DataError: no text.
+    """
+    stride = max_length // 2 if stride is None else stride
+    if not 0 < stride <= max_length:
+        raise DataError(
+            expected=f"a stride from 1 to the window's {max_length}",
+            found=str(stride),
+            fix="take half of the window",
+        )
+    documents = [text for text in texts if text.strip()]
+    tokens = tokens_of(documents, tokenizer, end=False)
+    windows = _windows(tokens, max_length, stride)
+    training = model.training
+    model.eval()
+    found = [
+        row
+        for part in track(list(slices(len(windows), batch_size)), "read")
+        for row in _read(model, tokens.ids, windows[part])
+    ]
+    model.train(training)
+    nats, hits = (np.array(column, dtype=np.float64) for column in zip(*found, strict=True))
+    told = np.array([last - first for _, first, last in windows])
+    letters, words = (
+        sum(len(text.encode()) for text in documents),
+        sum(len(text.split()) for text in documents),
+    )
+    return Surprise(nats, told, hits, letters, words)
+
+
+def ratio(student: Surprise, teacher: Surprise, *, resamples: int = 2000, seed: int = 0) -> Interval:
+    """95% interval of the student's perplexity over the teacher's, over resampled windows of the same texts."""
+    generator = np.random.default_rng(seed)
+    rows = generator.integers(len(teacher.nats), size=(resamples, len(teacher.nats)))
+    apart = student.nats - teacher.nats
+    low, high = np.quantile(np.exp(apart[rows].sum(1) / teacher.tokens[rows].sum(1)), [0.025, 0.975])
+    return Interval(math.exp(apart.sum() / teacher.tokens.sum()), float(low), float(high))
+
+
+def _windows(tokens: Tokens, max_length: int, stride: int) -> list[tuple[int, int, int]]:
+    """(begin, first, last): what a window sees from its begin, and tells what follows the tokens [first, last)."""
+    found = []
+    for begin, end in zip(tokens.begins, [*tokens.begins[1:], len(tokens.ids)], strict=True):
+        first = int(begin)
+        while first < end - 1:
+            last = int(min(end - 1, max(begin + max_length, first + stride)))
+            found.append((int(max(begin, last - max_length)), first, last))
+            first = last
+    # Windows of like length go together.
+    return sorted(found, key=lambda window: window[0] - window[2])
+
+
+def _read(
+    model: PreTrainedModel, ids: Array, windows: Sequence[tuple[int, int, int]]
+) -> list[tuple[float, int]]:
+    """Nats and hits of each window."""
+    width = max(last - begin for begin, _, last in windows)
+    # Shorter windows are filled up on the right, where nothing looks.
+    rows = [np.pad(ids[begin:last], (0, width - last + begin)) for begin, _, last in windows]
+    device = next(model.parameters()).device
+    shown = torch.from_numpy(np.stack(rows).astype(np.int64)).to(device)
+    positions = torch.arange(width, device=device).expand_as(shown)
+    hidden = last_hidden(model, {"input_ids": shown, "position_ids": positions})
+    found = []
+    for row, (begin, first, last) in zip(hidden, windows, strict=True):
+        wanted = torch.from_numpy(ids[first + 1 : last + 1].astype(np.int64)).to(device)
+        loss, hit = _told(model, row[first - begin : last - begin], wanted)
+        found.append((float(loss.sum()), int(hit.sum())))
+    return found
+
+
+def _exp(nats: float) -> float:
+    return math.exp(min(nats, 700.0))  # a float ends at e^709

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from attar.pruning import prune as prune
     from attar.recipe import run as run
     from attar.schema import Recipe as Recipe
+    from attar.temperature import temperature as temperature
     from attar.tokenizer import tokenizer as tokenizer
     from attar.verbs import bench as bench
     from attar.verbs import compare as compare
@@ -45,6 +46,7 @@ _HOME = {
     "probe": "attar.probing",
     "prune": "attar.pruning",
     "run": "attar.recipe",
+    "temperature": "attar.temperature",
     "tokenizer": "attar.tokenizer",
 }
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "probe",
     "prune",
     "run",
+    "temperature",
     "tokenizer",
 ]
 

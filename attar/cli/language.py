@@ -1,11 +1,13 @@
-"""Commands of a language: its tokenizer."""
+"""Commands of language models: what a text is made of, and what a model makes of it."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from attar.cli.frame import Out, Overwrite, console, verb
+from attar.cli.frame import Model, Out, Overwrite, console, verb
+from attar.errors import DataError
 
 
 @verb
@@ -41,3 +43,37 @@ def tokenizer(
     console.print(
         f"{len(made)} pieces in {out}; a token is {letters_per_token(made, texts):.2f} letters of the texts"
     )
+
+
+@verb
+def temperature(
+    model: Model,
+    text: Annotated[str, typer.Option(help="With [MASK] for a masked model; else what comes next is shown.")],
+    temperatures: Annotated[str, typer.Option(help="Temperatures t of softmax(z / t).")] = "1,2,3,6",
+    top: Annotated[int, typer.Option(help="Tokens to show.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="Picture to write: .html or .svg.")] = None,
+) -> None:
+    """Show a teacher's likeliest tokens at several temperatures, and the entropy of each."""
+    import attar
+
+    found = attar.temperature(model, text, temperatures=_numbers(temperatures), top=top)
+    console.print(found.table(width=console.width))
+    first, last = found.at[0], found.at[-1]
+    console.print(
+        Text(
+            f"softmax(z / t): the teacher is as undecided as among {first.choices:.4g} equal choices at "
+            f"t = {first.temperature:g}, {last.choices:.4g} at t = {last.temperature:g}; "
+            "bars are drawn against the likeliest token of each t"
+        )
+    )
+    if out is not None:
+        console.print(f"picture: {found.write(out)}")
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise DataError(
+            expected="--temperatures as numbers, such as 1,2,3,6", found=text, fix="part them by commas"
+        ) from None

@@ -9,11 +9,13 @@ from transformers import PreTrainedModel
 
 from attar import work
 from attar.errors import DataError, ModelError
-from attar.measure.evaluate import Evaluation, judge, predict
+from attar.measure.evaluate import Evaluation
+from attar.measure.exam import Exam
 from attar.measure.report import Point, Report, Row
 from attar.model.checkpoint import check_free, digest, load, save, versions
-from attar.model.data import Batches, encode, fitting
-from attar.model.tables import Columns, read_table
+from attar.model.columns import Columns
+from attar.model.data import Batches, fitting
+from attar.model.tables import read_table
 from attar.model.tasks import Supervised, Task
 from attar.model.vocabulary import used_rows
 from attar.progress import say, track
@@ -31,19 +33,22 @@ def finetune(
     epochs: int = 3,
     lr: float = 3e-5,
     batch_size: int = 32,
-    max_length: int = 128,
+    max_length: int | None = None,
+    doc_stride: int = 128,
     patience: int | None = 2,
     seed: int = 0,
     precision: Precision = "auto",
     overwrite: bool = False,
 ) -> Report:
-    """Fine-tune an encoder for classification (one label or several, of sentences or pairs) or regression.
+    """Fine-tune an encoder: classification of texts or of their words, regression, or question answering.
 
     Args:
         model: a directory, a hub name, or a model (then with its `tokenizer`).
-        data: the training table; the labels decide the task (see `read_table`).
+        data: the training table; its columns and labels decide the task (see `read_table`).
         out: the directory to write; it appears whole, after it was loaded again and compared.
         dev: the table that decides the best epoch; a tenth of the training table where None.
+        max_length: in tokens; 128 where None, 384 for question answering.
+        doc_stride: tokens that neighbouring windows of a long context or sentence share, at most half of a window.
         patience: epochs without a better dev metric before training stops; None never stops early.
 
     Returns:
@@ -61,7 +66,7 @@ def finetune(
         loaded = load(
             model,
             tokenizer=tokenizer,
-            head="sequence-classification",
+            head=task.head,
             fresh_head=True,
             num_labels=len(task.labels),
         )
@@ -72,11 +77,13 @@ def finetune(
             fix=f"load it with num_labels={len(task.labels)}, or pass its name",
         )
     task.configure(loaded.model.config)
+    _check_head(loaded.model, task)
     options: dict[str, Any] = {
         "epochs": epochs,
         "lr": lr,
         "batch_size": batch_size,
-        "max_length": max_length,
+        "max_length": fitting(max_length or task.max_length, loaded.model),
+        "doc_stride": doc_stride,
         "patience": patience,
         "seed": seed,
         "precision": precision,
@@ -124,6 +131,7 @@ def supervise(
     max_length: int,
     patience: int | None,
     seed: int,
+    doc_stride: int = 128,
     precision: Precision = "auto",
 ) -> tuple[Evaluation, tuple[Point, ...]]:
     """Train `model` in place on labels, keep its best epoch, and return its dev evaluation and the training curve.
@@ -131,9 +139,8 @@ def supervise(
     `place` keeps what a killed run goes on from, in a directory named by a digest of all that decides the result.
     """
     rank, world = processes()
-    max_length = fitting(max_length, model)
     batches = Batches(
-        encode(train, tokenizer, max_length=max_length),
+        task.encode(train, tokenizer, max_length=max_length, stride=doc_stride),
         tokenizer,
         batch_size=batch_size,
         shuffle=True,
@@ -141,16 +148,15 @@ def supervise(
         rank=rank,
         world=world,
     )
-    judged = Batches(encode(dev, tokenizer, max_length=max_length), tokenizer, batch_size=batch_size)
-    assert judged.labels is not None  # _held_out asks for them
+    exam = Exam(task, dev, tokenizer, batch_size=batch_size, max_length=max_length, stride=doc_stride)
     key = digest(
-        model, *batches.content, *judged.content, (epochs, lr, batch_size, patience, seed, precision)
+        model, *batches.content, *exam.batches.content, (epochs, lr, batch_size, patience, seed, precision)
     )
     place = place / f"finetune-{key}"
     place.mkdir(parents=True, exist_ok=True)
     best = work.Best(place, patience)
     learner = Supervised(model, task)
-    with used_rows(model, batches, judged):
+    with used_rows(model, batches, exam.batches):
         steps = fit(
             learner, batches, epochs=epochs, lr=lr, precision=precision, seed=seed, checkpoint=place / "state"
         )
@@ -158,14 +164,24 @@ def supervise(
         for step in track(steps, "fine-tune", epochs * len(batches)):
             curve.add(step)
             if step.last_of_epoch:
-                found = judge(task, predict(model, judged), judged.labels.numpy())
+                found = exam.mark(model)
                 best.add(step.epoch, agree(found.value), model)
                 say(f"epoch {step.epoch + 1}: dev {found.main} {found.value:.4f}, loss {curve.recent():.4f}")
                 if best.exhausted:
                     say(f"no better for {patience} epochs: stopping")
                     break
         best.restore(model)
-    return judge(task, predict(model, judged), judged.labels.numpy()), curve.points()
+    return exam.mark(model), curve.points()
+
+
+def _check_head(model: PreTrainedModel, task: Task) -> None:
+    """Refuse a model that came loaded with a head of another task."""
+    if type(Task.of(model)) is not type(task):
+        raise ModelError(
+            expected=f"a model with a {task.head} head",
+            found=type(model).__name__,
+            fix="pass its name, so that it is loaded with a new head",
+        )
 
 
 def _held_out(

@@ -11,7 +11,8 @@ from attar import work
 from attar.distill.objective import Attention, Projection
 from attar.measure.report import Report
 from attar.model.checkpoint import check_free, load, save, versions
-from attar.model.tables import Columns, read_table
+from attar.model.columns import Columns
+from attar.model.tables import read_table
 from attar.schema.reading import options_of
 from attar.tinybert import Run
 from attar.train import Precision, is_main

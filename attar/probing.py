@@ -15,9 +15,10 @@ from attar.measure.heat import Heat
 from attar.measure.report import Report, Row
 from attar.measure.wording import metric_name
 from attar.model.checkpoint import Loaded, load, versions
+from attar.model.columns import Columns
 from attar.model.data import Batches, encode, fitting
 from attar.model.onnx import is_onnx
-from attar.model.tables import Columns, read_table
+from attar.model.tables import read_table
 from attar.model.tasks import Task
 from attar.progress import say
 from attar.prune.probe import Probe, Worth, checked

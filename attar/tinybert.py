@@ -30,8 +30,9 @@ from attar.measure.evaluate import Evaluation, judge, predict, quality, retained
 from attar.measure.report import Point, Row
 from attar.measure.statistics import Interval
 from attar.model.checkpoint import Loaded, digest, load, read_lineage
+from attar.model.columns import Columns
 from attar.model.data import Batches, StreamBatches, encode, fitting
-from attar.model.tables import Columns, read_table, read_texts
+from attar.model.tables import read_table, read_texts
 from attar.model.tasks import Task
 from attar.progress import say
 from attar.train import Precision, Source, main_first, processes

@@ -19,8 +19,8 @@ from attar.measure.compare import compare as compare_opened
 from attar.measure.report import Report, Role, Row
 from attar.measure.shape import Shape
 from attar.model.checkpoint import check_free, load, versions
-from attar.model.data import positions
-from attar.model.tables import Columns, read_table
+from attar.model.columns import Columns
+from attar.model.tables import read_table
 from attar.progress import say
 from attar.prune.plan import PLAN, Plan
 from attar.tinybert import candidates_from
@@ -37,7 +37,8 @@ def evaluate(
     columns: Columns | None = None,
     tokenizer: Any = None,
     batch_size: int = 32,
-    max_length: int = 128,
+    max_length: int | None = None,
+    doc_stride: int = 128,
 ) -> Report:
     """Measure a model on a table, against its labels where it has any, and against a teacher where one is named.
 
@@ -45,24 +46,31 @@ def evaluate(
         model: a directory, a hub name, an ONNX export, or a model (then with its `tokenizer`).
         data: a table; see `read_table`.
         teacher: adds agreement, divergence, and how much of the teacher's quality the model retains.
+        max_length, doc_stride: in tokens, see `attar.finetune`.
 
     Raises:
         ModelError, DataError: see `open_model`, `read_table`; a table without labels needs a teacher.
     """
     opened = open_model(model, tokenizer=tokenizer)
     table, _ = read_table(data, columns=columns, task=opened.task)
-    if teacher is None and "label" not in table.column_names:
+    if teacher is None and not opened.task.labelled(table):
         raise DataError(
             expected="labels to measure against",
             found=f"the columns {', '.join(table.column_names)}",
-            fix="name the label column (--columns label=…), or a teacher to agree with (--teacher)",
+            fix=f"name the column (--columns {opened.task.targets[0]}=…), or a teacher to agree with (--teacher)",
         )
     models: list[tuple[Role, Any]] = (
         [] if teacher is None else [("teacher", open_model(teacher, tokenizer=tokenizer))]
     )
-    rows, _ = measure([*models, ("student", opened)], table, batch_size=batch_size, max_length=max_length)
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "doc_stride": doc_stride,
+    }
+    rows, said = measure([*models, ("student", opened)], table, **options)
     shown = rows if teacher is not None else tuple(_alone(row) for row in rows)
-    return Report(f"{opened.name} on {len(table)} texts", _main(rows), shown, versions=versions())
+    main = next(iter(said.values()))[1].main
+    return Report(f"{opened.name} on {len(table)} texts", main, shown, versions=versions())
 
 
 def compare(
@@ -71,7 +79,8 @@ def compare(
     *,
     columns: Columns | None = None,
     batch_size: int = 32,
-    max_length: int = 128,
+    max_length: int | None = None,
+    doc_stride: int = 128,
     latency_batch: int = 1,
     latency_length: int = 128,
     threads: int | None = None,
@@ -81,7 +90,7 @@ def compare(
     Args:
         models: directories, hub names, ONNX exports or models; by name, or named after their directories.
         data: a table; without labels the agreement with the first model is measured.
-        batch_size, max_length: of the evaluation.
+        batch_size, max_length, doc_stride: of the evaluation, see `attar.finetune`.
         latency_batch, latency_length: texts, and tokens each, of a timed call; all models are timed in turns.
         threads: that compute; torch's present number where None.
 
@@ -93,11 +102,15 @@ def compare(
     table, _ = read_table(data, columns=columns, task=opened[0].task)
     roles: list[Role] = ["teacher"]
     roles += ["student"] * (len(opened) - 1)
-    here = [positions(model.model) for model in opened if isinstance(model.model, PreTrainedModel)]
-    latency_length = min([latency_length, *here])
-    options = {"latency_batch": latency_batch, "latency_length": latency_length, "threads": threads}
-    pairs = list(zip(roles, opened, strict=True))
-    found = compare_opened(pairs, table, batch_size=batch_size, max_length=max_length, **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "doc_stride": doc_stride,
+        "latency_batch": latency_batch,
+        "latency_length": min([latency_length, *(model.positions for model in opened)]),
+        "threads": threads,
+    }
+    found = compare_opened(list(zip(roles, opened, strict=True)), table, **options)
     return replace(found, shapes=tuple(_shapes(opened)))
 
 
@@ -279,13 +292,6 @@ def _shapes(opened: Sequence[Opened]) -> Iterator[Shape]:
 
 def _name(model: Source) -> str:
     return Path(str(model)).name if isinstance(model, str | Path) else type(model).__name__
-
-
-def _main(rows: Sequence[Row]) -> str:
-    known = [name for name in ("accuracy", "micro_f1", "spearman") if name in rows[-1].metrics]
-    if "micro_f1" in known:
-        return "micro_f1"
-    return known[0] if known else "agreement"
 
 
 def _alone(row: Row) -> Row:

@@ -13,12 +13,13 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from attar.errors import DataError, ModelError
 from attar.measure.bench import bench
-from attar.measure.evaluate import Evaluation, judge, predict, quality, retained
+from attar.measure.evaluate import Evaluation, quality, retained
+from attar.measure.exam import Exam
 from attar.measure.examples import examples
 from attar.measure.report import Report, Role, Row
 from attar.measure.statistics import Interval
 from attar.model.checkpoint import load, versions
-from attar.model.data import Batches, encode
+from attar.model.data import positions
 from attar.model.onnx import REPORT, OnnxModel, is_onnx
 from attar.model.tasks import Task
 from attar.progress import say
@@ -39,6 +40,7 @@ class Opened:
         parameters: how many, None where an export does not say.
         bytes: on disk, None for a model that is in memory only.
         directory: where it is, None for a model that is in memory only.
+        positions: tokens of the longest text that it can read.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Opened:
     parameters: int | None
     bytes: int | None
     directory: str | None
+    positions: int = 512
 
 
 def compare(
@@ -57,7 +60,8 @@ def compare(
     *,
     title: str | None = None,
     batch_size: int = 32,
-    max_length: int = 128,
+    max_length: int | None = None,
+    doc_stride: int = 128,
     latency_batch: int = 1,
     latency_length: int = 128,
     repeats: int = 50,
@@ -71,10 +75,11 @@ def compare(
 
     Args:
         models: role and model, see `open_model`.
-        table: columns `text`, [`text_pair`], [`label`]; without labels the agreement with the first model is measured.
+        table: as `read_table` gives it; without labels the agreement with the first model is measured.
         title: of the report.
         batch_size: of the evaluation.
-        max_length: in tokens, of the evaluation.
+        max_length: in tokens, of the evaluation; the task's own where None.
+        doc_stride: tokens that neighbouring windows share, where a task reads in windows.
         latency_batch, latency_length: texts, and tokens each, of a timed call.
         repeats, threads, memory: see `bench`.
         shown: how many texts the report shows with what the models say; the first runtime of each model speaks.
@@ -85,7 +90,10 @@ def compare(
         ModelError: a model that cannot be timed at that shape.
     """
     quality_seed = {"resamples": resamples, "seed": seed}
-    rows, said = measure(models, table, batch_size=batch_size, max_length=max_length, **quality_seed)
+    if max_length is None:
+        max_length = min([models[0][1].task.max_length, *(opened.positions for _, opened in models)])
+    windows = {"max_length": max_length, "doc_stride": doc_stride}
+    rows, said = measure(models, table, batch_size=batch_size, **windows, **quality_seed)
     rows = timed(
         rows,
         [opened for _, opened in models],
@@ -183,10 +191,11 @@ def open_model(source: Source, *, name: str | None = None, tokenizer: Any = None
         runtime=f"torch {_FORMATS.get(str(loaded.model.dtype), str(loaded.model.dtype))}",
         model=loaded.model,
         tokenizer=loaded.tokenizer,
-        task=Task.of(loaded.model.config),
+        task=Task.of(loaded.model),
         parameters=loaded.model.num_parameters(),
         bytes=size or loaded.model.num_parameters() * loaded.model.dtype.itemsize,
         directory=where,
+        positions=positions(loaded.model),
     )
 
 
@@ -216,6 +225,7 @@ def _open_export(source: Path, name: str | None, tokenizer: Any) -> Opened:
         parameters=written.get("parameters"),
         bytes=model.bytes,
         directory=str(directory),
+        positions=int(written.get("positions", getattr(config, "max_position_embeddings", 512))),
     )
 
 
@@ -224,7 +234,8 @@ def measure(
     table: Dataset,
     *,
     batch_size: int = 32,
-    max_length: int = 128,
+    max_length: int | None = None,
+    doc_stride: int = 128,
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[tuple[Row, ...], dict[str, tuple[Role, Evaluation]]]:
@@ -247,11 +258,12 @@ def measure(
                 fix="compare models of one task, with their labels in one order",
             )
         say(f"{opened.name} in {opened.runtime} on {len(table)} texts")
-        encoded = encode(table, opened.tokenizer, max_length=max_length)
-        batches = Batches(encoded, opened.tokenizer, batch_size=batch_size)
-        logits = predict(opened.model, batches)
-        labels = None if batches.labels is None else batches.labels.numpy()
-        found = judge(task, logits, labels, teacher_logits=logits if teacher is None else teacher.logits)
+        length = max_length or min(opened.task.max_length, opened.positions)
+        exam = Exam(
+            opened.task, table, opened.tokenizer, batch_size=batch_size, max_length=length, stride=doc_stride
+        )
+        logits = exam.answer(opened.model)
+        found = exam.itself(logits) if teacher is None else exam.judge(logits, teacher)
         teacher = teacher or found
         row = _row(role, opened, found, teacher, resamples=resamples, seed=seed)
         rows.append(row)

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from attar.errors import DataError
 from attar.measure import statistics
+from attar.measure.figures import agreement_metric, main_metric, main_of, pearson, spearman
 from attar.measure.statistics import Interval, Metric
 from attar.model.data import Batch, Batches, encode
-from attar.model.tasks import Kind, Task
+from attar.model.tasks import Task
+from attar.model.views import outputs
 from attar.progress import track
 
 if TYPE_CHECKING:
@@ -22,9 +24,6 @@ if TYPE_CHECKING:
     from attar.model.onnx import OnnxModel
 
 Array = NDArray[Any]
-
-# The figure that a task is judged by where it has labels; without labels it is the agreement with the teacher.
-MAIN: dict[Kind, str] = {"single_label": "accuracy", "multi_label": "micro_f1", "regression": "spearman"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +34,9 @@ class Evaluation:
         task: what was asked.
         metrics: figures by name; see `metrics`, `agreement` and `kl`.
         main: the name of the figure that counts.
-        logits: (N, C), in row order.
-        labels: (N,) or (N, C), or None where the table has none.
+        logits: (N, C), in row order; of a task that asks tokens those of the N tokens of all rows.
+        labels: (S,) or (S, C), or None where the table has none.
+        said: (S,) what the logits say of each row, where more than they are needed to read it.
     """
 
     task: Task
@@ -44,6 +44,7 @@ class Evaluation:
     main: str
     logits: Array
     labels: Array | None
+    said: Array | None = None
 
     @property
     def value(self) -> float:
@@ -52,8 +53,8 @@ class Evaluation:
 
     @property
     def predictions(self) -> Array:
-        """(N,) class numbers, (N, C) zeros and ones, or (N,) scores."""
-        return self.task.predict(self.logits)
+        """(S,) class numbers, (S, C) zeros and ones, (S,) scores, or (S,) answers."""
+        return self.task.predict(self.logits) if self.said is None else self.said
 
     @property
     def probabilities(self) -> Array:
@@ -64,20 +65,23 @@ class Evaluation:
 def predict(model: "torch.nn.Module | OnnxModel", batches: Batches | Iterable[Batch]) -> Array:
     """Logits (N, C) of every row of `batches`, in row order whatever the order of the batches, as float32.
 
+    Of a model that is asked for tokens, the logits of the N real tokens of all rows, one row after the other.
+
     A torch model is put in evaluation mode for the time and back.
 
     Raises:
         DataError: rows are missing or come twice (batches of one process of several, say).
     """
     total = len(batches) if isinstance(batches, Batches) else None
-    indexes, logits = [], []
+    indexes: list[Array] = []
+    logits: list[Array] = []
     training = isinstance(model, torch.nn.Module) and model.training
     if isinstance(model, torch.nn.Module):
         model.eval()
     try:
         for batch in track(batches, "evaluate", total):
             indexes.append(batch.index.numpy())
-            logits.append(_logits(model, batch))
+            logits += _each(_logits(model, batch), batch)
     finally:
         if isinstance(model, torch.nn.Module):
             model.train(training)
@@ -88,7 +92,14 @@ def predict(model: "torch.nn.Module | OnnxModel", batches: Batches | Iterable[Ba
             found=f"{len(index)} rows, {len(np.unique(index))} of them distinct",
             fix="predict on the batches of one whole epoch, in one process",
         )
-    return np.concatenate(logits)[np.argsort(index)]
+    return np.concatenate([logits[row] for row in np.argsort(index)])
+
+
+def _each(logits: Array, batch: Batch) -> list[Array]:
+    """Of each row of a batch its logits, (1, C), or (t, C) of its t tokens."""
+    if logits.ndim < 3:
+        return list(logits[:, None])
+    return [row[real] for row, real in zip(logits, batch.mask.numpy(), strict=True)]
 
 
 def _logits(model: "torch.nn.Module | OnnxModel", batch: Batch) -> Array:
@@ -97,7 +108,7 @@ def _logits(model: "torch.nn.Module | OnnxModel", batch: Batch) -> Array:
     device = next(model.parameters()).device
     with torch.inference_mode():
         output = model(**batch.to(device).inputs)
-    return np.asarray(output.logits.float().cpu().numpy())
+    return np.asarray(outputs(output).float().cpu().numpy())
 
 
 def metrics(task: Task, logits: Array, labels: Array) -> dict[str, float]:
@@ -107,6 +118,8 @@ def metrics(task: Task, logits: Array, labels: Array) -> dict[str, float]:
       matthews.
     - multi_label: micro_f1, macro_f1 (over all labels), accuracy (of whole rows).
     - regression: spearman, pearson; NaN where all scores are the same.
+
+    Those of tags and of answers, which are not read from logits alone: `attar.measure.figures.said_metrics`.
 
     Raises:
         DataError: there is not one label per row.
@@ -121,7 +134,7 @@ def metrics(task: Task, logits: Array, labels: Array) -> dict[str, float]:
 
     guesses = task.predict(logits)
     if task.kind == "regression":
-        return {"spearman": _spearman(guesses, labels), "pearson": _pearson(guesses, labels)}
+        return {"spearman": spearman(guesses, labels), "pearson": pearson(guesses, labels)}
     found = {"accuracy": sk.accuracy_score(labels, guesses)}
     if task.kind == "multi_label":
         for average in ("micro", "macro"):
@@ -137,7 +150,16 @@ def metrics(task: Task, logits: Array, labels: Array) -> dict[str, float]:
 
 def agreement(task: Task, logits: Array, teacher_logits: Array) -> float:
     """Fraction of rows on which student and teacher predict the same (all labels of the row); Pearson for a score."""
-    return float(_agreement(task)(task.predict(logits), task.predict(teacher_logits)))
+    return same(task, task.predict(logits), task.predict(teacher_logits))
+
+
+def same(task: Task, said: Array, teacher_said: Array) -> float:
+    """How much of what student and teacher say is the same.
+
+    Fraction of rows (all labels of a row), of words that get the same tag, of questions with the same answer (as SQuAD
+    compares them); Pearson for a score.
+    """
+    return float(agreement_metric(task)(said, teacher_said))
 
 
 def kl(task: Task, logits: Array, teacher_logits: Array) -> float:
@@ -148,9 +170,16 @@ def kl(task: Task, logits: Array, teacher_logits: Array) -> float:
     """
     if task.kind == "regression":
         return float("nan")
-    student, teacher = (torch.from_numpy(np.asarray(x, dtype=np.float64)) for x in (logits, teacher_logits))
+    pair = np.asarray(logits, dtype=np.float64), np.asarray(teacher_logits, dtype=np.float64)
     if task.kind == "multi_label":  # the logit x of yes-or-no is the pair of logits (0, x)
-        student, teacher = (torch.stack([torch.zeros_like(x), x], dim=-1) for x in (student, teacher))
+        student, teacher = (np.stack([np.zeros_like(x), x], axis=-1) for x in pair)
+        return divergence(student, teacher)
+    return divergence(*pair)
+
+
+def divergence(logits: Array, teacher_logits: Array) -> float:
+    """Mean over rows of KL(teacher || student) in nats, of the distributions along the last axis, in float64."""
+    student, teacher = (torch.from_numpy(np.asarray(x, dtype=np.float64)) for x in (logits, teacher_logits))
     target = teacher.log_softmax(-1)
     total = torch.nn.functional.kl_div(student.log_softmax(-1), target, reduction="sum", log_target=True)
     return max(0.0, total.item() / len(logits))  # rounding can leave -1e-17
@@ -207,7 +236,7 @@ def judge(
         found["agreement"] = agreement(task, logits, teacher_logits)
         if task.kind != "regression":
             found["kl"] = kl(task, logits, teacher_logits)
-    return Evaluation(task, found, "agreement" if labels is None else MAIN[task.kind], logits, labels)
+    return Evaluation(task, found, "agreement" if labels is None else main_of(task), logits, labels)
 
 
 def quality(evaluation: Evaluation, teacher: Evaluation, *, resamples: int = 2000, seed: int = 0) -> Interval:
@@ -257,34 +286,5 @@ def luck(student: Evaluation, teacher: Evaluation, *, rounds: int = 2000, seed: 
 def _main(evaluation: Evaluation, teacher: Evaluation) -> tuple[Metric, Array]:
     task = evaluation.task
     if evaluation.labels is None:
-        return _agreement(task), teacher.predictions
-    metric: dict[Kind, Metric] = {
-        "single_label": statistics.accuracy,
-        "multi_label": statistics.micro_f1,
-        "regression": _spearman,
-    }
-    return metric[task.kind], evaluation.labels
-
-
-def _agreement(task: Task) -> Metric:
-    return _pearson if task.kind == "regression" else statistics.accuracy
-
-
-def _spearman(scores: Array, labels: Array) -> float:
-    return _correlation("spearmanr", scores, labels)
-
-
-def _pearson(scores: Array, labels: Array) -> float:
-    return _correlation("pearsonr", scores, labels)
-
-
-def _correlation(name: str, scores: Array, labels: Array) -> float:
-    """Coefficient of scipy, without its warning where one side is constant and the result NaN."""
-    from scipy import stats
-
-    if len(scores) < 2:
-        return float("nan")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.ConstantInputWarning)
-        warnings.simplefilter("ignore", stats.NearConstantInputWarning)
-        return float(getattr(stats, name)(scores, labels).statistic)
+        return agreement_metric(task), teacher.predictions
+    return main_metric(task), evaluation.labels

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attar.measure.evaluate import Evaluation
 from attar.measure.report import Example, Role, Said
-from attar.model.tasks import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,37 +22,41 @@ def examples(
     table, so that the choice neither flatters nor repeats itself.
 
     Args:
-        table: columns `text`, [`text_pair`], in the row order of the evaluations.
+        table: the rows of the evaluations, in their order.
         evaluations: by name, the role and the evaluation of each model; the first is the teacher.
         count: at most.
     """
     runs = [run for _, run in evaluations.values()]
-    distance = np.abs(runs[0].probabilities - runs[-1].probabilities).sum(axis=-1)
+    distance = _distance(runs[0], runs[-1])
     apart = [int(i) for i in np.argsort(-distance, kind="stable")[: count // 3] if distance[i] > 0]
     rest = [i for i in range(len(table)) if i not in set(apart)]
     even = np.linspace(0, len(rest) - 1, max(0, min(count - len(apart), len(rest)))).round().astype(int)
     rows = sorted({*apart, *(rest[i] for i in even)})
-    return tuple(
-        Example(
-            text=table[row]["text"],
-            text_pair=table[row].get("text_pair"),
-            label=None if runs[0].labels is None else _name(runs[0].task, runs[0].labels[row]),
-            says=tuple(_said(name, role, run, row) for name, (role, run) in evaluations.items()),
-        )
-        for row in rows
+    return tuple(_example(table[row], row, evaluations) for row in rows)
+
+
+def _distance(one: Evaluation, other: Evaluation) -> NDArray[Any]:
+    """(S,) how far apart two models are on each row: of their probabilities, or whether they say the same."""
+    if one.said is None:
+        return np.asarray(np.abs(one.probabilities - other.probabilities).sum(axis=-1))
+    pairs = zip(one.predictions, other.predictions, strict=True)
+    return np.array([float(ours != theirs) for ours, theirs in pairs])
+
+
+def _example(
+    given: Mapping[str, Any], row: int, evaluations: Mapping[str, tuple[Role, Evaluation]]
+) -> Example:
+    first = next(iter(evaluations.values()))[1]
+    text, pair = first.task.text(given)
+    return Example(
+        text=text,
+        text_pair=pair,
+        label=None if first.labels is None else first.task.wording(first.labels[row], given),
+        says=tuple(_said(name, role, run, row, given) for name, (role, run) in evaluations.items()),
     )
 
 
-def _said(name: str, role: Role, run: Evaluation, row: int) -> Said:
-    chances = run.probabilities[row]
-    probability = None if run.task.kind == "regression" else float(chances.max())
-    return Said(name, role, _name(run.task, run.predictions[row]), probability)
-
-
-def _name(task: Task, value: Any) -> str:
-    """A class name, the names of several, or a score."""
-    if task.kind == "regression":
-        return f"{float(value):.2f}"
-    if task.kind == "multi_label":
-        return ", ".join(label for label, on in zip(task.labels, value, strict=True) if on) or "none"
-    return task.labels[int(value)]
+def _said(name: str, role: Role, run: Evaluation, row: int, given: Mapping[str, Any]) -> Said:
+    certain = run.said is not None or run.task.kind == "regression"
+    probability = None if certain else float(run.probabilities[row].max())
+    return Said(name, role, run.task.wording(run.predictions[row], given), probability)

@@ -19,6 +19,7 @@ _PLAIN = {
 }
 _NAMES = {
     "f1": "F1",
+    "exact_match": "exact match",
     "micro_f1": "micro-F1",
     "macro_f1": "macro-F1",
     "matthews": "Matthews correlation",

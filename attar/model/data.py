@@ -68,6 +68,7 @@ class Counts:
     tokens: float
     pairs: float  # sum of squared lengths: entries of the attention matrices
     masked: float = 0.0  # tokens to be told by a masked language model
+    words: float = 0.0  # positions that have the number of a word: those that a tagger is asked for
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
@@ -91,12 +92,14 @@ class Batch:
 
     Attributes:
         inputs: the model's keyword arguments, (B, T) each: `input_ids`, `attention_mask`, `token_type_ids`.
-        labels: (B,) or (B, C), or None; (B, T) for a masked language model.
+        labels: (B,) or (B, C), or None; (B, T) for a masked language model and for tags of words; (B, 2) for the first
+            and last token of an answer.
         index: (B,) row numbers in the encoded table, or in the stream.
         counts: the denominators of this batch's means; infinite where this process has no row in the batch and only
             keeps step with the others.
         whole: what `counts` would be for a process that has rows in it, to sum over the micro-batches of a step.
-        words: (B, T) the number of each token's word, -1 at special tokens, where the table was encoded with words.
+        words: (B, T) the number of each token's word, -1 at special tokens, where the table was encoded with words;
+            for a tagger only at the positions that it is asked for.
     """
 
     inputs: dict[str, Tensor]
@@ -153,14 +156,20 @@ class Batches:
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
         self._flat = {
             name: _flatten(encoded, name)
-            for name in ("input_ids", "token_type_ids", "words")
+            for name in ("input_ids", "token_type_ids", "words", "tags")
             if name in encoded.column_names
         }
         self._pad = {
             "input_ids": tokenizer.pad_token_id or 0,
             "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0),
             "words": -1,
+            "tags": -100,
         }
+        self._words = (
+            np.add.reduceat(np.append(self._flat["words"] >= 0, 0), self._starts[:-1])
+            if "words" in self._flat
+            else np.zeros_like(self.lengths)
+        )
 
     def __len__(self) -> int:
         return (len(self.lengths) + self.batch_size - 1) // self.batch_size
@@ -196,12 +205,13 @@ class Batches:
     def epoch(self, number: int = 0, *, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from the `start`-th on (to resume)."""
         for rows in self.order(number)[start:]:
-            counts = Counts.of(self.lengths[rows]) / self.world
+            counts = self._counts(rows) / self.world
             own = rows[rows % self.world == self.rank]
             if len(own):
                 yield self.rows(own, counts)
             else:  # every process must take part in the step: a row of its own, divided by infinity, adds nothing
-                yield replace(self.rows(np.array([self.rank]), NOTHING), whole=counts)
+                nothing = replace(NOTHING, words=float("inf")) if "words" in self._flat else NOTHING
+                yield replace(self.rows(np.array([self.rank]), nothing), whole=counts)
 
     def own(self) -> np.ndarray:
         """The rows of this process, short ones first: the order in which a teacher passes over them fastest."""
@@ -225,8 +235,11 @@ class Batches:
         inputs["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
         index = torch.from_numpy(np.ascontiguousarray(rows))
         labels = None if self.labels is None else self.labels[index]
-        words = inputs.pop("words", None)
-        return Batch(inputs, labels, index, counts or Counts.of(sizes), words=words)
+        words, labels = inputs.pop("words", None), inputs.pop("tags", labels)
+        return Batch(inputs, labels, index, counts or self._counts(rows), words=words)
+
+    def _counts(self, rows: np.ndarray) -> Counts:
+        return replace(Counts.of(self.lengths[rows]), words=float(self._words[rows].sum()))
 
 
 class StreamBatches:

@@ -1,21 +1,20 @@
 """Tables of texts, read and checked: what is wrong with a file is said before anything is learned from it."""
 
-import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import pyarrow
 from datasets import ClassLabel, Dataset, IterableDataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from attar.errors import DataError
+from attar.model import questions, sentences
+from attar.model.columns import Columns, choose, name_of, reject_rows
+from attar.model.files import open_table, unreadable
 from attar.model.tasks import Task, names
 
-Columns = Mapping[str, str]
+SampleBy = Literal["line", "paragraph", "document"]
 TABLE_COLUMNS = ("text", "text_pair", "label")
 LABEL_SEPARATOR = "|"
 
@@ -29,10 +28,15 @@ def read_table(
     labels: bool = True,
     encoding: str = "utf-8-sig",
 ) -> tuple[Dataset, Task | None]:
-    """Read a table of texts, and of labels where there are any.
+    """Read a table of texts, of tagged sentences or of questions, and of labels where there are any.
+
+    Sentences of tokens (`sentences.read`) and questions with contexts (`questions.read`) are known by the task, by what
+    `columns` names, by their columns (`tokens`; `question` and `context`), and files by their form (CoNLL columns;
+    SQuAD's JSON).
 
     Args:
-        source: a .csv, .tsv, .jsonl, .parquet or .txt file (one text a line), a `Dataset`, or a list of rows.
+        source: a .csv, .tsv, .json, .jsonl, .parquet, .txt (one text a line) or .conll file, a `Dataset`, or a list
+            of rows.
         columns: which column holds `text`, `text_pair` and `label`; their own names where None.
         task: the task whose label names the labels must be of; found from the labels where None: numbers with a
             fraction mean regression, labels joined by `|` mean multi-label.
@@ -48,11 +52,17 @@ def read_table(
         DataError: the file is missing, empty or in another encoding; a named column is not there; a text is empty;
             a label is unknown to the task; all rows have the same class.
     """
-    table = _open(source, encoding)
-    table = _rename(table, columns, require_label)
+    table = open_table(source, encoding)
+    common: dict[str, Any] = {"columns": columns, "task": task, "require": require_label, "labels": labels}
+    if sentences.recognises(table, columns, task):
+        return sentences.read(table, name_of(source), **common)
+    if questions.recognises(table, columns, task):
+        return questions.read(table, name_of(source), **common)
+    needed = ("text", "label") if require_label else ("text",)
+    table = choose(table, columns, TABLE_COLUMNS, needed)
     if len(table) == 0:
-        raise DataError(expected="at least one row", found=f"none in {_name(source)}", fix="check the file")
-    _reject_empty(table, _name(source))
+        raise DataError(expected="at least one row", found=f"none in {name_of(source)}", fix="check the file")
+    _reject_empty(table, name_of(source))
     if "label" not in table.column_names:
         return table, task
     if not labels:
@@ -72,23 +82,27 @@ def read_table(
             for i, value in enumerate(values)
             if value is None or (isinstance(value, str) and not value.strip())
         ]
-    _reject_rows(missing, len(values), _name(source), "label")
+    reject_rows(missing, len(values), name_of(source), "label")
     assert task is not None
-    encoded = _encode_labels(values, task, _name(source))
+    encoded = _encode_labels(values, task, name_of(source))
     return table.remove_columns("label").add_column("label", encoded), task
 
 
 def read_texts(
-    source: str | Path | Sequence[str | Path] | Dataset | IterableDataset, *, streaming: bool = False
+    source: str | Path | Sequence[str | Path] | Dataset | IterableDataset,
+    *,
+    streaming: bool = False,
+    sample_by: SampleBy = "line",
 ) -> Dataset | IterableDataset:
     """Read plain text, one text a line, as a dataset with the one column `text`; empty lines are skipped.
 
     Args:
         source: a file, several files, a list of sentences, or a dataset that has a column `text`.
         streaming: read lines as they are needed, for text that does not fit in memory (files only).
+        sample_by: what a text is in a file: a line, a paragraph (up to a blank line), or the whole file ("document").
 
     Raises:
-        DataError: a file is missing, or there is no text.
+        DataError: a file is missing or binary, or there is no text.
     """
     if isinstance(source, IterableDataset):
         return source
@@ -102,18 +116,36 @@ def read_texts(
         if not is_file(item):
             raise DataError(expected=f"a text file at {item}", found="no such file", fix="check the path")
     paths = [str(path) for path in files]
+    for path in paths:
+        _reject_binary(Path(path))
     try:
         texts = load_dataset(
-            "text", data_files=paths, split="train", streaming=streaming, encoding="utf-8-sig"
+            "text",
+            data_files=paths,
+            split="train",
+            streaming=streaming,
+            encoding="utf-8-sig",
+            sample_by=sample_by,
         )
         texts = texts.filter(_not_blank)
     except (DatasetGenerationError, UnicodeDecodeError) as error:
-        raise _unreadable(", ".join(paths), error) from error
+        raise unreadable(", ".join(paths), error) from error
     if not streaming and len(texts) == 0:
         raise DataError(
             expected="at least one line of text", found=f"none in {', '.join(paths)}", fix="check the file"
         )
     return texts
+
+
+def _reject_binary(path: Path) -> None:
+    with path.open("rb") as file:
+        head = file.read(2**16)
+    if b"\0" in head:  # which no text has, UTF-16 aside
+        raise DataError(
+            expected=f"text in UTF-8 in {path}",
+            found=f"a zero byte at offset {head.index(0)}: a binary file, or UTF-16",
+            fix="name a text file, or convert it: iconv -f utf-16 -t utf-8",
+        )
 
 
 def is_file(item: str | Path) -> bool:
@@ -124,153 +156,12 @@ def is_file(item: str | Path) -> bool:
         return False
 
 
-def _open(source: str | Path | Dataset | Sequence[Mapping[str, Any]], encoding: str) -> Dataset:
-    if isinstance(source, Dataset):
-        return source
-    if not isinstance(source, str | Path):
-        return Dataset.from_list([dict(row) for row in source])
-    path = Path(source)
-    if not path.is_file():
-        raise DataError(expected=f"a table at {path}", found="no such file", fix="check the path")
-    try:
-        if path.suffix == ".txt":
-            # Not splitlines: that also cuts at characters that stand inside a sentence, such as U+2028.
-            lines = path.read_text(encoding=encoding).split("\n")
-            return Dataset.from_dict({"text": [line for line in lines if line.strip()]})
-        if path.suffix in {".csv", ".tsv"}:
-            return _read_separated(path, encoding)
-        if path.suffix in {".json", ".jsonl"}:
-            return _read_json(path, encoding)
-        if path.suffix == ".parquet":
-            return Dataset.from_parquet(str(path), keep_in_memory=True)
-    except UnicodeDecodeError as error:
-        raise _undecodable(str(path), error) from error
-    except (csv.Error, DatasetGenerationError, pyarrow.ArrowInvalid, ValueError) as error:
-        raise _unreadable(str(path), error) from error
-    raise DataError(
-        expected="a .csv, .tsv, .jsonl, .parquet or .txt file",
-        found=path.name,
-        fix="convert it to one of them",
-    )
-
-
-def _read_json(path: Path, encoding: str) -> Dataset:
-    """Rows as objects, one a line or in one list."""
-    text = path.read_text(encoding=encoding)
-    if text.lstrip().startswith("["):
-        rows = json.loads(text)
-    else:
-        rows = []
-        for number, line in enumerate(text.split("\n"), start=1):
-            try:
-                rows += [json.loads(line)] if line.strip() else []
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {number}: {error.msg}") from error
-    if not rows:
-        raise ValueError("nothing in it")
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("rows that are no objects {...}")
-    names = dict.fromkeys(name for row in rows for name in row)
-    return Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
-
-
-def _undecodable(path: str, error: UnicodeDecodeError) -> DataError:
-    byte = f"byte 0x{error.object[error.start]:02x} at offset {error.start}"
-    return DataError(
-        expected=f"{path} to be {error.encoding}",
-        found=f"{byte}, which {error.encoding} has no letter for",
-        fix='name its encoding (encoding="cp949", say) or convert it to UTF-8',
-    )
-
-
-def _unreadable(path: str, error: Exception) -> DataError:
-    cause: BaseException = error
-    while (
-        isinstance(cause, DatasetGenerationError) and cause.__cause__ is not None
-    ):  # which says only that there is one
-        cause = cause.__cause__
-    if isinstance(cause, UnicodeDecodeError):
-        return _undecodable(path, cause)
-    return DataError(
-        expected=f"{path} to be a {Path(path).suffix or 'text'} file",
-        found=f"{type(cause).__name__}: {(str(cause) or 'nothing in it').splitlines()[0][:200]}",
-        fix="mend the file or write it again",
-    )
-
-
-def _read_separated(path: Path, encoding: str) -> Dataset:
-    with path.open(encoding=encoding, newline="") as file:
-        # A tab-separated file has no quoting by custom (GLUE, NSMC): a lone " there is a letter of the text.
-        tsv = path.suffix == ".tsv"
-        reader = csv.reader(
-            file, delimiter="\t" if tsv else ",", quoting=csv.QUOTE_NONE if tsv else csv.QUOTE_MINIMAL
-        )
-        header = next(reader, None)
-        if not header:
-            raise DataError(expected=f"a header line in {path}", found="an empty file", fix="check the file")
-        if len(set(header)) < len(header):
-            twice = next(name for name in header if header.count(name) > 1)
-            raise DataError(
-                expected=f"columns of different names in {path}", found=f"{twice!r} twice", fix="rename one"
-            )
-        columns: list[list[str]] = [[] for _ in header]
-        for row in reader:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise DataError(
-                    expected=f"{len(header)} fields ({', '.join(header)}) in every row of {path}",
-                    found=f"{len(row)} in line {reader.line_num}",
-                    fix="quote fields that hold the separator, or mend that line",
-                )
-            for column, value in zip(columns, row, strict=True):
-                column.append(value)
-    return Dataset.from_dict(dict(zip(header, columns, strict=True)))
-
-
-def _rename(table: Dataset, columns: Columns | None, require_label: bool) -> Dataset:
-    wanted = dict(columns or {})
-    if unknown := set(wanted) - set(TABLE_COLUMNS):
-        raise DataError(
-            expected=f"columns to name only {', '.join(TABLE_COLUMNS)}",
-            found=", ".join(sorted(unknown)),
-            fix="rename the key",
-        )
-    chosen = {}
-    for role in TABLE_COLUMNS:
-        name = wanted.get(role, role)
-        needed = role in wanted or role == "text" or (role == "label" and require_label)
-        if name in table.column_names:
-            chosen[role] = name
-        elif needed:
-            close = get_close_matches(name, table.column_names, n=1)
-            nearest = close[0] if close else table.column_names[0] if table.column_names else "?"
-            raise DataError(
-                expected=f"a column {name!r} for the {role}",
-                found=f"the columns {', '.join(table.column_names)}",
-                fix=f"name it: columns={{'{role}': '{nearest}'}} (command line: --columns {role}={nearest})",
-            )
-    return table.select_columns(list(chosen.values())).rename_columns(
-        {name: role for role, name in chosen.items()}
-    )
-
-
 def _reject_empty(table: Dataset, name: str) -> None:
     for column in ("text", "text_pair"):
         if column not in table.column_names:
             continue
         bad = [i for i, text in enumerate(table[column]) if not isinstance(text, str) or not text.strip()]
-        _reject_rows(bad, len(table), name, column)
-
-
-def _reject_rows(bad: Sequence[int], rows: int, name: str, column: str) -> None:
-    if bad:
-        shown = ", ".join(str(i + 1) for i in bad[:5]) + ("…" if len(bad) > 5 else "")
-        raise DataError(
-            expected=f"a {column} in every row of {name}",
-            found=f"{len(bad)} of {rows} rows with an empty {column} (rows {shown})",
-            fix="fill or drop those rows",
-        )
+        reject_rows(bad, len(table), name, column)
 
 
 def _infer(values: Sequence[Any]) -> Task:
@@ -358,7 +249,3 @@ def _number(value: Any, row: int, name: str) -> float:
 
 def _not_blank(row: dict[str, Any]) -> bool:
     return bool(row["text"].strip())
-
-
-def _name(source: object) -> str:
-    return str(source) if isinstance(source, str | Path) else "the table"

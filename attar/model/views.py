@@ -37,7 +37,8 @@ class View:
     """What was asked of one forward pass.
 
     Attributes:
-        logits: the model's first output, (B, C), or (B, T, C) of a task that asks tokens; of a base model the last hidden state, (B, T, D).
+        logits: the model's first output, (B, C), or (B, T, C) of a task that asks tokens; of a base model the
+            last hidden state, (B, T, D).
         hidden: layer -> (N, D), the N real tokens of the batch, row after row; layer 0 is what enters the first layer.
         scores: layer -> (B, H, T, T), q kᵀ / sqrt(d_k) before mask and softmax; of a decoder they are there for tokens
             that follow, too, though it never uses them.
@@ -108,7 +109,7 @@ def accepted(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, 
 
 
 def outputs(output: Any) -> Tensor:
-    """A model's logits: (B, C), or (B, T, C) where tokens are asked; starts and ends of answers are C = 2 of a token."""
+    """A model's logits: (B, C), or (B, T, C) of tokens; a start and an end of an answer are two logits of a token."""
     if "start_logits" in output:
         return torch.stack((output.start_logits, output.end_logits), dim=-1)
     logits: Tensor = output.logits if "logits" in output else output[0]

@@ -1,16 +1,16 @@
 """`distill_lm`: a smaller language model that has learned its teacher's distribution over every token."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from attar import work
-from attar.anatomy.resolve import family, shape_of
+from attar.anatomy.resolve import shape_of
 from attar.distill.language import FromCache, LanguageDistiller, LanguageTeacher, Live
+from attar.distill.origin import Origin
 from attar.distill.stock import as_distilbert
 from attar.distill.student import student as build
 from attar.distill.topk import Key, TopK, top_k
@@ -18,9 +18,8 @@ from attar.errors import DataError, ModelError
 from attar.maths.mapping import layer_map
 from attar.measure.language import LOSS, MAIN, measure
 from attar.measure.report import Point, Report, Row
-from attar.measure.wording import metric_name
 from attar.model.blocks import Blocks
-from attar.model.checkpoint import Loaded, check_free, digest, load, save, versions, write_atomic
+from attar.model.checkpoint import check_free, digest, load, save, versions
 from attar.model.corpus import Corpus, Texts, read_corpus
 from attar.model.data import Batches, encode
 from attar.model.language import Reading, TextBatches, reading, same_vocabulary
@@ -128,73 +127,14 @@ def distill_lm(
         }
         if is_main():
             save(made, origin.tokenizer, out, lineage=lineage, overwrite=overwrite)
-    name = "perplexity" if origin.causal else "pseudo_perplexity"
-    theirs, ours = (row.metrics[name] for row in rows)
     return Report(
-        f"{origin.name} distilled: {metric_name(name)} {ours:.4g}, the teacher's {theirs:.4g}",
+        f"{origin.name} distilled",
         MAIN[origin.causal],
         rows,
         {"distillation": curve, "dev": watched},
         settings=options.model_dump(mode="json"),
         versions=versions(),
     )
-
-
-@dataclass
-class Origin:
-    """The teacher, of which the weights are loaded when they are first needed."""
-
-    source: str | Path | PreTrainedModel
-    given: Any = None
-    _loaded: Loaded | None = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.source, PreTrainedModel) or not Path(self.source).is_dir():
-            self.loaded()  # which says what is wrong with it
-
-    def loaded(self) -> Loaded:
-        """The teacher's model and tokenizer."""
-        if self._loaded is None:
-            self._loaded = load(self.source, tokenizer=self.given, head="language")
-            output(self._loaded.model)
-        return self._loaded
-
-    @property
-    def model(self) -> PreTrainedModel:
-        """The teacher's model."""
-        return self.loaded().model
-
-    @property
-    def name(self) -> str:
-        """What the teacher was asked for by."""
-        return self._loaded.name if self._loaded else str(self.source)
-
-    @property
-    def config(self) -> Any:
-        """The teacher's config."""
-        if self._loaded is None and not (Path(str(self.source)) / "config.json").is_file():
-            self.loaded()
-        return self._loaded.model.config if self._loaded else AutoConfig.from_pretrained(self.source)
-
-    @property
-    def tokenizer(self) -> Any:
-        """The teacher's tokenizer."""
-        if self._loaded is None and self.given is None:
-            self.given = AutoTokenizer.from_pretrained(self.source)
-        return self._loaded.tokenizer if self._loaded else self.given
-
-    @property
-    def causal(self) -> bool:
-        """Whether it tells next tokens."""
-        return family(self.config.model_type).causal
-
-    @property
-    def key(self) -> str:
-        """A digest of the weights: of their files, where there are files, so that they need not be loaded."""
-        if isinstance(self.source, PreTrainedModel) or not Path(self.source).is_dir():
-            return digest(self.model)
-        files = [path for path in sorted(Path(self.source).iterdir()) if path.suffix in {".safetensors", ".bin"}]
-        return digest(*files, Path(self.source) / "config.json")
 
 
 @dataclass
@@ -212,7 +152,9 @@ class Run:
         """The student before it learns."""
         o, tokenizer = self.options, self.origin.tokenizer
         if given is not None:
-            loaded = load(given, tokenizer=tokenizer if isinstance(given, PreTrainedModel) else None, head="language")
+            loaded = load(
+                given, tokenizer=tokenizer if isinstance(given, PreTrainedModel) else None, head="language"
+            )
             same_vocabulary(tokenizer, loaded.tokenizer, str(loaded.name))
             return loaded.model
         wanted = o.student
@@ -223,7 +165,9 @@ class Run:
         say(f"building the student, started by {wanted.init}")
         sample = None if wanted.init != "project" else self._sample()
         sizes = wanted.model_dump(exclude={"family", "init"}, exclude_none=True)
-        made = build(self.origin.model, init=wanted.init, mapping=o.mapping, texts=sample, seed=o.seed, **sizes)
+        made = build(
+            self.origin.model, init=wanted.init, mapping=o.mapping, texts=sample, seed=o.seed, **sizes
+        )
         return made.model
 
     def _sample(self) -> Batches:
@@ -235,8 +179,10 @@ class Run:
     def learn(self, student: PreTrainedModel) -> tuple[tuple[Point, ...], tuple[Point, ...]]:
         """Train the student in place; its curve, and its dev loss by epoch."""
         o, tokenizer = self.options, self.origin.tokenizer
-        if student.num_parameters() and student is self.origin.source:
-            raise ModelError(expected="a student of its own", found="the teacher itself", fix="copy it first")
+        if student is self.origin.source:
+            raise ModelError(
+                expected="a student of its own", found="the teacher itself", fix="pass a copy (copy.deepcopy)"
+            )
         how = self._reading(student)
         rank, world = processes()
         batches = how.batches(self.corpus.train, tokenizer, shuffle=True, rank=rank, world=world)
@@ -246,7 +192,12 @@ class Run:
         place = self.place / f"learn-{key}"
         place.mkdir(parents=True, exist_ok=True)
         learner = LanguageDistiller(
-            student, self._teacher(student, batches), kl=o.kl, ce=o.ce, cosine=self._cosine(student), dropout=o.dropout
+            student,
+            self._teacher(student, batches),
+            kl=o.kl,
+            ce=o.ce,
+            cosine=self._cosine(student),
+            dropout=o.dropout,
         )
         best, curve, loss = work.Best(place, None), work.Curve(place / "curve.json"), LOSS[how.causal]
         steps = fit(
@@ -279,7 +230,9 @@ class Run:
     def _cosine(self, student: PreTrainedModel) -> float:
         o, sizes = self.options, [shape_of(c).hidden for c in (student.config, self.origin.config)]
         if o.cosine and o.top_k is None and sizes[0] != sizes[1]:
-            say(f"no cosine loss: the student's hidden states have {sizes[0]} entries, the teacher's {sizes[1]}")
+            say(
+                f"no cosine loss: the student's hidden states have {sizes[0]} entries, the teacher's {sizes[1]}"
+            )
             return 0.0
         return o.cosine
 
@@ -294,14 +247,18 @@ class Run:
                 fix="resize the smaller model's embedding, or build the student from the teacher",
             )
         if sizes[0] != sizes[1]:
-            say(f"vocabularies of {sizes[0]} and {sizes[1]} rows: the first {min(sizes)} are compared, the rest is padding")
-        return min(sizes)
+            say(f"{sizes[0]} and {sizes[1]} rows: the first {min(sizes)} are compared, the rest is padding")
+        return int(min(sizes))
 
     def _teacher(self, student: PreTrainedModel, batches: TextBatches) -> LanguageTeacher:
         o, vocab = self.options, self._vocab(student)
         if o.top_k is None:
             return Live(
-                self.origin.model, vocab=vocab, beta=o.beta, temperature=o.temperature, precision=self.precision
+                self.origin.model,
+                vocab=vocab,
+                beta=o.beta,
+                temperature=o.temperature,
+                precision=self.precision,
             )
         if not isinstance(batches, Blocks):
             raise DataError(
@@ -324,26 +281,15 @@ class Run:
         assert self.held is not None
         o = self.options
         kept = Path(o.cache) / "teacher-on-dev.json" if o.cache else None
-        theirs, size = _remembered(kept, digest(self.origin.key, *self.held.content), self.origin, self.held)
+        theirs, size = self.origin.figures(self.held, kept)
         ours = measure(student, self.held)
         return (
             Row("teacher", "teacher", metrics=theirs, parameters=size),
-            Row(Path(out).name, "student", metrics=ours, parameters=student.num_parameters(), directory=str(out)),
+            Row(
+                Path(out).name,
+                "student",
+                metrics=ours,
+                parameters=student.num_parameters(),
+                directory=str(out),
+            ),
         )
-
-
-def _remembered(
-    file: Path | None, key: str, origin: Origin, held: TextBatches
-) -> tuple[dict[str, float], int]:
-    """The teacher's figures on the dev texts: from beside its cache, so that it need not be loaded to say them again."""
-    import json
-
-    if file is not None and file.is_file():
-        there = json.loads(file.read_text())
-        if there["key"] == key:
-            return there["metrics"], there["parameters"]
-    metrics, size = measure(origin.model, held), origin.model.num_parameters()
-    if file is not None and is_main():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, json.dumps({"key": key, "metrics": metrics, "parameters": size}))
-    return metrics, size

@@ -22,6 +22,9 @@ from attar.cli.frame import (
 )
 
 
+SampleBy = Annotated[str, typer.Option(help="What a text is in a file: line, paragraph or document.")]
+
+
 @verb
 def finetune(
     model: Model,
@@ -69,19 +72,20 @@ def pretrain(
     lr: float = 5e-5,
     batch_size: int = 32,
     max_length: Length = 128,
-    mask: Annotated[float, typer.Option(help="Share of the tokens to hide.")] = 0.15,
-    whole_word: Annotated[bool, typer.Option(help="Hide words with all their pieces.")] = False,
+    mask: Annotated[float, typer.Option(help="Share of the tokens to hide (encoders).")] = 0.15,
+    whole_word: Annotated[bool, typer.Option(help="Hide words with all their pieces (encoders).")] = False,
     nsp: Annotated[
         bool,
         typer.Option(help="Predict next sentences too: a sentence a line, blank lines between documents."),
     ] = False,
     fresh: Annotated[bool, typer.Option(help="Begin with random weights.")] = False,
+    sample_by: SampleBy = "line",
     streaming: Annotated[bool, typer.Option(help="Read lines as they are needed.")] = False,
     steps: Annotated[int, typer.Option(help="Batches of an epoch when streaming.")] = 1000,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train an encoder on plain text to tell hidden words; one without that head gets it."""
+    """Train a language model on plain text: an encoder to tell hidden words, a decoder to tell the next."""
     import attar
 
     options: dict[str, Any] = {
@@ -93,6 +97,7 @@ def pretrain(
         "whole_word": whole_word,
         "nsp": nsp,
         "fresh": fresh,
+        "sample_by": sample_by,
         "streaming": streaming,
         "steps": steps,
         "seed": seed,
@@ -162,6 +167,82 @@ def distill(
         put(options, key.split("."), value)
     tables: dict[str, Any] = {"texts": texts, "data": data, "dev": dev, "test": test}
     show(attar.distill(model, out=out, columns=columns_of(columns), overwrite=overwrite, **tables, **options))
+
+
+@verb
+def distill_lm(
+    model: Annotated[str, typer.Argument(help="The teacher, a language model.", metavar="MODEL")],
+    texts: Annotated[list[str], typer.Option(help="Plain text; may be given several times.")],
+    out: Out,
+    dev: Annotated[
+        str | None, typer.Option(help="Texts to measure on; a part is held out if left out.")
+    ] = None,
+    layers: Annotated[
+        int | None, typer.Option(help="Layers of the student; the teacher's where left out.")
+    ] = None,
+    hidden: Annotated[int | None, typer.Option(help="Hidden size.")] = None,
+    heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
+    ffn: Annotated[int | None, typer.Option(help="Inner size of the feed-forward layers.")] = None,
+    init: Annotated[str, typer.Option(help="Start: layers (copied), project or random.")] = "layers",
+    family: Annotated[
+        str | None, typer.Option(help="distilbert: a stock DistilBERT from a BERT-like teacher.")
+    ] = None,
+    student: Annotated[
+        str | None, typer.Option(help="A student that exists already, instead of sizes.")
+    ] = None,
+    mapping: Annotated[
+        str, typer.Option(help="Teacher layer of each student layer: uniform, top, bottom, or 1,3,5.")
+    ] = "uniform",
+    kl: Annotated[float, typer.Option(help="Weight of the divergence from the teacher.")] = 5.0,
+    ce: Annotated[float, typer.Option(help="Weight of the loss on the text itself.")] = 2.0,
+    cosine: Annotated[float, typer.Option(help="Weight of the angle between last hidden states.")] = 1.0,
+    beta: Annotated[float, typer.Option(help="0 forward KL, 1 reverse KL, between: Jensen-Shannon.")] = 0.0,
+    temperature: Annotated[float, typer.Option(help="Flattens both distributions.")] = 2.0,
+    top_k: Annotated[
+        int | None, typer.Option(help="Keep the teacher's k likeliest tokens on disk; run it once.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Directory to keep them in.")] = None,
+    epochs: int = 3,
+    lr: float = 5e-4,
+    batch_size: int = 32,
+    max_length: Length = 128,
+    sample_by: SampleBy = "line",
+    streaming: Annotated[bool, typer.Option(help="Read lines as they are needed.")] = False,
+    steps: Annotated[int, typer.Option(help="Batches of an epoch when streaming.")] = 1000,
+    seed: Seed = 0,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Any other option: mask=0.3.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Distil a language model, masked or causal, on plain text, as DistilBERT and DistilGPT2 were."""
+    import attar
+
+    sizes = {"layers": layers, "hidden": hidden, "heads": heads, "ffn": ffn, "family": family}
+    shape: Any = (
+        {**{k: v for k, v in sizes.items() if v is not None}, "init": init} if student is None else student
+    )
+    options: dict[str, Any] = {
+        "student": shape,
+        "mapping": [int(n) for n in mapping.split(",")] if mapping[:1].isdigit() else mapping,
+        "kl": kl,
+        "ce": ce,
+        "cosine": cosine,
+        "beta": beta,
+        "temperature": temperature,
+        "top_k": top_k,
+        "cache": cache,
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "sample_by": sample_by,
+        "streaming": streaming,
+        "steps": steps,
+        "seed": seed,
+    }
+    for key, value in settings_of(settings).items():
+        put(options, key.split("."), value)
+    files = [Path(name) for name in texts]  # a name that is no file would be taken for a sentence
+    show(attar.distill_lm(model, files, dev=dev, out=out, overwrite=overwrite, **options))
 
 
 @verb

@@ -120,7 +120,8 @@ def told_of(blocks: Blocks) -> Array:
     follows[len(blocks.tokens.ids) - 1 :] = False
     begins = blocks.tokens.begins
     follows[begins[begins > 0] - 1] = False
-    return follows.reshape(blocks.blocks, blocks.size).sum(1)
+    told: Array = follows.reshape(blocks.blocks, blocks.size).sum(1)
+    return told
 
 
 def top_k(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Role = Literal["teacher", "student", "baseline"]
 # Columns that a narrow terminal does without, the first first.
 _DISPENSABLE = ("memory", "texts/s", "FLOPs", "p90", "KL", "size", "agreement")
+# Metrics that have a column beside the main one.
+_BESIDE = ("agreement", "kl", "perplexity", "pseudo_perplexity", "bits_per_byte")
 # Training step and the value of each named part there.
 Point = tuple[int, Mapping[str, float]]
 
@@ -235,7 +237,7 @@ class Report:
         """Heading -> a cell per row, as words; columns without a figure are left out."""
         found = {"model": [row.name for row in self.rows], "runtime": [row.runtime for row in self.rows]}
         shown = {self.main: None} | {
-            name: None for row in self.rows for name in row.metrics if name in {"agreement", "kl"}
+            name: None for row in self.rows for name in row.metrics if name in _BESIDE
         }
         found |= {
             {"agreement": "agreement", "kl": "KL"}.get(name, metric_name(name)): [

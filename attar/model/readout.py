@@ -4,7 +4,7 @@ Whole, a model gives (B, T, V) logits; taken apart, its logits can be computed f
 """
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ def last_hidden(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor:
         inputs: (B, T) each. With `position_ids` that begin anew inside a row and no `attention_mask`, what begins
             there does not see what is before it.
     """
-    given = accepted(model.base_model, inputs)
+    given: dict[str, Any] = accepted(model.base_model, inputs)
     if "position_ids" in given and "attention_mask" not in given:
         given["use_cache"] = False
         if model.config.model_type in MASKED_APART:

@@ -1,0 +1,146 @@
+"""The kept logits: the loss from all of them is the online loss, a damaged shard alone is made again."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from attar.distill import topk
+from attar.distill.language import FromCache, LanguageDistiller, Live
+from attar.distill.topk import Key, top_k
+from attar.errors import DataError, OutputError
+from attar.model.blocks import Blocks, tokens_of
+
+VOCAB = tiny.VOCAB
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return tiny.model("gpt2", "causal-lm", seed=1), tiny.model("gpt2", "causal-lm", seed=2, n_layer=1)
+
+
+@pytest.fixture
+def blocks():
+    return Blocks(tokens_of(tiny.texts(60), tiny.decoder_tokenizer()), size=16, batch_size=4, shuffle=True)
+
+
+def key(k=8, **changes):
+    return replace(Key("teacher", "data", VOCAB, k, 2.0), **changes)
+
+
+def never():
+    raise AssertionError("the teacher was loaded")
+
+
+def parts(student, teacher, blocks, **weights):
+    learner = LanguageDistiller(student, teacher, cosine=0.0, dropout=False, **weights)
+    found = []
+    for batch in blocks:
+        student.zero_grad()
+        values = learner(batch)
+        sum(values.values()).backward()
+        found.append(({n: v.item() for n, v in values.items()}, student.transformer.wte.weight.grad.clone()))
+    return found
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_the_loss_from_all_kept_logits_is_the_online_loss(pair, blocks, tmp_path, beta):
+    teacher, student = pair
+    cache = top_k(lambda: teacher, blocks, tmp_path / "c", key(VOCAB, exact=True), precision="fp32")
+    live = Live(teacher, vocab=VOCAB, beta=beta, temperature=2.0, precision="fp32")
+    ours, theirs = (parts(student, source, blocks) for source in (FromCache(cache, beta=beta), live))
+    for (left, slope), (right, other) in zip(ours, theirs, strict=True):
+        assert left == pytest.approx(right, rel=1e-5)
+        torch.testing.assert_close(slope, other, rtol=1e-4, atol=1e-6)
+
+
+def test_half_precision_and_fewer_logits_cost_little(pair, blocks, tmp_path):
+    teacher, student = pair
+    live = parts(student, Live(teacher, vocab=VOCAB, beta=0.0, temperature=2.0), blocks)
+    whole = top_k(lambda: teacher, blocks, tmp_path / "whole", key(VOCAB))
+    few = top_k(lambda: teacher, blocks, tmp_path / "few", key(16))
+    assert few.bytes < whole.bytes / 2
+    for kept, tolerance in ((whole, 2e-3), (few, 0.5)):
+        found = parts(student, FromCache(kept, beta=0.0), blocks)
+        for (ours, _), (theirs, _) in zip(found, live, strict=True):
+            assert ours["kl"] == pytest.approx(theirs["kl"], rel=tolerance)
+            # Logits that are not kept cannot add to what is found.
+            assert ours["kl"] <= theirs["kl"] * 1.002
+
+
+def test_a_whole_cache_is_read_without_the_teacher(pair, blocks, tmp_path):
+    first = top_k(lambda: pair[0], blocks, tmp_path / "c", key())
+    again = top_k(never, blocks, tmp_path / "c", key())
+    numbers = torch.tensor([3, 0, 7])
+    torch.testing.assert_close(first.of(numbers).log_p, again.of(numbers).log_p)
+    sizes = sum(path.stat().st_size for path in (tmp_path / "c").glob("*.safetensors"))
+    assert first.bytes <= sizes < first.bytes + 1000 * len(first)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "corrupt", "gone"])
+def test_only_a_damaged_shard_is_made_again(pair, blocks, tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(topk, "SHARD", 40)
+    cache = top_k(lambda: pair[0], blocks, tmp_path / "c", key())
+    assert len(cache) > 3
+    before = {path: path.read_bytes() for path in (tmp_path / "c").glob("*.safetensors")}
+    dates = {path: path.stat().st_mtime_ns for path in before}
+    victim = cache.file(1)
+    if damage == "gone":
+        victim.unlink()
+    else:
+        content = before[victim]
+        victim.write_bytes(content[:-5] if damage == "truncated" else content[:-1] + bytes([content[-1] ^ 1]))
+    changed = victim.stat().st_mtime_ns if victim.exists() else 0
+    top_k(lambda: pair[0], blocks, tmp_path / "c", key())
+    assert {path: path.read_bytes() for path in before} == before
+    assert [path for path in before if path.stat().st_mtime_ns not in {dates[path], changed}] == [victim]
+
+
+def test_what_is_left_of_a_killed_run_is_gone_on_from(pair, blocks, tmp_path, monkeypatch):
+    monkeypatch.setattr(topk, "SHARD", 40)
+    calls = []
+
+    def dies(cache, shard, *rest):
+        if shard == 2:
+            raise KeyboardInterrupt
+        calls.append(shard)
+        return fill(cache, shard, *rest)
+
+    fill = topk._fill
+    monkeypatch.setattr(topk, "_fill", dies)
+    with pytest.raises(KeyboardInterrupt):
+        top_k(lambda: pair[0], blocks, tmp_path / "c", key())
+    monkeypatch.setattr(topk, "_fill", lambda *rest: calls.append(rest[1]) or fill(*rest))
+    cache = top_k(lambda: pair[0], blocks, tmp_path / "c", key())
+    assert calls == list(range(len(cache)))  # none twice
+
+
+@pytest.mark.parametrize(
+    ("change", "word"), [({"teacher": "other"}, "teacher"), ({"data": "other"}, "data"), ({"k": 4}, "k")]
+)
+def test_the_cache_of_another_is_refused_and_left_alone(pair, blocks, tmp_path, change, word):
+    top_k(lambda: pair[0], blocks, tmp_path / "c", key())
+    before = sorted(path.name for path in (tmp_path / "c").iterdir())
+    with pytest.raises(DataError, match=f"another {word} "):
+        top_k(never, blocks, tmp_path / "c", key(**change))
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == before
+
+
+def test_bad_places_and_numbers_are_named(blocks, tmp_path):
+    with pytest.raises(DataError, match=f"1 to the vocabulary's {VOCAB}"):
+        top_k(never, blocks, tmp_path / "c", key(VOCAB + 1))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputError, match="other files"):
+        top_k(never, blocks, tmp_path / "full", key())
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
+
+
+def test_a_record_takes_the_bytes_that_are_said(pair, blocks, tmp_path):
+    cache = top_k(lambda: pair[0], blocks, tmp_path / "c", key())
+    about = json.loads((tmp_path / "c" / topk.ABOUT).read_text())
+    assert about["k"] == 8
+    assert cache.bytes == int(np.diff(cache.starts).sum()) * (8 * 2 + 9 * 2)

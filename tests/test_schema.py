@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, BertConfig, GPT2Config
 
 from attar import schema
+from attar.distill.stock import as_distilbert
+from attar.distill.student import student
 from attar.errors import DataError, ModelError, RecipeError
 from attar.schema import check, load_recipe, options, parse
 from attar.schema.reading import RECIPES
@@ -104,6 +108,28 @@ def test_tinybert_recipes_have_the_papers_figures():
         assert (distill.mapping, distill.max_length) == ("uniform", 64)
 
 
+@pytest.mark.parametrize(
+    ("name", "config", "layers", "millions"),
+    [
+        ("distilbert", BertConfig(), (1, 3, 5, 8, 10, 12), 66),
+        ("distilgpt2", GPT2Config(), (1, 3, 5, 8, 10, 12), 82),
+        ("distilkobert", BertConfig(vocab_size=8002), (1, 5, 9), 28),
+    ],
+)
+def test_recipes_of_language_models_have_the_published_figures(name, config, layers, millions):
+    stage = load_recipe(name).stages[0].options
+    assert (stage.kl, stage.ce, stage.cosine, stage.temperature, stage.mask) == (5.0, 2.0, 1.0, 2.0, 0.15)
+    assert stage.mapping == layers
+    with torch.device("meta"):
+        teacher = AutoModelForPreTraining.from_config(config).eval()
+        if stage.student.family:
+            made = as_distilbert(AutoModelForMaskedLM.from_config(config), stage.mapping)
+        else:
+            made = student(teacher, layers=stage.student.layers, init="layers", mapping=stage.mapping).model
+    # The base model, as the papers count; GPT-2's head is its embedding.
+    assert made.base_model.num_parameters() == pytest.approx(millions * 1e6, rel=0.01)
+
+
 def test_stages_keep_their_order_and_a_bare_verb_means_defaults():
     recipe = parse({**RECIPE, "stages": ["evaluate", {"finetune": None}, {"distill": {}}, {"export": {}}]})
     assert [stage.verb for stage in recipe.stages] == ["evaluate", "finetune", "distill", "export"]
@@ -162,6 +188,8 @@ def test_every_misspelled_key_names_the_nearest(data):
         "Evaluate": {**RECIPE, "stages": [{"evaluate": {wrong: 1}}]},
         "Distill": {**RECIPE, "stages": [{"distill": {wrong: 1}}]},
         "Prune": {**RECIPE, "stages": [{"prune": {wrong: 1}}]},
+        "DistillLm": {**RECIPE, "stages": [{"distill_lm": {wrong: 1}}]},
+        "LanguageStudent": {**RECIPE, "stages": [{"distill_lm": {"student": {wrong: 1}}}]},
     }.get(group.__name__, {**RECIPE, "stages": [{"distill": {group.__name__.lower(): {wrong: 1}}}]})
     with pytest.raises(RecipeError) as caught:
         parse(content)
@@ -454,6 +482,7 @@ VERBS = {
     "augment": options.Augment,
     "export": options.Export,
     "evaluate": options.Evaluate,
+    "distill_lm": options.DistillLm,
 }
 # What a recipe names and the function takes as an object.
 OBJECTS = {"augment": {"source", "vectors", "masks"}}

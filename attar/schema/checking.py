@@ -33,7 +33,7 @@ def check(recipe: Recipe) -> list[Problem]:
             problems += _check_distill(stage.options, recipe, {} if pruned else config, where)
         if isinstance(stage.options, Prune):
             problems += check_prune(stage.options, recipe, config, where)
-        problems += _check_length(getattr(stage.options, "max_length", 0), config, where)
+        problems += _check_length(getattr(stage.options, "max_length", None) or 0, config, where)
     return problems
 
 
@@ -41,6 +41,8 @@ def _check_data(recipe: Recipe) -> Iterator[Problem]:
     data, verbs = recipe.data, [stage.verb for stage in recipe.stages]
     if "pretrain" in verbs and data.texts is None:
         yield lacking("data.texts", "plain text to pre-train on")
+    if "distill_lm" in verbs and data.texts is None:
+        yield lacking("data.texts", "plain text to distil a language model on")
     if "finetune" in verbs and data.train is None:
         yield lacking("data.train", "a table with labels to fine-tune on")
     elif "distill" in verbs and data.train is None and data.texts is None:

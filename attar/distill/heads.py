@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from attar.anatomy.resolve import Bound
 from attar.distill.observation import Seen, capture
-from attar.distill.weights import bias_of, weight_of
+from attar.distill.weights import bias_of, set_linear, weight_of
 from attar.maths.directions import ridge
 
 # There is one row for each sentence here, not one for each token, so the fits lean on their priors more.
@@ -17,7 +17,10 @@ LINEAR = 3.0
 
 
 def head_modules(bound: Bound) -> dict[str, nn.Module]:
-    """The linear layers on one vector a sentence: "dense" (or pooler), and "final", the classifier."""
+    """The linear layers of a head: "dense" (or pooler) where there is one, and "final", which gives the logits.
+
+    They read one vector a sentence, or, where tokens are asked, one a token.
+    """
     a = bound.anatomy
     found: dict[str, nn.Module] = {}
     if a.pooler and getattr(bound.base, a.pooler.split(".")[0], None) is not None:
@@ -25,6 +28,12 @@ def head_modules(bound: Bound) -> dict[str, nn.Module]:
     if type(bound.model).__name__.endswith("ForSequenceClassification"):
         linear = [bound.model.get_submodule(path) for path in a.heads]
         found |= dict(zip(("dense", "final")[2 - len(linear) :], linear, strict=True))
+    if type(bound.model).__name__.endswith(("ForTokenClassification", "ForQuestionAnswering")):
+        modules = dict(bound.model.named_modules())
+        linear_of = {"hidden hidden": "dense", "- hidden": "final"}
+        found |= {
+            linear_of[axes]: modules[path] for path, axes in a.tail if path in modules and axes in linear_of
+        }
     return found
 
 
@@ -35,11 +44,36 @@ def fit_head(source: Bound, target: Bound, seen: Seen, x: Tensor, lift: Tensor) 
         x: the student's last hidden states, (N, d).
         lift: (d, D), from those to the teacher's.
     """
+    if source.anatomy.causal:
+        _causal(source, target, seen, x, lift)
+        return
     theirs, ours = head_modules(source), head_modules(target)
     if source.model.get_output_embeddings() is not None:
         _language(source, target, seen, x)
-    if "dense" not in theirs or "dense" not in ours:
+    prior = lift
+    if "dense" in theirs and "dense" in ours:
+        prior = _dense(source, target, seen, theirs, ours, lift)
+    if "final" not in ours or "final" not in theirs or seen.logits is None:
         return
+    final, before = cast(nn.Linear, ours["final"]), cast(nn.Linear, theirs["final"])
+    features = capture(target.model, seen.batches, entering={"final": final})["final"][0]
+    start = torch.zeros(final.in_features, final.out_features)
+    if type(source.model) is type(target.model) or prior is lift:
+        start = prior @ weight_of(before).T
+    weight, bias = ridge(features, seen.logits, penalty=PENALTY, prior=start)
+    final.weight.data.copy_(weight.T)
+    final.bias.data.copy_(bias)
+
+
+def _dense(
+    source: Bound,
+    target: Bound,
+    seen: Seen,
+    theirs: dict[str, nn.Module],
+    ours: dict[str, nn.Module],
+    lift: Tensor,
+) -> Tensor:
+    """Fill the dense layer; (d, D), which of the teacher's outputs each of the student's stands for."""
     dense, own = cast(nn.Linear, ours["dense"]), cast(nn.Linear, theirs["dense"])
     pooled = capture(target.model, seen.batches, entering={"dense": dense})["dense"][0]
     back, shift = ridge(pooled, seen.head["dense"], penalty=PENALTY, prior=lift, bias=dense.bias is not None)
@@ -52,16 +86,21 @@ def fit_head(source: Bound, target: Bound, seen: Seen, x: Tensor, lift: Tensor) 
         norm, before_norm = (b.model.get_submodule(b.anatomy.language[1]) for b in (target, source))
         for name, value in before_norm.named_parameters():
             norm.get_parameter(name).data[: len(kept)] = value.data[kept]
-    if "final" not in ours or seen.logits is None:
-        return
-    final, before = cast(nn.Linear, ours["final"]), cast(nn.Linear, theirs["final"])
-    features = capture(target.model, seen.batches, entering={"final": final})["final"][0]
-    prior = torch.zeros(final.in_features, final.out_features)
-    if type(source.model) is type(target.model):
-        prior[: len(kept)] = weight_of(before)[:, kept].T
-    weight, bias = ridge(features, seen.logits, penalty=PENALTY, prior=prior)
-    final.weight.data.copy_(weight.T)
-    final.bias.data.copy_(bias)
+    picked = torch.zeros(dense.out_features, own.out_features)
+    picked[torch.arange(len(kept)), kept] = 1.0
+    return picked
+
+
+def _causal(source: Bound, target: Bound, seen: Seen, x: Tensor, lift: Tensor) -> None:
+    """Fill what reads a decoder's last hidden states, but an output matrix that is the embedding's, filled there."""
+    back, _ = ridge(x, seen.last, penalty=PENALTY, prior=lift, bias=False)
+    own, ours = source.model, target.model
+    pairs = [(own.get_submodule(p), ours.get_submodule(p)) for p in source.anatomy.heads if hasattr(own, p)]
+    output = ours.get_output_embeddings()
+    if output is not None and output.weight is not ours.get_input_embeddings().weight:
+        pairs.append((own.get_output_embeddings(), output))
+    for theirs, mine in pairs:
+        set_linear(mine, back @ weight_of(theirs).T, bias_of(theirs))
 
 
 def _strongest(seen: Seen, theirs: dict[str, nn.Module], own: nn.Linear, count: int) -> Tensor:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from attar.anatomy.resolve import Bound
 from attar.model.data import Batch, Batches
+from attar.model.views import outputs
 from attar.progress import track
 
 # Tokens that the fits are made on. Least squares over up to 4·hidden features wants several times as many rows;
@@ -42,12 +43,12 @@ class Seen:
 
     Attributes:
         batches: the text, padded; each batch is a list of whole sentences.
-        normed: (N, E) embeddings after their norm, before any projection to hidden size.
+        normed: (N, E) embeddings after their norm (where there is one), before any projection to hidden size.
         hidden: layer -> (N, D) hidden states as `output_hidden_states` gives them, for 0 and the layers that were
             asked for.
-        last: (N, D) hidden states of the last layer.
+        last: (N, D) hidden states of the last layer, after any final norm.
         layers: layer -> what it saw.
-        logits: (S, C) of a classifier.
+        logits: (S, C) of a classifier, (N, C) of one that is asked for tokens.
     """
 
     batches: list[Batch]
@@ -126,14 +127,12 @@ def capture(
             try:
                 output = model(**inputs_of(model, batch), output_hidden_states=hidden)
                 now["hidden"] = list(output.hidden_states) if hidden else []
-                now["logits"] = [output[0].float()]
+                now["logits"] = [outputs(output).float()]
             except _Enough:
                 pass
             mask = batch.mask
             for name, values in now.items():
-                flat = [
-                    v.cpu()[mask] if v.dim() > 2 and v.shape[:2] == mask.shape else v.cpu() for v in values
-                ]
+                flat = [_real(value.cpu(), mask) for value in values]
                 if len(flat) > len(found.setdefault(name, [[] for _ in flat])):
                     raise RuntimeError(f"{name} was called a varying number of times")
                 for kept, value in zip(found[name], flat, strict=True):
@@ -143,6 +142,13 @@ def capture(
             hook.remove()
         model.train(training)
     return {name: [torch.cat(parts) for parts in calls] for name, calls in found.items()}
+
+
+def _real(value: Tensor, mask: Tensor) -> Tensor:
+    """The real tokens' rows of what has a row for each token: (B, T, …), or flat as OPT's FFN has it."""
+    if value.dim() > 2 and value.shape[:2] == mask.shape:
+        return value[mask]
+    return value[mask.flatten()] if len(value) == mask.numel() else value
 
 
 def observe(bound: Bound, wanted: tuple[int, ...], batches: list[Batch], head: dict[str, nn.Module]) -> Seen:
@@ -157,26 +163,25 @@ def observe(bound: Bound, wanted: tuple[int, ...], batches: list[Batch], head: d
     for n in {1} if a.shared else set(wanted):
         for part in ("query", "ffn_in", "ffn_norm") if a.pre_norm else ("query", "ffn_in"):
             entering[f"{n}.{part}"] = bound.at(getattr(a, part), n - 1)  # type: ignore[assignment]
-    if a.final_norm:
-        entering["final"] = bound.at(a.final_norm)  # type: ignore[assignment]
+    final, norm = bound.at(a.final_norm), bound.at(a.embedding_norm)
+    if final is not None:
+        entering["final"] = final
     entering |= {f"head.{name}": module for name, module in head.items()}
     # A language model's logits are as wide as the vocabulary: none are made.
     classifier = "final" in head
     run = bound.model if classifier else bound.base
-    norm = bound.at(a.embedding_norm)
-    assert norm is not None
     got = capture(
         run,
         batches,
         entering=entering,
-        leaving={"normed": norm},
+        leaving={} if norm is None else {"normed": norm},
         hidden=True,
         say="teacher on text to project from",
     )
     hidden = got["hidden"]
     seen = Seen(
         batches,
-        got["normed"][0],
+        hidden[0] if norm is None else got["normed"][0],
         {n: hidden[n] for n in {0, *wanted}},
         hidden[-1],
         logits=got["logits"][0] if classifier else None,
@@ -185,7 +190,7 @@ def observe(bound: Bound, wanted: tuple[int, ...], batches: list[Batch], head: d
         name, call = ("1", n - 1) if a.shared else (str(n), 0)
         ffn_in = got[f"{name}.ffn_in"][call]
         middle = got[f"{name}.ffn_norm"][call] if a.pre_norm else ffn_in
-        last = a.final_norm and n == bound.shape.layers
+        last = final is not None and n == bound.shape.layers
         out = got["final"][0] if last else hidden[n]
         seen.layers[n] = LayerSeen(got[f"{name}.query"][call], middle, ffn_in, out)
     seen.head = {name: got[f"head.{name}"][0] for name in head}

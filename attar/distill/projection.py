@@ -11,8 +11,10 @@ passes to it:
 - attention output, FFN output and LayerNorm are solved together by least squares, so that the student's *normed*
   stream is the projected teacher's: LayerNorm over d dimensions is not LayerNorm over D.
 
-At the teacher's own sizes all of it is the identity. Where positions are rotary (ModernBERT), queries and keys keep the
-pairs of dimensions that turn nearest to as fast, since a low rank of q·k would mix pairs that turn differently.
+At the teacher's own sizes all of it is the identity. Where positions are rotary (ModernBERT, Llama), queries and keys
+keep the pairs of dimensions that turn nearest to as fast, since a low rank of q·k would mix pairs that turn apart.
+Heads that share keys and values (grouped queries) stay together: a group is what is chosen, and its values are the
+best low rank for all of its heads.
 """
 
 from typing import cast
@@ -63,9 +65,11 @@ def project(
     maps = {0: ridge(x, seen.hidden[0], penalty=PENALTY, bias=False, prior=basis.T)[0]}
     for m, n in enumerate(chosen):
         x = ProjectedLayer(source, target, m, n, seen, basis, seed).fit(x)
-        if m == len(chosen) - 1 and source.anatomy.final_norm:
-            norm = module_at(target, "final_norm")
-            x = fit_norm(norm, x, seen.hidden[n] @ basis, norm_gain(module_at(source, "final_norm"), basis))
+        final = source.at(source.anatomy.final_norm)
+        if m == len(chosen) - 1 and final is not None:
+            # A decoder's output matrix reads what this norm gives, so it is the teacher's last, whatever layer n is.
+            goal = seen.last if source.anatomy.causal else seen.hidden[n]
+            x = fit_norm(module_at(target, "final_norm"), x, goal @ basis, norm_gain(final, basis))
         maps[m + 1] = ridge(x, seen.hidden[n], penalty=PENALTY, bias=False, prior=basis.T)[0]
     fit_head(source, target, seen, x, maps[len(chosen)])
     return maps
@@ -93,6 +97,12 @@ def _embeddings(source: Bound, target: Bound, seen: Seen, basis: Tensor) -> Tens
         target.anatomy.embedding_projection if mine != target.shape.hidden or target.anatomy.shared else ""
     )
     wanted = seen.hidden[0] @ basis
+    if not source.anatomy.embedding_norm:  # a decoder's, whose tables are its stream
+        for part in ("word_embeddings", "position_embeddings"):
+            if (table := target.at(getattr(target.anatomy, part))) is not None:
+                rows = weight_of(module_at(source, part))
+                cast(Tensor, table.weight).data.copy_(rows @ basis)
+        return wanted
     if not inner:
         down = basis if lift is None else weight_of(lift).T @ basis
         goal = wanted

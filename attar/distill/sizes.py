@@ -7,7 +7,7 @@ from transformers import ElectraConfig
 
 from attar.anatomy.form import Form, LayerForm
 from attar.anatomy.resolve import Bound, Shape
-from attar.distill.weights import position_offset
+from attar.distill.weights import position_offset, rotary_size
 from attar.errors import ModelError
 from attar.model.slim import config_for
 
@@ -101,7 +101,7 @@ def config_of(bound: Bound, shape: Shape, chosen: tuple[int, ...]) -> Any:
     if getattr(bound.model.config, anatomy.sizes.ffn) is None and shape.ffn == 4 * shape.hidden:
         setattr(config, anatomy.sizes.ffn, None)
     _follow(config, own.layers, chosen)
-    turned = int(shape.head_dim * _turning(config)) if anatomy.rotary else 0
+    turned = rotary_size(anatomy, config, shape.head_dim)
     if turned % 2:
         raise ModelError(
             expected="an even head size, since rotary positions turn pairs of dimensions",
@@ -119,11 +119,6 @@ def _follow(config: Any, layers: int, chosen: tuple[int, ...]) -> None:
             setattr(config, name, [listed[n - 1] for n in chosen])
     if hasattr(config, "max_window_layers") and getattr(config, "layer_types", None):
         config.max_window_layers = config.layer_types.count("full_attention")
-
-
-def _turning(config: Any) -> float:
-    """The part of a head's dimensions that rotary positions turn."""
-    return float((getattr(config, "rope_parameters", None) or {}).get("partial_rotary_factor", 1.0))
 
 
 def _uniform(config: Any, shape: Shape) -> Any:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from attar.anatomy.resolve import Bound, resolve
+from attar.anatomy.resolve import Bound, Shape, resolve
+from attar.distill.attention import assign, split
 from attar.distill.projection import project
 from attar.distill.sizes import config_of, shape_for, widths
+from attar.distill.weights import attention_scale
 from attar.errors import ModelError
 from attar.maths.mapping import Mapping, layer_map
 from attar.model.checkpoint import HEADS, Head
@@ -102,6 +104,7 @@ def student(
             found="none",
             fix="pass texts=Batches(…) of a thousand sentences or more, or init='layers' or 'random'",
         )
+    _projectable(bound, shape)
     return Student(model, project(teacher, model, chosen, texts, seed=seed))
 
 
@@ -119,6 +122,10 @@ def head_of(model: PreTrainedModel) -> Head:
     name = type(model).__name__
     if name.endswith("ForSequenceClassification"):
         return "sequence-classification"
+    if name.endswith("ForTokenClassification"):
+        return "token-classification"
+    if name.endswith("ForQuestionAnswering"):
+        return "question-answering"
     if name.endswith("ForMaskedLM"):
         return "masked-lm"
     if name.endswith(("ForCausalLM", "LMHeadModel")):
@@ -126,7 +133,7 @@ def head_of(model: PreTrainedModel) -> Head:
     if model.base_model is model:
         return "base"
     raise ModelError(
-        expected="a teacher for sequence classification, a masked or causal language model, or one without a head",
+        expected="a teacher for texts, words or answers, a masked or causal language model, or one without a head",
         found=name,
         fix="load it with head='base' (its layers alone), head='masked-lm' or head='causal-lm'",
     )
@@ -138,6 +145,18 @@ def _startable(bound: Bound, init: Init) -> None:
             expected="a teacher whose layers are alike, to start a student from its weights",
             found=f"{type(bound.model).__name__}, which was cut unevenly",
             fix="init='random', the model that it was cut from as the teacher, or a student that exists already",
+        )
+
+
+def _projectable(bound: Bound, shape: Shape) -> None:
+    """Refuse the decoders (OPT-350m) whose stream is normed layer by layer, or that narrow it at both ends."""
+    if bound.anatomy.causal and not (bound.anatomy.pre_norm and shape.embedding == shape.hidden):
+        raise ModelError(
+            expected="a decoder with norms before its sublayers and an embedding as wide as its hidden states, "
+            "to project",
+            found=f"{bound.anatomy.name} with "
+            + (f"embedding={shape.embedding}" if bound.anatomy.pre_norm else "norms after them"),
+            fix="init='layers' (with the teacher's widths) or init='random'",
         )
 
 
@@ -172,3 +191,14 @@ def _copy_layers(bound: Bound, model: PreTrainedModel, chosen: tuple[int, ...]) 
             found=f"missing {missing[:3]}, left over {unexpected[:3]}",
             fix="report this as a bug of attar, with the teacher's config.json",
         )
+    copied = resolve(model)
+    for m, n in enumerate(chosen):
+        if (scale := attention_scale(model.config, m, n)) != 1:
+            weights, biases = map(list, zip(*split(copied, m), strict=True))
+            factors = (scale, 1.0, 1.0)
+            assign(
+                copied,
+                m,
+                [f * weight.T for f, weight in zip(factors, weights, strict=True)],
+                [f * bias for f, bias in zip(factors, biases, strict=True)],
+            )

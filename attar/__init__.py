@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from attar.augment import augment as augment
     from attar.errors import AttarError as AttarError
     from attar.finetune import finetune as finetune
+    from attar.generate import generate as generate
     from attar.knowledge import distill_lm as distill_lm
     from attar.measure.report import Report as Report
     from attar.pipeline import distill as distill
@@ -41,6 +42,7 @@ _HOME = {
     "evaluate": "attar.verbs",
     "export": "attar.verbs",
     "finetune": "attar.finetune",
+    "generate": "attar.generate",
     "plan": "attar.pruning",
     "pretrain": "attar.pretrain",
     "probe": "attar.probing",
@@ -62,6 +64,7 @@ __all__ = [
     "evaluate",
     "export",
     "finetune",
+    "generate",
     "plan",
     "pretrain",
     "probe",

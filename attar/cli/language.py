@@ -1,12 +1,12 @@
 """Commands of language models: what a text is made of, and what a model makes of it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from attar.cli.frame import Model, Out, Overwrite, console, verb
+from attar.cli.frame import Model, Out, Overwrite, Seed, console, verb
 from attar.errors import DataError
 
 
@@ -68,6 +68,28 @@ def temperature(
     )
     if out is not None:
         console.print(f"picture: {found.write(out)}")
+
+
+@verb
+def generate(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Model directories or hub names: teacher, student.", metavar="MODELS..."),
+    ],
+    prompt: Annotated[str, typer.Option(help="Where to go on from.")],
+    length: Annotated[int, typer.Option(help="New tokens at most.")] = 50,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Draw from softmax(z / t); the likeliest token each time if left out."),
+    ] = None,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens of this probability.")] = 1.0,
+    seed: Seed = 0,
+) -> None:
+    """Let causal language models continue the same prompt, side by side."""
+    import attar
+
+    options: dict[str, Any] = {"length": length, "temperature": temperature, "top_p": top_p, "seed": seed}
+    console.print(attar.generate(models, prompt, **options).table())
 
 
 def _numbers(text: str) -> list[float]:

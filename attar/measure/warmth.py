@@ -118,7 +118,7 @@ class Temperatures:
                 words(x, 49, f"like {warm.choices:.4g} equal choices", "muted", anchor="start", size=size)
             )
             for n, value in enumerate(warm.probabilities):
-                y, long = _TOP + n * _ROW, value / max(warm.probabilities) * (wide - 46)
+                y, long = _TOP + n * _ROW, value / max(warm.probabilities) * (wide - 54)
                 tip = f"<title>{escape(f'{self.tokens[n]}: {value:.4g}')}</title>"
                 bar = box(x, y + 4, max(long, 1.5), _ROW - 8, "teacher", round_=3)
                 parts.append(f"<g>{tip}{bar}</g>")

@@ -14,7 +14,7 @@ from attar.measure.exam import Exam
 from attar.measure.report import Point, Report, Row
 from attar.model.checkpoint import check_free, digest, load, save, versions
 from attar.model.columns import Columns
-from attar.model.data import Batches, fitting
+from attar.model.data import Batches
 from attar.model.tables import read_table
 from attar.model.tasks import Supervised, Task
 from attar.model.vocabulary import used_rows
@@ -82,7 +82,7 @@ def finetune(
         "epochs": epochs,
         "lr": lr,
         "batch_size": batch_size,
-        "max_length": fitting(max_length or task.max_length, loaded.model),
+        "max_length": task.window(loaded.model, max_length),
         "doc_stride": doc_stride,
         "patience": patience,
         "seed": seed,

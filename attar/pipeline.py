@@ -42,7 +42,8 @@ def distill(
     projection: Projection = "per-layer",
     dropout: bool = False,
     cache: bool | str | Path = True,
-    max_length: int = 128,
+    max_length: int | None = None,
+    doc_stride: int = 128,
     seed: int = 0,
     precision: Precision = "auto",
     overwrite: bool = False,
@@ -53,10 +54,11 @@ def distill(
     them, else as agreement with the teacher.
 
     Args:
-        teacher: a fine-tuned model: directory, hub name, or model (then with its `tokenizer`).
+        teacher: a model fine-tuned for texts, for the tags of their words, or for answers to questions: directory, hub
+            name, or model (then with its `tokenizer`).
         out: the directory to write.
         data: a table of the task's texts; labels in it are not used to train.
-        texts: plain texts of the task, one a line, instead of `data`.
+        texts: plain texts of the task, one a line, instead of `data`; questions need `data`, with their contexts.
         dev: chooses the best prediction epoch; a tenth of the texts, at most 1000, is held out where None.
         test: what the report measures on; dev where None.
         student: sizes and start, as `schema.Student` names them (`{"layers": 4, "hidden": 312, …}`), or a student that
@@ -70,6 +72,7 @@ def distill(
             student that regresses on exact targets underfits sooner than it overfits, and steps are cheaper without.
         cache: run the teacher once and keep what is compared on disk: in the work directory beside `out`, or in a
             directory that several runs of the same teacher on the same texts then share.
+        max_length, doc_stride: in tokens, see `attar.finetune`.
 
     Returns:
         A report with teacher and student on the test (or dev) table, and the training curves.
@@ -96,6 +99,7 @@ def distill(
             "dropout": dropout,
             "cache": cache if isinstance(cache, bool) else str(cache),
             "max_length": max_length,
+            "doc_stride": doc_stride,
             "seed": seed,
         },
     )

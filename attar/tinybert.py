@@ -24,9 +24,10 @@ from attar.distill.objective import Intermediate, Match, match
 from attar.distill.run import Distiller, Judge, learn, logits_of, projections, teacher_of
 from attar.distill.student import Student, head_of
 from attar.distill.student import student as build
-from attar.errors import DataError, ModelError
+from attar.errors import DataError, ModelError, RecipeError
 from attar.maths.mapping import layer_map
-from attar.measure.evaluate import Evaluation, judge, predict, quality, retained
+from attar.measure.evaluate import Evaluation, quality, retained
+from attar.measure.exam import Exam
 from attar.measure.report import Point, Row
 from attar.measure.statistics import Interval
 from attar.model.checkpoint import Loaded, digest, load, read_lineage
@@ -37,6 +38,7 @@ from attar.model.tasks import Task
 from attar.progress import say
 from attar.train import Precision, Source, main_first, processes
 
+TASK_HEADS = ("sequence-classification", "token-classification", "question-answering")
 # Sentences that the student is projected on.
 SAMPLE = 2000
 
@@ -54,17 +56,22 @@ class Run:
     def __post_init__(self) -> None:
         self.teacher, self.tokenizer = self.loaded.model, self.loaded.tokenizer
         self.head = head_of(self.teacher)
-        if self.head == "sequence-classification":
-            self.task: Task | None = Task.of(self.teacher.config)
+        if self.head in TASK_HEADS:
+            self.task: Task | None = Task.of(self.teacher)
         elif self.options.prediction is None:
             self.task = None
         else:
             raise ModelError(
-                expected="a fine-tuned teacher with a classification or regression head",
+                expected="a fine-tuned teacher: a classifier of texts or of their words, one of scores or of answers",
                 found=f"{type(self.teacher).__name__}",
                 fix="fine-tune it first (attar finetune), or pass prediction=None to distil its layers only",
             )
-        self.key = digest(self.teacher, self.options.seed, self.options.max_length, self.precision)
+        if self.task is not None:
+            self.length = self.task.window(self.teacher, self.options.max_length)
+        else:
+            self.length = fitting(self.options.max_length or Task.max_length, self.teacher)
+        windows = (self.length, self.options.doc_stride)
+        self.key = digest(self.teacher, self.options.seed, windows, self.precision)
 
     def tables(self, data: Any, texts: Any, dev: Any, columns: Columns | None) -> tuple[Dataset, Dataset]:
         """The task's texts, without labels, and the dev table."""
@@ -78,7 +85,7 @@ class Run:
         table = (
             read_table(data, columns=columns, task=self.task, labels=dev is None)[0]
             if data is not None
-            else read_texts(texts)
+            else self._texts(texts)
         )
         if len(table) < 2 and dev is None:
             raise DataError(
@@ -94,15 +101,28 @@ class Run:
             say(f"no dev table: {len(held)} of the texts are held out to watch the student")
         else:
             held = read_table(dev, columns=columns, task=self.task)[0]
-        return table.remove_columns("label") if "label" in table.column_names else table, held
+        targets = ("label",) if self.task is None else self.task.targets
+        return table.remove_columns([name for name in targets if name in table.column_names]), held
 
-    def batches(
-        self, table: Dataset, batch_size: int, *, shuffle: bool = True, max_length: int | None = None
-    ) -> Batches:
-        """Batches of a table for this process."""
+    def _texts(self, texts: Any) -> Dataset:
+        """Plain texts as the task reads them: words to tag are those between spaces."""
+        table = read_texts(texts)
+        if self.task is None or not self.task.per_token:
+            return table
+        return read_table(table, task=self.task)[0]
+
+    def batches(self, table: Dataset, batch_size: int, *, shuffle: bool = True) -> Batches:
+        """Batches of a table of the task for this process."""
+        if self.task is None:
+            return self.deal(
+                encode(table, self.tokenizer, max_length=self.length), batch_size, shuffle=shuffle
+            )
+        options = {"max_length": self.length, "stride": self.options.doc_stride}
+        return self.deal(self.task.encode(table, self.tokenizer, **options), batch_size, shuffle=shuffle)
+
+    def deal(self, encoded: Dataset, batch_size: int, *, shuffle: bool = True) -> Batches:
+        """Batches of an encoded table for this process."""
         rank, world = processes() if shuffle else (0, 1)
-        length = fitting(max_length or self.options.max_length, self.teacher)
-        encoded = encode(table, self.tokenizer, max_length=length)
         return Batches(
             encoded,
             self.tokenizer,
@@ -135,6 +155,8 @@ class Run:
                 texts=self.batches(sample, 32, shuffle=False),
                 seed=self.options.seed,
             )
+        if self.task is not None and self.task.per_token:
+            self.task.configure(made.model.config)
         self.key = digest(self.key, made.model)
         return made
 
@@ -202,7 +224,8 @@ class Run:
                 world=world,
             )
         else:
-            source = self.batches(texts, o.batch_size, max_length=o.max_length)
+            length = fitting(o.max_length, self.teacher)
+            source = self.deal(encode(texts, self.tokenizer, max_length=length), o.batch_size)
         compared = self.match(student, teacher)
         learner = Distiller(
             student,
@@ -226,6 +249,12 @@ class Run:
         """The table with its augmented copies; made once and read from disk after that."""
         o = self.options.augment
         assert o is not None
+        if self.task is not None and self.task.per_token:
+            raise RecipeError(
+                expected="texts to augment",
+                found=f"a teacher with a {self.head} head, whose answers stand in the words",
+                fix="leave augment out",
+            )
         place = (
             self.place
             / f"augmented-{digest(self.teacher, table['text'][:], o.model_dump(), self.options.seed)}"
@@ -294,8 +323,13 @@ class Run:
         """Watches the dev table, where the task has a head."""
         if self.task is None:
             return None
-        batches = self.batches(held, 64, shuffle=False)
-        return Judge(self.task, batches, predict(self.teacher, batches))
+        exam = self.exam(self.task, held, 64)
+        return Judge(exam, exam.itself(exam.answer(self.teacher)))
+
+    def exam(self, task: Task, table: Dataset, batch_size: int) -> Exam:
+        """A table to measure on."""
+        options = {"max_length": self.length, "stride": self.options.doc_stride}
+        return Exam(task, table, self.tokenizer, batch_size=batch_size, **options)
 
     def measure(self, student: PreTrainedModel, table: Dataset, out: str | Path) -> tuple[Row, ...]:
         """Rows of teacher and student on a table."""
@@ -306,11 +340,9 @@ class Run:
                 Row("teacher", "teacher", parameters=sizes[0]),
                 Row(name, "student", parameters=sizes[1], directory=str(out)),
             )
-        batches = self.batches(table, 32, shuffle=False)
-        labels = None if batches.labels is None else batches.labels.numpy()
-        said = predict(self.teacher, batches)
-        theirs = judge(self.task, said, labels, teacher_logits=said)
-        ours = judge(self.task, predict(student, batches), labels, teacher_logits=said)
+        exam = self.exam(self.task, table, 32)
+        theirs = exam.itself(exam.answer(self.teacher))
+        ours = exam.mark(student, theirs)
         self.main = ours.main
         return (
             Row(

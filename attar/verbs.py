@@ -179,10 +179,10 @@ def export(
     tokenizer: Any = None,
     keep_fp32: Sequence[str] = (),
     max_drop: float = 0.01,
-    max_length: int = 128,
+    max_length: int | None = None,
     overwrite: bool = False,
 ) -> Report:
-    """Export a classifier to ONNX, one directory a format below `out`, each held against torch before it is there.
+    """Export a model of a task to ONNX, one directory a format below `out`, each held against torch before it is there.
 
     Args:
         formats: "fp32", "int8" (scales of activations found while it runs), "int8-static" (fixed on `data`).

@@ -23,14 +23,25 @@ errors = Console(stderr=True)
 Model = Annotated[str, typer.Argument(help="Model directory or hub name.", metavar="MODEL")]
 Out = Annotated[Path, typer.Option(help="Directory to write; it appears whole or not at all.")]
 Table = Annotated[
-    str | None, typer.Option(help="Table: .csv, .tsv, .jsonl, .parquet, or .txt with one text a line.")
+    str | None,
+    typer.Option(
+        help="Table: .csv, .tsv, .jsonl, .parquet, .txt with one text a line; SQuAD's .json; CoNLL columns."
+    ),
 ]
 ColumnNames = Annotated[
     list[str] | None,
-    typer.Option("--columns", help="Which column is what: text=sentence (also label=…, text_pair=…)."),
+    typer.Option(
+        "--columns",
+        help="Which column is what: text=sentence (also label, text_pair; tokens, tags; question, context, answers).",
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option(help="Replace what attar wrote there before.")]
 Length = Annotated[int, typer.Option(help="Longest text in tokens.")]
+TaskLength = Annotated[
+    int | None,
+    typer.Option(help="Longest text in tokens; 128 where left out, 384 of questions with contexts."),
+]
+Stride = Annotated[int, typer.Option(help="Tokens that windows of a long context or sentence share.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 
 

@@ -7,11 +7,12 @@ import typer
 
 from attar.cli.frame import (
     ColumnNames,
-    Length,
     Model,
     Out,
     Overwrite,
+    Stride,
     Table,
+    TaskLength,
     columns_of,
     console,
     show,
@@ -31,7 +32,7 @@ def export(
     ] = None,
     keep_fp32: Annotated[list[str] | None, typer.Option(help="A layer that int8 leaves alone.")] = None,
     max_drop: Annotated[float, typer.Option(help="Largest loss of the task metric in int8.")] = 0.01,
-    max_length: Length = 128,
+    max_length: TaskLength = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Export to ONNX, fp32 and int8, and hold the result against the model."""
@@ -63,12 +64,17 @@ def evaluate(
     teacher: Annotated[str | None, typer.Option(help="Measure agreement with this model, too.")] = None,
     columns: ColumnNames = None,
     batch_size: int = 32,
-    max_length: Length = 128,
+    max_length: TaskLength = None,
+    doc_stride: Stride = 128,
 ) -> None:
     """Measure a model on a table: against its labels, or against a teacher."""
     import attar
 
-    options: dict[str, Any] = {"batch_size": batch_size, "max_length": max_length}
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "doc_stride": doc_stride,
+    }
     show(attar.evaluate(model, data, teacher=teacher, columns=columns_of(columns), **options))
 
 
@@ -99,12 +105,15 @@ def compare(
     data: Annotated[str, typer.Option(help="Table to measure on.")],
     columns: ColumnNames = None,
     out: Annotated[Path | None, typer.Option(help="Directory for report.html and report.json.")] = None,
-    max_length: Length = 128,
+    max_length: TaskLength = None,
+    doc_stride: Stride = 128,
 ) -> None:
     """Quality, size and latency of models side by side, with intervals."""
     import attar
 
-    report = attar.compare(models, data, columns=columns_of(columns), max_length=max_length)
+    report = attar.compare(
+        models, data, columns=columns_of(columns), max_length=max_length, doc_stride=doc_stride
+    )
     show(report)
     if out is not None:
         console.print(f"report: {report.write(out)}")

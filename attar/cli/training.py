@@ -12,7 +12,9 @@ from attar.cli.frame import (
     Out,
     Overwrite,
     Seed,
+    Stride,
     Table,
+    TaskLength,
     columns_of,
     console,
     put,
@@ -20,7 +22,6 @@ from attar.cli.frame import (
     show,
     verb,
 )
-
 
 SampleBy = Annotated[str, typer.Option(help="What a text is in a file: line, paragraph or document.")]
 
@@ -35,12 +36,13 @@ def finetune(
     epochs: int = 3,
     lr: float = 3e-5,
     batch_size: int = 32,
-    max_length: Length = 128,
+    max_length: TaskLength = None,
+    doc_stride: Stride = 128,
     patience: Annotated[int, typer.Option(help="Stop after so many epochs without a better dev metric.")] = 2,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Fine-tune an encoder: one label or several, sentences or pairs, or a score."""
+    """Fine-tune an encoder: labels or a score of a text or a pair, tags of words, or answers in a context."""
     import attar
 
     options: dict[str, Any] = {
@@ -48,6 +50,7 @@ def finetune(
         "lr": lr,
         "batch_size": batch_size,
         "max_length": max_length,
+        "doc_stride": doc_stride,
         "patience": patience,
         "seed": seed,
     }
@@ -139,7 +142,8 @@ def distill(
         str, typer.Option(help="Compare attention by scores, relations, none, or auto.")
     ] = "auto",
     cache: Annotated[bool, typer.Option(help="Run the teacher once and keep its outputs on disk.")] = True,
-    max_length: Length = 128,
+    max_length: TaskLength = None,
+    doc_stride: Stride = 128,
     seed: Seed = 0,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Any other option: intermediate.epochs=6.")
@@ -161,6 +165,7 @@ def distill(
         "attention": attention,
         "cache": cache,
         "max_length": max_length,
+        "doc_stride": doc_stride,
         "seed": seed,
     }
     for key, value in settings_of(settings).items():

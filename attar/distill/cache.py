@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from attar.model.checkpoint import write_atomic
 from attar.model.data import Batch, Batches
+from attar.model.tasks import Task
 from attar.model.views import Need, View, call
 from attar.progress import say, track
 from attar.train import Precision, autocast
@@ -50,7 +51,8 @@ class LiveTeacher:
 class Layout:
     """Where a row's record keeps what: a row of t tokens has bf16 numbers, part after part.
 
-    `outputs` is 0 where the teacher has no logits of a whole text (a base model, a masked LM).
+    `outputs` is 0 where the teacher has no logits of a task (a base model, a masked LM); `per_token` says that each
+    token has so many, not each row.
 
     Order: hidden states (t, D) of each layer, then scores (H, t, t) of each layer, then queries, keys and values
     (heads, t, e) of each layer. Logits are few and decide the prediction: they are kept apart, in fp32.
@@ -63,6 +65,7 @@ class Layout:
     heads: int
     head_dim: int
     outputs: int
+    per_token: bool = False
 
     def numbers(self, lengths: np.ndarray) -> np.ndarray:
         """bf16 numbers in the record of a row of each length."""
@@ -95,6 +98,8 @@ class CachedTeacher:
         self.rows = np.arange(batches.rank, len(batches.lengths), batches.world)
         lengths = batches.lengths[self.rows]
         self.starts = np.concatenate([[0], np.cumsum(layout.numbers(lengths))])
+        rows_of_logits = lengths if layout.per_token else np.ones_like(lengths)
+        self.logit_starts = np.concatenate([[0], np.cumsum(rows_of_logits)])
         self.world = batches.world
         self.file = directory / f"states-{batches.rank}-of-{batches.world}.bf16"
         self.logit_file = directory / f"logits-{batches.rank}-of-{batches.world}.npy"
@@ -114,6 +119,17 @@ class CachedTeacher:
         self.logits = torch.from_numpy(np.load(self.logit_file))
         return self
 
+    def logits_of(self, places: np.ndarray, width: int) -> Tensor:
+        """(B, C), or (B, width, C) with zeros at padding where each token has its logits."""
+        assert self.logits is not None
+        if not self.layout.per_token:
+            return self.logits[torch.from_numpy(places)]
+        found = self.logits.new_zeros(len(places), width, self.layout.outputs)
+        for row, place in enumerate(places):
+            own = self.logits[self.logit_starts[place] : self.logit_starts[place + 1]]
+            found[row, : len(own)] = own
+        return found
+
     def logits_only(self) -> "CachedTeacher":
         """The same teacher for a phase that compares predictions only: it reads no states."""
         other = copy(self)
@@ -122,7 +138,6 @@ class CachedTeacher:
 
     def view(self, batch: Batch) -> View:
         """The teacher's View of a batch, as `LiveTeacher` gives it, up to the rounding to bf16."""
-        assert self.logits is not None
         places = (batch.index.numpy() // self.world).astype(np.int64)
         mask = batch.mask
         lengths = mask.sum(1).tolist()
@@ -140,7 +155,7 @@ class CachedTeacher:
             name: {n: _join(name, rows, width) for n, rows in layers.items()}
             for name, layers in found.items()
         }
-        return View(self.logits[torch.from_numpy(places)], padded, **parts)
+        return View(self.logits_of(places, width), padded, **parts)
 
 
 def _join(name: str, rows: list[Tensor], width: int) -> Tensor:
@@ -201,6 +216,7 @@ def _layout(model: PreTrainedModel, need: Need, batches: Batches) -> Layout:
     hidden = next(iter(view.hidden.values()), torch.empty(0, 0))
     inside = next(iter({**view.scores, **view.queries}.values()), torch.empty(0, 0, 0, 0))
     keys = next(iter(view.queries.values()), torch.empty(0, 0, 0, 0))
+    per_token = Task.of(model).per_token
     return Layout(
         tuple(sorted(need.hidden)),
         tuple(sorted(need.scores)),
@@ -208,7 +224,8 @@ def _layout(model: PreTrainedModel, need: Need, batches: Batches) -> Layout:
         hidden.shape[-1],
         inside.shape[1],
         keys.shape[-1],
-        view.logits.shape[-1] if view.logits.dim() == 2 else 0,
+        view.logits.shape[-1] if view.logits.dim() == 2 or per_token else 0,
+        per_token,
     )
 
 
@@ -224,14 +241,14 @@ def _fill(teacher: CachedTeacher, live: LiveTeacher, batches: Batches) -> None:
     states = None
     if teacher.starts[-1]:
         states = np.memmap(teacher.file, dtype=np.uint16, mode="r+", shape=(int(teacher.starts[-1]),))
-    logits = np.zeros((len(teacher.rows), teacher.layout.outputs), dtype=np.float32)
+    logits = np.zeros((teacher.logit_starts[-1], teacher.layout.outputs), dtype=np.float32)
     groups = list(_groups(batches))
     for rows in track(groups, "teacher's outputs"):
         batch = batches.rows(rows)
         view = live.view(batch)
         places = rows // batches.world
         if teacher.layout.outputs:
-            logits[places] = view.logits.float().numpy()
+            _keep_logits(logits, view.logits.float().numpy(), places, teacher)
         if states is None:
             continue
         records = _records(view, teacher.layout, batch.mask.sum(1).tolist())
@@ -241,6 +258,15 @@ def _fill(teacher: CachedTeacher, live: LiveTeacher, batches: Batches) -> None:
         states.flush()
     with teacher.logit_file.open("wb") as file:
         np.save(file, logits)
+
+
+def _keep_logits(kept: np.ndarray, logits: np.ndarray, places: np.ndarray, teacher: CachedTeacher) -> None:
+    if not teacher.layout.per_token:
+        kept[places] = logits
+        return
+    for place, row in zip(places, logits, strict=True):
+        begin, end = teacher.logit_starts[place : place + 2]
+        kept[begin:end] = row[: end - begin]
 
 
 def _groups(batches: Batches) -> Iterator[np.ndarray]:

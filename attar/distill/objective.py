@@ -184,11 +184,12 @@ def prediction(student: Tensor, teacher: Tensor, kind: Kind, *, temperature: flo
     """The prediction loss of a task: soft cross-entropy (TinyBERT eq. 10), its yes/no form, or the score's error.
 
     Args:
-        student, teacher: logits, (B, C).
+        student, teacher: logits, (B, C); of a task that asks tokens, those of its choices (`Task.decisions`).
         kind: of the task; a regression student learns the teacher's score, not the label.
+        count: choices (or scores) to average over.
     """
-    if kind == "single_label":
-        return losses.soft_cross_entropy(student, teacher, temperature=temperature, count=count)
+    if kind == "regression":
+        return losses.score_error(student, teacher, count=count)
     if kind == "multi_label":
         return losses.binary_kl(student, teacher, temperature=temperature, count=count)
-    return losses.score_error(student, teacher, count=count)
+    return losses.soft_cross_entropy(student, teacher, temperature=temperature, count=count)

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from attar import work
 from attar.distill.cache import CachedTeacher, LiveTeacher, Teacher, cached
 from attar.distill.objective import Intermediate, prediction
-from attar.measure.evaluate import Evaluation, judge, predict
+from attar.measure.evaluate import Evaluation
+from attar.measure.exam import Exam
 from attar.measure.report import Point
 from attar.model.checkpoint import digest, save_tensors, write_atomic
 from attar.model.data import Batch, Batches
@@ -66,27 +67,25 @@ class Distiller(nn.Module):
         parts = self.intermediate(ours, theirs, batch) if self.intermediate else {}
         if self.task is not None:
             parts["prediction"] = prediction(
-                ours.logits,
-                theirs.logits,
+                self.task.decisions(ours.logits, batch),
+                self.task.decisions(theirs.logits, batch),
                 self.task.kind,
                 temperature=self.temperature,
-                count=batch.counts.examples,
+                count=self.task.count(batch.counts),
             )
         return parts
 
 
 @dataclass(frozen=True)
 class Judge:
-    """The dev table that a phase is watched on: labels where it has any, the teacher's logits always."""
+    """The dev table that a phase is watched on: labels where it has any, what the teacher says always."""
 
-    task: Task
-    batches: Batches
-    teacher_logits: Any
+    exam: Exam
+    teacher: Evaluation
 
     def __call__(self, model: nn.Module) -> Evaluation:
         """Evaluate a model; against the labels, or against the teacher where there are none."""
-        labels = None if self.batches.labels is None else self.batches.labels.numpy()
-        return judge(self.task, predict(model, self.batches), labels, teacher_logits=self.teacher_logits)
+        return self.exam.mark(model, self.teacher)
 
 
 def teacher_of(
@@ -155,7 +154,7 @@ def learn(
         return curve.points()
     place.mkdir(parents=True, exist_ok=True)
     best = work.Best(place, None)
-    with used_rows(learner.student, batches, judge.batches if judge else None):
+    with used_rows(learner.student, batches, judge.exam.batches if judge else None):
         steps = fit(
             learner,
             batches,

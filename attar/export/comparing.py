@@ -14,10 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from attar.errors import ExportError
-from attar.measure import evaluate
-from attar.model.data import Batches, encode
-from attar.model.onnx import OnnxModel
+from attar.measure.evaluate import Evaluation
+from attar.measure.exam import Exam, rows_of
+from attar.model.data import positions
+from attar.model.onnx import OnnxModel, packed
 from attar.model.tasks import Task
+from attar.model.views import outputs
 from attar.progress import say
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Exported:
         precision: of the weights and products.
         bytes: size of model.onnx.
         parameters: of the torch model; what torch ties is counted once.
+        positions: tokens of the longest text that it can read.
         difference: largest absolute difference of a logit from torch's on the compared batches.
         rows: of the user's data that were compared.
         metric: what `torch` and `onnx` measure on those rows; None without data.
@@ -52,6 +55,7 @@ class Exported:
     precision: str
     bytes: int
     parameters: int
+    positions: int
     difference: float
     rows: int
     metric: str | None
@@ -72,19 +76,16 @@ class Comparison:
         self, model: "PreTrainedModel", tokenizer: Any, task: Task, table: "Dataset | None", length: int
     ) -> None:
         self.model, self.task, self._tokenizer, self._length = model, task, tokenizer, length
-        self.batches = self._batches(table)
-        self.labels: Array | None = None
-        if isinstance(self.batches, Batches):
-            self._logits = evaluate.predict(model, self.batches)
-            self.labels = None if self.batches.labels is None else self.batches.labels.numpy()
+        self.exam = None if table is None else self._exam(table)
+        if self.exam is not None:
+            self._logits = self.exam.answer(model)
+            self._torch = self.exam.itself(self._logits)
         else:
-            self._logits = np.concatenate([torch_logits(model, batch) for batch in self.batches])
+            self._batch = random_batch(model, tokenizer, 8, min(length, 48))
+            self._logits = torch_logits(model, self._batch)
 
-    def _batches(self, table: "Dataset | None") -> Any:
-        if table is not None:
-            encoded = encode(table, self._tokenizer, max_length=self._length)
-            return Batches(encoded, self._tokenizer, batch_size=BATCH)
-        return [random_batch(self.model, self._tokenizer, 8, min(self._length, 48))]
+    def _exam(self, table: "Dataset") -> Exam:
+        return Exam(self.task, table, self._tokenizer, batch_size=BATCH, max_length=self._length)
 
     @property
     def scale(self) -> float:
@@ -95,32 +96,29 @@ class Comparison:
         """Inputs of the first rows of a table, for static scales."""
         if precision != "int8-static" or table is None:
             return []
-        return [
-            batch.inputs for batch in self._batches(table.select(range(min(CALIBRATION_ROWS, len(table)))))
-        ]
+        few = table.select(range(min(CALIBRATION_ROWS, len(table))))
+        return [batch.inputs for batch in self._exam(few).batches]
 
-    def judge(self, logits: Array) -> evaluate.Evaluation:
+    def judge(self, exam: Exam, logits: Array) -> Evaluation:
         """The metric of logits: against labels, or against torch's where there are none."""
-        teacher = self._logits if self.labels is None else None
-        return evaluate.judge(self.task, logits, self.labels, teacher_logits=teacher)
+        return exam.judge(logits, self._torch if exam.truth is None else None)
 
     def compare(self, path: Path, out: Path, precision: str, keep: tuple[str, ...]) -> Exported:
         """Run the written model beside torch."""
-        onnx = OnnxModel(path)
-        real = isinstance(self.batches, Batches)
-        logits = (
-            evaluate.predict(onnx, self.batches) if real else np.concatenate([onnx(b) for b in self.batches])
-        )
-        found = self.judge(logits) if real else None
+        onnx, exam = OnnxModel(path), self.exam
+        logits = packed(onnx(self._batch), self._batch) if exam is None else exam.answer(onnx)
+        found = None if exam is None else self.judge(exam, logits)
+        torch_found = None if exam is None else self.judge(exam, self._logits)
         return Exported(
             directory=out.name,
             precision=precision,
             bytes=onnx.bytes,
             parameters=sum(weight.numel() for weight in self.model.parameters()),
+            positions=positions(self.model),
             difference=float(np.abs(logits - self._logits).max()),
-            rows=len(logits) if real else 0,
+            rows=0 if exam is None else len(exam.table),
             metric=found.main if found else None,
-            torch=self.judge(self._logits).value if found else None,
+            torch=torch_found.value if torch_found else None,
             onnx=found.value if found else None,
             keep_fp32=keep,
         )
@@ -130,13 +128,17 @@ class Comparison:
         from attar.export import int8
 
         say("int8 lost too much; finding the layers that it hurts most")
-        rows = np.linspace(0, len(self._logits) - 1, min(SEARCH_ROWS, len(self._logits))).astype(int)
-        few = [self.batches.rows(part).inputs for part in np.array_split(rows, -(-len(rows) // BATCH))]
+        assert self.exam is not None  # what was lost was measured on data
+        batches = self.exam.batches
+        count = len(batches.lengths)
+        rows = np.linspace(0, count - 1, min(SEARCH_ROWS, count)).astype(int)
+        few = [batches.rows(part).inputs for part in np.array_split(rows, -(-len(rows) // BATCH))]
+        truth = rows_of(self._logits, batches, rows, per_token=self.task.per_token)
         layers = int8.name_nodes(fp32.clone(), self.model).values()
         with quiet():
-            order = int8.damaging_layers(layers, make, few, self._logits[rows])
+            order = int8.damaging_layers(layers, make, few, truth)
             order = [layer for layer in order if layer not in record.keep_fp32]
-            keep, enough = self._enough(order, record, max_drop, make)
+            keep, enough = self._enough(self.exam, order, record, max_drop, make)
         named = ", ".join(repr(layer) for layer in keep)
         advice = f"keep_fp32=({named},) (--keep-fp32 {','.join(keep)}), " + (
             f"with which the drop is {enough:.4f}"
@@ -150,18 +152,16 @@ class Comparison:
         )
 
     def _enough(
-        self, order: Sequence[str], record: Exported, max_drop: float, make: Any
+        self, exam: Exam, order: Sequence[str], record: Exported, max_drop: float, make: Any
     ) -> tuple[list[str], float | None]:
         """The first layers of `order` that are enough to keep, and the drop then; three of them where none are."""
         from attar.export import int8
 
-        batches = list(self.batches)
-        index = np.concatenate([batch.index.numpy() for batch in batches])
         count = 1
         while count <= len(order):
             keep = [*record.keep_fp32, *order[:count]]
-            logits = int8.run(make(keep), [batch.inputs for batch in batches])[np.argsort(index)]
-            drop = (record.torch or 0.0) - self.judge(logits).value
+            with int8.opened(make(keep)) as model:
+                drop = (record.torch or 0.0) - self.judge(exam, exam.answer(model)).value
             if drop <= max_drop:
                 return keep, drop
             count *= 2
@@ -187,9 +187,9 @@ def random_batch(model: "PreTrainedModel", tokenizer: Any, size: int, length: in
 
 @torch.inference_mode()
 def torch_logits(model: "PreTrainedModel", batch: Mapping[str, torch.Tensor]) -> Array:
-    """Logits (B, C) of one batch."""
+    """Logits (B, C) of one batch, or (N, C) of its real tokens where the model is asked for those."""
     output = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
-    return np.asarray(output.logits.float().cpu().numpy())
+    return packed(outputs(output).float().cpu().numpy(), batch)
 
 
 @contextlib.contextmanager

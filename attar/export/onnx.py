@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 # Largest difference of fp32 logits from torch's, for logits of size 1: kernels add in another order, no more.
 TOLERANCE = 1e-4
+# How the classes are called whose outputs answer a task.
+ANSWERING = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 
 
 def export(
@@ -43,10 +45,10 @@ def export(
     calibration: "str | Path | Dataset | Sequence[Mapping[str, Any]] | None" = None,
     keep_fp32: Sequence[str] = (),
     max_drop: float = 0.01,
-    max_length: int = 128,
+    max_length: int | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Write a classifier as an ONNX directory that onnxruntime and tokenizers alone can use.
+    """Write a model of a task as an ONNX directory that onnxruntime and tokenizers alone can use.
 
     Batch size and length are free. Logits are compared with torch's on padded batches of several shapes and on `data`.
 
@@ -59,7 +61,8 @@ def export(
         calibration: texts that fix the scales of `int8-static`; `data` where None.
         keep_fp32: layers that stay in fp32, such as `layer.0` or `embeddings`.
         max_drop: of the metric (of the agreement with torch, where there are no labels) that int8 may cost.
-        max_length: tokens to cut texts to, and the longest shape that is compared.
+        max_length: tokens to cut texts to (or of a window), and the longest shape that is compared; the task's own
+            where None.
         overwrite: replace an earlier export.
 
     Raises:
@@ -76,9 +79,11 @@ def export(
             fix="give texts, with labels if you have them: data=… (--data FILE)",
         )
     checkpoint.check_free(out, overwrite=overwrite)
-    loaded = checkpoint.load(source, tokenizer=tokenizer, head="sequence-classification")
-    task = Task.of(loaded.model.config)
-    max_length = min(max_length, positions(loaded.model))
+    loaded = checkpoint.load(source, tokenizer=tokenizer)
+    if not type(loaded.model).__name__.endswith(ANSWERING):  # of such a checkpoint this says what is missing
+        loaded = checkpoint.load(source, tokenizer=tokenizer, head="sequence-classification")
+    task = Task.of(loaded.model)
+    max_length = min(max_length or task.max_length, positions(loaded.model))
     table = None if data is None else read_table(data, columns=columns, task=task)[0]
     with quiet():
         fp32 = _traced(loaded.model, loaded.tokenizer, max_length)
@@ -93,6 +98,7 @@ def export(
         _save(program, place / FILE)
         for name, code in travelling(loaded.model).items():
             (place / name).write_text(code, encoding="utf-8")
+        loaded.model.config.architectures = [type(loaded.model).__name__]
         loaded.model.config.save_pretrained(place)
         loaded.tokenizer.save_pretrained(place)
         record = work.compare(place / FILE, Path(out), precision, tuple(keep_fp32))

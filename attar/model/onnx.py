@@ -12,6 +12,7 @@ from attar.errors import MissingExtraError, ModelError
 
 FILE = "model.onnx"
 REPORT = "export.json"
+SPAN = {"start_logits", "end_logits"}
 
 
 def require(*packages: str) -> None:
@@ -36,6 +37,7 @@ class OnnxModel:
         path: the .onnx file.
         threads: as asked for.
         inputs: names of the tensors it reads.
+        outputs: names of the tensors it gives.
 
     Raises:
         ModelError: there is no such file, or it is damaged.
@@ -69,9 +71,12 @@ class OnnxModel:
                 fix="export it again; a copy may have been cut short",
             ) from error
         self.inputs: tuple[str, ...] = tuple(item.name for item in self._session.get_inputs())
+        self.outputs: tuple[str, ...] = tuple(item.name for item in self._session.get_outputs())
 
     def __call__(self, inputs: Mapping[str, Any]) -> NDArray[np.float32]:
         """Logits (B, C) of `input_ids`, `attention_mask` and `token_type_ids` (B, T), arrays or tensors.
+
+        (B, T, C) of a model that is asked for tokens; of one that answers questions C is 2, a start and an end.
 
         What the graph does not read is left out; token types that are not given are zero.
 
@@ -90,7 +95,10 @@ class OnnxModel:
                     found=", ".join(inputs),
                     fix=f"give {name} as well",
                 )
-        logits: NDArray[np.float32] = self._session.run(None, feed)[0]
+        outputs = dict(zip(self.outputs, self._session.run(None, feed), strict=True))
+        if SPAN <= outputs.keys():
+            return np.stack([outputs["start_logits"], outputs["end_logits"]], axis=-1)
+        logits: NDArray[np.float32] = outputs[self.outputs[0]]
         return logits
 
     @property
@@ -103,3 +111,8 @@ def is_onnx(path: str | Path) -> bool:
     """Whether `path` is an exported model: a directory with `model.onnx`, or an .onnx file."""
     path = Path(path)
     return (path / FILE).is_file() or (path.is_file() and path.suffix == ".onnx")
+
+
+def packed(logits: NDArray[Any], inputs: Mapping[str, Any]) -> NDArray[Any]:
+    """Logits (B, C) as they are; of (B, T, C) those of the N real tokens, (N, C)."""
+    return logits if logits.ndim < 3 else logits[np.asarray(inputs["attention_mask"]).astype(bool)]

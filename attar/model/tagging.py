@@ -85,7 +85,7 @@ class Tagging(Task):
 
     def count(self, counts: Counts) -> float:
         """Words that are asked for in a step."""
-        return counts.words
+        return counts.words or 1.0  # a window may ask for none
 
     def decisions(self, logits: Tensor, batch: Batch) -> Tensor:
         """(K, C) of (B, T, C): those of the K words that are asked for."""
@@ -97,7 +97,7 @@ class Tagging(Task):
         assert batch.labels is not None
         labels = self.decisions(batch.labels, batch)
         total = F.cross_entropy(self.decisions(logits, batch).float(), labels.long(), reduction="sum")
-        return total / (self.count(batch.counts) or 1.0)
+        return total / self.count(batch.counts)
 
     def decided(self, logits: Array, encoded: Dataset) -> Array:
         """(K, C) of packed logits (N, C): those of the words."""

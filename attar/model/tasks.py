@@ -97,6 +97,14 @@ class Task:
         """A table's rows as tokens, see `attar.model.data.encode`; `stride` is for tasks that read in windows."""
         return data.encode(table, tokenizer, max_length=max_length)
 
+    def window(self, model: PreTrainedModel, max_length: int | None) -> int:
+        """Tokens that are read at a time: `max_length`, or the task's own, as far as the model has positions.
+
+        Where texts are read in windows nothing is lost in smaller ones; else a line says that texts are cut.
+        """
+        wanted = max_length or self.max_length
+        return min(wanted, data.positions(model)) if self.per_token else data.fitting(wanted, model)
+
     def labelled(self, table: "Dataset") -> bool:
         """Whether a table has labels of this task."""
         return set(self.targets) <= set(table.column_names)

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from attar.schema.options import Columns
 
 # What no plan is without.
 PLAN = ("digest", "family", "sizes", "hidden", "vocab", "layers")
-TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt")
+COLUMN_FILES = (".txt", ".conll", ".iob", ".iob2", ".bio", ".bioes")
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", *COLUMN_FILES)
 # A header or first line is in here; no more is read.
 HEAD_BYTES = 1 << 20
 
@@ -150,6 +151,9 @@ def check_table(path: Path, columns: Columns, labelled: bool) -> Iterator[DataEr
             expected=f"one of {', '.join(TABLES)}", found=path.name, fix="convert it to one of them"
         )
         return
+    roles = columns.model_dump(exclude_none=True)
+    if {"tokens", "tags"} & roles.keys() and path.suffix in COLUMN_FILES:
+        return  # its columns have numbers
     try:
         names = _header(path)
     except ValueError as error:  # also what UnicodeDecodeError and JSONDecodeError are
@@ -164,9 +168,8 @@ def check_table(path: Path, columns: Columns, labelled: bool) -> Iterator[DataEr
             expected=f"a header or a first row in {path}", found="an empty file", fix="check the file"
         )
         return
-    wanted = (
-        {"text": "text"} | ({"label": "label"} if labelled else {}) | columns.model_dump(exclude_none=True)
-    )
+    needed, target = _roles({*roles, *names})
+    wanted = {role: role for role in (*needed, *([target] if labelled else []))} | roles
     for role, name in wanted.items():
         if name not in names:
             nearest = get_close_matches(name, names, 1, 0.0)[0]
@@ -177,9 +180,18 @@ def check_table(path: Path, columns: Columns, labelled: bool) -> Iterator[DataEr
             )
 
 
+def _roles(known: Set[str]) -> tuple[tuple[str, ...], str]:
+    """The columns that a table must have, and that of its labels, by what is named of it."""
+    if {"tokens", "tags"} & known:
+        return ("tokens",), "tags"
+    if {"question", "context"} <= known:
+        return ("question", "context"), "answers"
+    return ("text",), "label"
+
+
 def _header(path: Path) -> list[str] | None:
     """Names of a table's columns; None where only loading it would tell."""
-    if path.suffix in {".parquet", ".json"}:
+    if path.suffix in {".parquet", ".json", *COLUMN_FILES[1:]}:
         return None
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)

@@ -24,10 +24,16 @@ class Columns(Options):
     text: str | None = None
     text_pair: str | None = None
     label: str | None = None
+    tokens: str | None = None
+    tags: str | None = None
+    id: str | None = None
+    question: str | None = None
+    context: str | None = None
+    answers: str | None = None
 
 
 class Data(Options):
-    """Tables (.csv, .tsv, .jsonl, .parquet, .txt) and plain text, one text a line, for the general stage."""
+    """Tables (.csv, .tsv, .json, .jsonl, .parquet, .txt, .conll) and plain text, one a line, for the general stage."""
 
     train: str | None = None
     dev: str | None = None
@@ -37,12 +43,17 @@ class Data(Options):
 
 
 class Finetune(Options):
-    """Options of `attar.finetune`; `patience` is in epochs without a better dev metric, None never stops early."""
+    """Options of `attar.finetune`; `patience` is in epochs without a better dev metric, None never stops early.
+
+    `max_length` is the task's own where null: 128, or 384 for question answering. Windows of what is longer share
+    `doc_stride` tokens.
+    """
 
     epochs: Count = 3
     lr: Rate = 3e-5
     batch_size: Count = 32
-    max_length: Count = 128
+    max_length: Count | None = None
+    doc_stride: Count = 128
     patience: Count | None = 2
     seed: int = 0
 
@@ -155,7 +166,8 @@ class Distill(Options):
     projection: Literal["per-layer", "shared"] = "per-layer"
     dropout: bool = False
     cache: bool | str = True
-    max_length: Count = 128
+    max_length: Count | None = None
+    doc_stride: Count = 128
     seed: int = 0
 
 
@@ -276,7 +288,8 @@ class Evaluate(Options):
     """Options of `attar.evaluate`, on the test table."""
 
     batch_size: Count = 32
-    max_length: Count = 128
+    max_length: Count | None = None
+    doc_stride: Count = 128
 
 
 class Stage(Options):

@@ -1,0 +1,237 @@
+"""DistilBERT's recipe from MiniLM-L6: three layers by the triple loss, then GLUE tasks, and each part left out in turn.
+
+The teacher is the demo's MiniLM (its vocabulary trimmed to the texts), given a masked-language-model head by a pass
+over the demo's sentences. Students are stock DistilBERTs of its layers 1, 3 and 5; all learn from the same sentences,
+but for what the variant leaves out. Then teacher and students are fine-tuned on a part of SST-2, CoLA, RTE and STS-B
+(`../shared/data`; the demo's reviews where that is absent) and read on GLUE's dev tables, which nothing was chosen on:
+a tenth of the training rows is held out to choose the epoch. Every seed draws its own order of the sentences, head and
+random start (that student is of the teacher's own class).
+
+    python benchmarks/distilbert.py [--quick] [--seeds 0 1 2] [--work DIR] [--keep]
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, disable_progress_bars
+from rich.console import Console
+from rich.table import Table
+from transformers.utils import logging
+
+from attar import distill_lm, pretrain, progress
+from attar.anatomy.form import form_of
+from attar.demo_data import model_directory, reviews, unlabelled_texts
+from attar.finetune import finetune
+from attar.measure.evaluate import evaluate
+from attar.measure.statistics import seed_interval
+from attar.model.checkpoint import load, save
+from attar.model.tables import read_table
+from attar.model.tasks import Task
+from attar.prune.apply import apply
+from attar.prune.units import everything
+from attar.prune.vocabulary import config_ids, trim
+from common import Figure, figure, report
+
+SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+SENTENCES = 4000
+HEAD = {"epochs": 1, "lr": 5e-4, "batch_size": 32, "max_length": 64}
+STUDENT = {"epochs": 1, "lr": 5e-4, "batch_size": 32, "max_length": 64}
+FINETUNE = {"epochs": 3, "lr": 2e-4, "batch_size": 32, "patience": None}
+# Task -> its metric, rows to learn from, longest text.
+TASKS: dict[str, tuple[str, int, int]] = {
+    "SST-2": ("accuracy", 1500, 48),
+    "CoLA": ("matthews", 1500, 32),
+    "RTE": ("accuracy", 600, 96),
+    "STS-B": ("spearman", 1000, 64),
+}
+# Variant -> what is changed, and the paper's change of the GLUE score in points.
+VARIANTS: dict[str, tuple[Mapping[str, Any], float]] = {
+    "triple loss": ({}, 0.0),
+    "no masked words": ({"ce": 0.0}, -0.31),
+    "no cosine": ({"cosine": 0.0}, -1.46),
+    "no divergence": ({"kl": 0.0}, -2.96),
+    "random start": ({"student": {"layers": 3, "init": "random"}}, -3.69),
+}
+START = {"family": "distilbert", "layers": 3}
+MAPPING = (1, 3, 5)
+
+
+def glue() -> dict[str, tuple[Dataset, Dataset]]:
+    """Training and dev tables of the four tasks."""
+    if not SHARED.is_dir():
+        tables = reviews()
+        return {"reviews": (tables["train"], tables["test"])}
+    found = {}
+    for name, columns in {
+        "SST-2": {"text": "sentence"},
+        "RTE": {"text": "sentence1", "text_pair": "sentence2"},
+        "STS-B": {"text": "sentence1", "text_pair": "sentence2", "label": "score"},
+    }.items():
+        place, task, pair = SHARED / f"glue_{name.lower().replace('-', '')}", None, []
+        for part in ("train", "dev"):
+            table, task = read_table(place / f"{part}.tsv", columns=columns, task=task, require_label=True)
+            pair.append(table)
+        found[name] = (pair[0], pair[1])
+    found["CoLA"] = (_cola("train"), _cola("dev"))
+    return {name: found[name] for name in TASKS}
+
+
+def _cola(part: str) -> Dataset:
+    # The source, the label, the author's mark and the sentence, without a header.
+    lines = (SHARED / "glue_cola" / f"{part}.tsv").read_text(encoding="utf-8").strip("\n").split("\n")
+    rows = [line.split("\t") for line in lines]
+    return Dataset.from_dict({"text": [row[3] for row in rows], "label": [int(row[1]) for row in rows]})
+
+
+class Study:
+    """What the benchmark makes, each thing once, in its own directory of `work`."""
+
+    def __init__(self, work: Path, *, quick: bool) -> None:
+        self.work, self.quick = work, quick
+        work.mkdir(parents=True, exist_ok=True)
+        sentences = [*reviews()["train"]["text"], *unlabelled_texts()]
+        picks = np.random.default_rng(0).permutation(len(sentences))
+        cut = 60 if quick else SENTENCES
+        self.texts = [sentences[i] for i in picks[:cut]]
+        self.held = [sentences[i] for i in picks[cut : cut + (20 if quick else 300)]]
+        self.tables = {name: self._part(name, *pair) for name, pair in glue().items()}
+        self.teacher = self.once("teacher", self._teacher)
+
+    def _part(self, name: str, train: Dataset, dev: Dataset) -> tuple[Dataset, Dataset]:
+        rows = 40 if self.quick else TASKS.get(name, ("", 1500, 0))[1]
+        train = train.shuffle(seed=0).select(range(min(rows, len(train))))
+        return train, dev.select(range(60)) if self.quick else dev
+
+    def once(self, name: str, make: Callable[[Path], Any]) -> Path:
+        """What `make` writes, unless it is there."""
+        out = self.work / name
+        if not out.exists():
+            make(out)
+        return out
+
+    def _teacher(self, out: Path) -> None:
+        loaded = load(model_directory(), head="base")
+        used = [
+            text
+            for pair in self.tables.values()
+            for table in pair
+            for name in ("text", "text_pair")
+            if name in table.column_names
+            for text in table[name]
+        ]
+        found = trim(loaded.tokenizer, [*self.texts, *self.held, *used])
+        model = apply(loaded.model, replace(everything(form_of(loaded.model.config)), vocab=found.kept))
+        for name, value in config_ids(loaded.model.config, found.kept).items():
+            setattr(model.config, name, value)
+        small = self.work / "trimmed"
+        save(model, found.tokenizer, small, lineage={"stage": "trim"}, overwrite=True)
+        pretrain(small, self.texts, dev=self.held, out=out, **self.options(HEAD))
+
+    def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of a run."""
+        return dict(options) | ({"epochs": 1} if self.quick else {})
+
+    def student(self, variant: str, seed: int) -> Path:
+        """The student of a variant."""
+        changes = dict(VARIANTS[variant][0])
+        start = changes.pop("student", START)
+        options = {**self.options(STUDENT), "student": start, "mapping": MAPPING, "seed": seed, **changes}
+        name = f"{variant.replace(' ', '-')}-{seed}"
+        return self.once(
+            name, lambda out: distill_lm(self.teacher, self.texts, dev=self.held, out=out, **options)
+        )
+
+    def score(self, model: Path, task: str, seed: int) -> float:
+        """The dev metric of a model fine-tuned on a task, in points; kept."""
+        kept = self.work / "scores" / f"{model.name}--{task}-{seed}.json"
+        if kept.is_file():
+            return float(json.loads(kept.read_text()))
+        train, dev = self.tables[task]
+        metric, _, length = TASKS.get(task, ("accuracy", 0, 64))
+        with tempfile.TemporaryDirectory() as place:
+            out = Path(place) / "tuned"
+            finetune(model, train, out=out, seed=seed, max_length=length, **self.options(FINETUNE))
+            loaded = load(out)
+            task_of = Task.of(loaded.model.config)
+            found = evaluate(loaded.model, dev, tokenizer=loaded.tokenizer, task=task_of, max_length=length)
+        value = round(100 * float(np.nan_to_num(found.metrics[metric])), 2)
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(json.dumps(value))
+        return value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="few sentences, one seed, two variants")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--work", type=Path, default=None, help="directory to keep the models in")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/distilbert.json")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    progress.attach(Console(width=110))
+    seeds = [0] if options.quick else options.seeds
+    variants = list(VARIANTS)[:1] if options.quick else list(VARIANTS)
+    with tempfile.TemporaryDirectory() as temporary:
+        study = Study(options.work or Path(temporary), quick=options.quick)
+        found: dict[str, dict[str, list[float]]] = {}
+        for seed in seeds:
+            for name in ["teacher", *variants]:
+                model = study.teacher if name == "teacher" else study.student(name, seed)
+                for task in study.tables:
+                    value = study.score(model, task, seed)
+                    found.setdefault(name, {}).setdefault(task, []).append(value)
+                    progress.say(f"seed {seed}, {name}, {task}: {value:.1f}")
+        show(study, found, seeds, keep=options.keep and not options.quick)
+
+
+def show(study: Study, found: dict[str, dict[str, list[float]]], seeds: list[int], *, keep: bool) -> None:
+    """Print the table and the closing line."""
+    means = {name: np.mean(list(tasks.values()), axis=0) for name, tasks in found.items()}
+    whole = means["triple loss"]
+    table = Table("model", *study.tables, "mean", "change", "the paper's", box=None)
+    figures: dict[str, Figure] = {}
+    for name, tasks in found.items():
+        cells = [f"{np.mean(values):.1f}" for values in tasks.values()]
+        change, paper = "", ""
+        if name in VARIANTS and name != "triple loss":
+            apart = seed_interval(list(means[name] - whole)) if len(seeds) > 1 else None
+            mean = float(np.mean(means[name] - whole))
+            change = f"{mean:+.1f}" + (f" ({apart.low:+.1f} to {apart.high:+.1f})" if apart else "")
+            paper = f"{VARIANTS[name][1]:+.2f}"
+            figures[f"{name}, change of the mean"] = figure(mean)
+        table.add_row(name, *cells, f"{np.mean(means[name]):.1f}", change, paper)
+    Console(width=110).print(table)
+    kept = float(np.mean(whole) / np.mean(means["teacher"]))
+    pair = study.teacher, study.student("triple loss", seeds[0])
+    sizes = [load(place).model.base_model.num_parameters() for place in pair]
+    first = {
+        "student's mean over the teacher's": figure(kept, 0.97),
+        "times fewer parameters, without heads": figure(sizes[0] / sizes[1]),
+    }
+    settings = {
+        "sentences": len(study.texts),
+        "student": {**study.options(STUDENT), **START, "mapping": list(MAPPING)},
+        "fine-tuning": study.options(FINETUNE),
+        "tasks": {name: {"metric": metric, "rows": rows} for name, (metric, rows, _) in TASKS.items()},
+        "seeds": seeds,
+        "points": found,
+        "quick": study.quick,
+    }
+    report("distilbert", first | figures, settings, keep=keep)
+
+
+if __name__ == "__main__":
+    main()

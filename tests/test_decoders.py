@@ -50,7 +50,8 @@ def name(request):
 
 
 def model(name, head="causal-lm", layers=2, **changes):
-    return tiny.model(name, head, **{DECODERS[name].sizes.layers: layers}, **changes)
+    # Of another seed than students, which would else begin as their teacher does.
+    return tiny.model(name, head, seed=7, **{DECODERS[name].sizes.layers: layers}, **changes)
 
 
 @cache

@@ -98,6 +98,7 @@ def config_of(bound: Bound, shape: Shape, chosen: tuple[int, ...]) -> Any:
     for name in ("layers", "hidden", "heads", "ffn", "embedding", "kv_heads", "head_dim"):
         if key := getattr(anatomy.sizes, name):
             setattr(config, key, getattr(shape, name))
+    # llama.cpp reads no n_inner, and takes a GPT-2's FFN to be 4·n_embd.
     if getattr(bound.model.config, anatomy.sizes.ffn) is None and shape.ffn == 4 * shape.hidden:
         setattr(config, anatomy.sizes.ffn, None)
     _follow(config, own.layers, chosen)
@@ -129,9 +130,20 @@ def _uniform(config: Any, shape: Shape) -> Any:
 
 def _electra(bound: Bound, shape: Shape) -> ElectraConfig:
     """ELECTRA's config with what a BERT-like teacher of another family has."""
+    classifier_dropout = getattr(bound.model.config, "classifier_dropout", None)
+    return kin(ElectraConfig, bound, shape, classifier_dropout=classifier_dropout)
+
+
+def kin(made: type[Any], bound: Bound, shape: Shape, **further: Any) -> Any:
+    """The config of a class with BERT's computation and a factorised embedding, for a BERT-like teacher of any family.
+
+    Args:
+        made: the config's class, ELECTRA's or ALBERT's, which say sizes by the same names.
+        further: what that class has beyond the other.
+    """
     own, sizes = bound.model.config, bound.anatomy.sizes
     hidden_dropout, attention_dropout = (getattr(own, key) for key in sizes.dropouts[:2])
-    config = ElectraConfig(
+    config = made(
         vocab_size=shape.vocab,
         embedding_size=shape.embedding,
         hidden_size=shape.hidden,
@@ -141,12 +153,12 @@ def _electra(bound: Bound, shape: Shape) -> ElectraConfig:
         hidden_act=getattr(own, "hidden_act", None) or own.activation,
         hidden_dropout_prob=hidden_dropout,
         attention_probs_dropout_prob=attention_dropout,
-        classifier_dropout=getattr(own, "classifier_dropout", None),
         max_position_embeddings=own.max_position_embeddings - position_offset(own),
         type_vocab_size=getattr(own, "type_vocab_size", 1),
         initializer_range=own.initializer_range,
         layer_norm_eps=getattr(own, "layer_norm_eps", 1e-12),
         **{key: getattr(own, key, None) for key in ("pad_token_id", "bos_token_id", "eos_token_id")},
+        **further,
     )
     for key in TASK_KEYS:
         setattr(config, key, copy.copy(getattr(own, key)))

@@ -20,7 +20,8 @@ from attar.measure.report import Report, Role, Row
 from attar.measure.shape import Shape
 from attar.model.checkpoint import check_free, load, versions
 from attar.model.columns import Columns
-from attar.model.tables import read_table
+from attar.model.tables import SampleBy, read_table
+from attar.perplexity import is_language_model, read
 from attar.progress import say
 from attar.prune.plan import PLAN, Plan
 from attar.tinybert import candidates_from
@@ -39,18 +40,25 @@ def evaluate(
     batch_size: int = 32,
     max_length: int | None = None,
     doc_stride: int = 128,
+    sample_by: SampleBy = "line",
 ) -> Report:
     """Measure a model on a table, against its labels where it has any, and against a teacher where one is named.
+
+    A language model is measured on plain text; see `attar.perplexity.read`.
 
     Args:
         model: a directory, a hub name, an ONNX export, or a model (then with its `tokenizer`).
         data: a table; see `read_table`.
         teacher: adds agreement, divergence, and how much of the teacher's quality the model retains.
         max_length, doc_stride: in tokens, see `attar.finetune`.
+        sample_by: of a language model, what a text is in a file: a line, a paragraph, or the whole file ("document").
 
     Raises:
         ModelError, DataError: see `open_model`, `read_table`; a table without labels needs a teacher.
     """
+    if is_language_model(model):
+        own: dict[str, Any] = {"tokenizer": tokenizer, "batch_size": batch_size, "max_length": max_length}
+        return read(model, data, teacher=teacher, sample_by=sample_by, **own)
     opened = open_model(model, tokenizer=tokenizer)
     table, _ = read_table(data, columns=columns, task=opened.task)
     if teacher is None and not opened.task.labelled(table):

@@ -66,14 +66,18 @@ def evaluate(
     batch_size: int = 32,
     max_length: TaskLength = None,
     doc_stride: Stride = 128,
+    sample_by: Annotated[
+        str, typer.Option(help="Of a language model, a text is a line, paragraph or document.")
+    ] = "line",
 ) -> None:
-    """Measure a model on a table: against its labels, or against a teacher."""
+    """Measure a model on a table against its labels or a teacher, or a language model on plain text."""
     import attar
 
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "max_length": max_length,
         "doc_stride": doc_stride,
+        "sample_by": sample_by,
     }
     show(attar.evaluate(model, data, teacher=teacher, columns=columns_of(columns), **options))
 

@@ -104,7 +104,7 @@ def load(
         )
     try:
         base = AutoConfig.from_pretrained(source)
-        loader = loader_of(base, language_head(base) if head == "language" else head or _saved_head(base))
+        loader = loader_of(base, language_head(base) if head == "language" else head or saved_head(base))
         # A head of another number of outputs is begun anew; a mismatch elsewhere is found below.
         config |= {"ignore_mismatched_sizes": True} if fresh_head else {}
         model, info = loader.from_pretrained(source, output_loading_info=True, **config)
@@ -325,7 +325,8 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("attar", "torch", "transformers")}
 
 
-def _saved_head(config: Any) -> Head:
+def saved_head(config: Any) -> Head:
+    """The head that a checkpoint was saved with, as its config says; "base" where it says none."""
     written = (config.architectures or [""])[0]
     if written.endswith("ElectraForPreTraining"):  # a discriminator, no language model
         return "pretraining"

@@ -273,6 +273,21 @@ class Prune(Options):
     table: str | None = None
 
 
+class Share(Options):
+    """Options of `attar.share`: one layer in place of all, of `groups` runs of neighbours, or in cycles of `groups`.
+
+    `embedding` under the hidden size factorises the embedding. A `distill` stage right after this one recovers, as
+    after `prune`: the model before teaches the one whose layers are shared.
+    """
+
+    how: Literal["all", "groups", "cycles"] = "all"
+    groups: Count | None = None
+    embedding: Count | None = None
+    start: Literal["mean", "first"] = "mean"
+    max_length: Count = 128
+    seed: int = 0
+
+
 class Export(Options):
     """Options of `attar.export`; `keep_fp32` names layers that int8 leaves alone, `max_drop` what it may cost."""
 
@@ -290,6 +305,7 @@ class Evaluate(Options):
     batch_size: Count = 32
     max_length: Count | None = None
     doc_stride: Count = 128
+    sample_by: Literal["line", "paragraph", "document"] = "line"
 
 
 class Stage(Options):
@@ -298,6 +314,7 @@ class Stage(Options):
     pretrain: Pretrain | None = None
     finetune: Finetune | None = None
     prune: Prune | None = None
+    share: Share | None = None
     distill: Distill | None = None
     distill_lm: DistillLm | None = None
     export: Export | None = None

@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+import transformers
 from datasets import Dataset
 from torch import nn
 from torch.nn import functional as F
@@ -253,15 +254,17 @@ def test_projection_knows_the_variants_of_a_family(name, changes):
     torch.testing.assert_close(logits(made, unseen), logits(teacher, unseen), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_the_classifier_of_a_decoder_is_projected(name):
-    teacher, texts = model(name, "sequence-classification"), chains()
-    made = student(teacher, texts=texts).model
-    batch = next(iter(chains(20, seed=1)))
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [("gpt2", "SequenceClassification"), ("gpt_neox", "TokenClassification"), ("llama", "QuestionAnswering")],
+)
+def test_the_head_of_a_task_is_projected(name, task):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        teacher = getattr(transformers, f"AutoModelFor{task}").from_config(tiny.config(name)).eval()
+    made, batch = student(teacher, texts=chains()).model, next(iter(chains(20, seed=1)))
     with torch.no_grad():
-        torch.testing.assert_close(
-            made(**batch.inputs).logits, teacher(**batch.inputs).logits, rtol=1e-3, atol=1e-4
-        )
+        torch.testing.assert_close(made(**batch.inputs)[0], teacher(**batch.inputs)[0], rtol=1e-3, atol=1e-4)
 
 
 def test_a_projected_student_starts_nearer_to_its_teacher_than_a_random_one(name):

@@ -19,10 +19,12 @@ LINEAR = 3.0
 def head_modules(bound: Bound) -> dict[str, nn.Module]:
     """The linear layers of a head: "dense" (or pooler) where there is one, and "final", which gives the logits.
 
-    They read one vector a sentence, or, where tokens are asked, one a token.
+    They read one vector a sentence, or, where tokens are asked, one a token. A decoder's need not be seen at work.
     """
     a = bound.anatomy
     found: dict[str, nn.Module] = {}
+    if a.causal:
+        return found
     if a.pooler and getattr(bound.base, a.pooler.split(".")[0], None) is not None:
         found["dense"] = cast(nn.Module, bound.at(a.pooler))
     if type(bound.model).__name__.endswith("ForSequenceClassification"):
@@ -94,13 +96,11 @@ def _dense(
 def _causal(source: Bound, target: Bound, seen: Seen, x: Tensor, lift: Tensor) -> None:
     """Fill what reads a decoder's last hidden states, but an output matrix that is the embedding's, filled there."""
     back, _ = ridge(x, seen.last, penalty=PENALTY, prior=lift, bias=False)
-    own, ours = source.model, target.model
-    pairs = [(own.get_submodule(p), ours.get_submodule(p)) for p in source.anatomy.heads if hasattr(own, p)]
-    output = ours.get_output_embeddings()
-    if output is not None and output.weight is not ours.get_input_embeddings().weight:
-        pairs.append((own.get_output_embeddings(), output))
-    for theirs, mine in pairs:
-        set_linear(mine, back @ weight_of(theirs).T, bias_of(theirs))
+    tied = target.model.get_input_embeddings().weight
+    for name, theirs in source.model.named_children():
+        mine = target.model.get_submodule(name)
+        if isinstance(theirs, nn.Linear) and mine.weight is not tied:
+            set_linear(mine, back @ weight_of(theirs).T, bias_of(theirs))
 
 
 def _strongest(seen: Seen, theirs: dict[str, nn.Module], own: nn.Linear, count: int) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel
 
@@ -33,6 +34,7 @@ from attar.measure.statistics import Interval
 from attar.model.checkpoint import Loaded, digest, load, read_lineage
 from attar.model.columns import Columns
 from attar.model.data import Batches, StreamBatches, encode, fitting
+from attar.model.language import same_vocabulary
 from attar.model.tables import read_table, read_texts
 from attar.model.tasks import Task
 from attar.progress import say
@@ -136,9 +138,7 @@ class Run:
     def build(self, table: Dataset, given: str | Path | PreTrainedModel | None) -> Student:
         """The student before it learns."""
         if given is not None:
-            loaded = load(given, tokenizer=self.tokenizer if isinstance(given, PreTrainedModel) else None)
-            _same_tokens(self.tokenizer, loaded.tokenizer, str(given))
-            made = Student(loaded.model)
+            made = Student(self._given(given))
         else:
             wanted = self.options.student
             sample = table.select(range(min(SAMPLE, len(table))))
@@ -159,6 +159,20 @@ class Run:
             self.task.configure(made.model.config)
         self.key = digest(self.key, made.model)
         return made
+
+    def _given(self, given: str | Path | PreTrainedModel) -> PreTrainedModel:
+        """A student that exists; one that was saved without the task's head (a language model) gets it, at random."""
+        loaded = load(given, tokenizer=self.tokenizer if isinstance(given, PreTrainedModel) else None)
+        same_vocabulary(self.tokenizer, loaded.tokenizer, str(given))
+        if self.task is None or isinstance(given, PreTrainedModel) or head_of(loaded.model) == self.head:
+            return loaded.model
+        say(f"{given} has no {self.head} head: it gets one, which starts at random")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.options.seed)
+            outputs = self.teacher.config.num_labels
+            model = load(given, head=self.head, fresh_head=True, num_labels=outputs).model
+        self.task.configure(model.config)
+        return model
 
     def match(self, student: PreTrainedModel, teacher: PreTrainedModel) -> Match:
         """What the intermediate phases compare."""
@@ -242,7 +256,7 @@ class Run:
             return self.teacher
         say(f"general stage: {parent} teaches, as it was before fine-tuning")
         loaded = load(parent, head="base")
-        _same_tokens(self.tokenizer, loaded.tokenizer, str(parent))
+        same_vocabulary(self.tokenizer, loaded.tokenizer, str(parent))
         return loaded.model
 
     def augmented(self, table: Dataset) -> Dataset:
@@ -391,14 +405,3 @@ def candidates_from(
         return words(source)
     masked = load(source, head="masked-lm")
     return PaperCandidates(MaskedLMCandidates(masked.model, masked.tokenizer, masks=masks), words(vectors))
-
-
-def _same_tokens(ours: Any, theirs: Any, name: str) -> None:
-    """Refuse a pair of models whose tokens mean different things: they would silently distil nonsense."""
-    if ours.get_vocab() != theirs.get_vocab():
-        differ = len(set(ours.get_vocab().items()) ^ set(theirs.get_vocab().items()))
-        raise ModelError(
-            expected="teacher and student with the same tokenizer",
-            found=f"{name} has another vocabulary ({differ} entries differ)",
-            fix="build the student from the teacher (student={'layers': …}), which keeps its tokenizer",
-        )

@@ -111,9 +111,8 @@ class Gpt:
         kept = self.work / "read" / f"{place.name}.npz"
         if not kept.is_file():
             length = self.options(TEACHER)["max_length"]
-            found = surprise(
-                load(place).model, self.test, self.tokenizer, max_length=length, batch_size=BATCH
-            )
+            window = {"max_length": length, "stride": 3 * length // 4, "batch_size": BATCH}
+            found = surprise(load(place).model, self.test, self.tokenizer, **window)
             kept.parent.mkdir(exist_ok=True)
             np.savez(kept, **found.__dict__)
         with np.load(kept) as there:
@@ -267,9 +266,7 @@ def show(run: Gpt, places: dict[str, list[Path]], seeds: list[int], *, keep: boo
         "k": min(K, run.vocabulary),
         "seeds": seeds,
         "tokens": len(tokens_of(run.train, run.tokenizer).ids),
-        "test": "WikiText-2 test, sliding window, half of it before each token"
-        if SHARED.is_dir()
-        else "plots",
+        "test": f"{'WikiText-2 test' if SHARED.is_dir() else 'plots'}, by a window that slides by three quarters",
         "perplexities": {way: [round(v, 3) for v in values] for way, values in found.items()},
         "by_k": json.loads(json.dumps(kept_by)),
         "quick": run.quick,

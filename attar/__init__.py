@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from attar.pruning import prune as prune
     from attar.recipe import run as run
     from attar.schema import Recipe as Recipe
+    from attar.sharing import share as share
     from attar.temperature import temperature as temperature
     from attar.tokenizer import tokenizer as tokenizer
     from attar.verbs import bench as bench
@@ -48,6 +49,7 @@ _HOME = {
     "probe": "attar.probing",
     "prune": "attar.pruning",
     "run": "attar.recipe",
+    "share": "attar.sharing",
     "temperature": "attar.temperature",
     "tokenizer": "attar.tokenizer",
 }
@@ -70,6 +72,7 @@ __all__ = [
     "probe",
     "prune",
     "run",
+    "share",
     "temperature",
     "tokenizer",
 ]

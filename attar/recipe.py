@@ -1,10 +1,10 @@
 """Run a recipe: its stages in order, each from the model that the one before it wrote.
 
-A `distill` stage right after a `prune` stage recovers: the model before the pruning teaches the pruned one.
+A `distill` stage right after a `prune` or `share` stage recovers: the model before it teaches the one that it made.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ from attar.finetune import finetune
 from attar.knowledge import distill_lm
 from attar.measure.report import Report
 from attar.model.checkpoint import digest, write_atomic
+from attar.model.tables import read_table
 from attar.pipeline import distill
 from attar.pretrain import pretrain
 from attar.progress import say
 from attar.pruning import prune
 from attar.schema import Options, Recipe, Student, load_recipe
+from attar.schema.checking import RECOVERED
+from attar.sharing import share
 from attar.train import is_main
 
 STAGES = "stages.json"
@@ -44,7 +47,7 @@ def run(recipe: str | Path | Mapping[str, Any] | Recipe, *, out: str | Path, **o
     record = out / STAGES
     done: dict[str, str] = json.loads(record.read_text()) if record.is_file() else {}
     model, key, report = found.model, digest(found.model, found.data.model_dump(mode="json")), None
-    before: str | None = None  # the pruning, where the stage before was one
+    before: str | None = None  # the pruning or sharing, where the stage before was one
     for number, stage in enumerate(found.stages, start=1):
         place = out / f"{number}-{stage.verb}"
         key = digest(key, stage.verb, stage.options.model_dump(mode="json"))
@@ -65,8 +68,8 @@ def run(recipe: str | Path | Mapping[str, Any] | Recipe, *, out: str | Path, **o
                 report.write(place)
                 done[place.name] = key
                 write_atomic(record, json.dumps(done, indent=2))
-        before = model if stage.verb == "prune" else None
-        if stage.verb in {"pretrain", "finetune", "prune", "distill", "distill_lm"}:
+        before = model if stage.verb in RECOVERED else None
+        if stage.verb in {"pretrain", "finetune", "prune", "share", "distill", "distill_lm"}:
             model = str(place)
     assert report is not None  # the schema wants at least one stage
     return report
@@ -82,10 +85,8 @@ def _stage(
             expected="data.train in the recipe", found="none", fix="add it, or --set data.train=train.csv"
         )
     columns = _present(columns, data.train or data.dev or data.test)
-    if verb == "pretrain":
-        return pretrain(model, _texts(data.texts), out=place, **given)
-    if verb == "distill_lm":
-        return distill_lm(model, _texts(data.texts), out=place, **given)
+    if verb in {"pretrain", "distill_lm", "share"}:
+        return _on_texts(verb, model, recipe, place, given)
     if verb == "finetune":
         return finetune(model, data.train or "", dev=data.dev, out=place, columns=columns, **given)
     if verb == "distill":
@@ -109,11 +110,25 @@ def _stage(
     return verbs.evaluate(model, _needed(test), columns=columns, **given)
 
 
+def _on_texts(verb: str, model: str, recipe: Recipe, place: Path, given: dict[str, Any]) -> Report:
+    data = recipe.data
+    texts: Any = None
+    if verb != "share":
+        learn: Callable[..., Report] = pretrain if verb == "pretrain" else distill_lm
+        return learn(model, _texts(data.texts), out=place, **given)
+    if data.texts is not None:
+        texts = _texts(data.texts)
+    elif data.train is not None and given["embedding"] is not None:
+        columns = _present(data.columns.model_dump(exclude_none=True), data.train)
+        texts = read_table(data.train, columns=columns, labels=False)[0]
+    return share(model, texts=texts, out=place, **given)
+
+
 def _unsaid(options: Any, student: str) -> str:
-    """The pruned directory as the student, of which the stage must not say another shape."""
+    """The pruned or shared model as the student, of which the stage must not say another shape."""
     if options.student != Student():
         raise RecipeError(
-            expected="no student in a distill stage right after prune: the pruned model is the student",
+            expected="no student in a distill stage right after prune or share: the model that it made is the student",
             found=str(options.student.model_dump(exclude_defaults=True)),
             fix="leave student out, or put another stage between the two",
         )

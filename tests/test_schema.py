@@ -189,6 +189,7 @@ def test_every_misspelled_key_names_the_nearest(data):
         "Distill": {**RECIPE, "stages": [{"distill": {wrong: 1}}]},
         "Prune": {**RECIPE, "stages": [{"prune": {wrong: 1}}]},
         "DistillLm": {**RECIPE, "stages": [{"distill_lm": {wrong: 1}}]},
+        "Share": {**RECIPE, "stages": [{"share": {wrong: 1}}]},
         "LanguageStudent": {**RECIPE, "stages": [{"distill_lm": {"student": {wrong: 1}}}]},
     }.get(group.__name__, {**RECIPE, "stages": [{"distill": {group.__name__.lower(): {wrong: 1}}}]})
     with pytest.raises(RecipeError) as caught:
@@ -483,6 +484,7 @@ VERBS = {
     "export": options.Export,
     "evaluate": options.Evaluate,
     "distill_lm": options.DistillLm,
+    "share": options.Share,
 }
 # What a recipe names and the function takes as an object.
 OBJECTS = {"augment": {"source", "vectors", "masks"}}

@@ -143,6 +143,8 @@ ALBERT = Anatomy(
     shared=True,
     sizes=Sizes(
         embedding="embedding_size",
+        inner="inner_group_num",
+        groups="num_hidden_groups",
         dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"),
     ),
 )

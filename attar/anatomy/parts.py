@@ -10,6 +10,8 @@ class Sizes:
     Attributes:
         kv_heads: heads of keys and values, each shared by a group of query heads; where empty, each head has its own.
         head_dim: size of a head; hidden / heads where empty.
+        inner: layers that run one after another in each of the `layers` steps; one where empty.
+        groups: parts that the steps fall into, each with layers of its own; one where empty.
     """
 
     layers: str = "num_hidden_layers"
@@ -19,6 +21,8 @@ class Sizes:
     embedding: str = ""
     kv_heads: str = ""
     head_dim: str = ""
+    inner: str = ""
+    groups: str = ""
     dropouts: tuple[str, ...] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
@@ -32,8 +36,9 @@ class Anatomy:
 
     Attributes:
         name: as in `config.model_type`.
-        layers: the list of layers; ALBERT has one group that runs `num_hidden_layers` times.
-        shared: the layers are one and the same module, run several times.
+        layers: the list of layers; of a `shared` family that of the first group.
+        shared: one and the same module is run as several layers: ALBERT has one group of one layer, which runs
+            `num_hidden_layers` times, or as many groups and layers in each as its config says.
         causal: a token sees none that follow it.
         fused_qkv: `query` names one matrix (3·heads·head_dim, hidden) that holds query, key and value in this order.
         qkv_by_head: that matrix holds query, key and value of the first head, then those of the second, and so on.

@@ -70,8 +70,20 @@ class Bound:
             return None
         if layer is None:
             return _find(self.base, path)
-        layers = _find(self.base, self.anatomy.layers)
-        return _find(layers[0 if self.anatomy.shared else layer], path)  # type: ignore[index]
+        group, inner = self.place(layer)
+        layers = _find(
+            self.base, self.anatomy.layers.replace(".0.", f".{group}.") if group else self.anatomy.layers
+        )
+        return _find(layers[inner], path)  # type: ignore[index]
+
+    def place(self, layer: int) -> tuple[int, int]:
+        """The group that a layer is in, and its number there: where those of two layers are equal, they are one."""
+        if not self.anatomy.shared:
+            return 0, layer
+        config, sizes = self.model.config, self.anatomy.sizes
+        step, inner = divmod(layer, getattr(config, sizes.inner))
+        # As the model reckons it, rounding included.
+        return int(step / (getattr(config, sizes.layers) / getattr(config, sizes.groups))), inner
 
 
 def family(model_type: str) -> Anatomy:
@@ -97,7 +109,7 @@ def shape_of(config: Any) -> Shape:
     hidden, heads = getattr(config, sizes.hidden), getattr(config, sizes.heads)
     head_dim = getattr(config, sizes.head_dim, None) if sizes.head_dim else None
     return Shape(
-        layers=getattr(config, sizes.layers),
+        layers=getattr(config, sizes.layers) * (getattr(config, sizes.inner) if sizes.inner else 1),
         hidden=hidden,
         heads=heads,
         ffn=getattr(config, sizes.ffn) or 4 * hidden,  # GPT-2 may leave it out

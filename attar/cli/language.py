@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from attar.cli.frame import Model, Out, Overwrite, Seed, console, verb
+from attar.cli.frame import Model, Out, Overwrite, Seed, console, show, verb
 from attar.errors import DataError
 
 
@@ -90,6 +90,39 @@ def generate(
 
     options: dict[str, Any] = {"length": length, "temperature": temperature, "top_p": top_p, "seed": seed}
     console.print(attar.generate(models, prompt, **options).table())
+
+
+@verb
+def share(
+    model: Model,
+    out: Out,
+    how: Annotated[
+        str, typer.Option(help="all layers one, groups of neighbours, or cycles of layers in turn.")
+    ] = "all",
+    groups: Annotated[int | None, typer.Option(help="Layers left, for groups and cycles.")] = None,
+    embedding: Annotated[
+        int | None, typer.Option(help="Size of a factorised embedding; needs --texts.")
+    ] = None,
+    start: Annotated[
+        str, typer.Option(help="A shared layer begins as the last of its layers, or their mean.")
+    ] = "last",
+    texts: Annotated[
+        list[Path] | None, typer.Option(help="Plain text, one text a line, of the kind that the model reads.")
+    ] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Store layers once and run them several times, as ALBERT does; then distil, to recover."""
+    import attar
+
+    options: dict[str, Any] = {
+        "how": how,
+        "groups": groups,
+        "embedding": embedding,
+        "start": start,
+        "seed": seed,
+    }
+    show(attar.share(model, out=out, texts=texts, overwrite=overwrite, **options))
 
 
 def _numbers(text: str) -> list[float]:

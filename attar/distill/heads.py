@@ -51,7 +51,7 @@ def fit_head(source: Bound, target: Bound, seen: Seen, x: Tensor, lift: Tensor) 
         return
     theirs, ours = head_modules(source), head_modules(target)
     if source.model.get_output_embeddings() is not None:
-        _language(source, target, seen, x)
+        fit_language(source, target, seen, x)
     prior = lift
     if "dense" in theirs and "dense" in ours:
         prior = _dense(source, target, seen, theirs, ours, lift)
@@ -117,7 +117,7 @@ def _strongest(seen: Seen, theirs: dict[str, nn.Module], own: nn.Linear, count: 
     return found
 
 
-def _language(source: Bound, target: Bound, seen: Seen, x: Tensor) -> None:
+def fit_language(source: Bound, target: Bound, seen: Seen, x: Tensor) -> None:
     """Fill a language model head whose decoder is the (tied) embedding table, so that logits agree.
 
     What the decoder reads is fitted linearly: the dense layer's inputs are shifted to where its GELU is the identity,

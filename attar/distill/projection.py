@@ -61,7 +61,7 @@ def project(
         f"projecting {source.shape.hidden} dimensions onto {target.shape.hidden} on {len(seen.normed)} tokens of text"
     )
     basis = _basis(seen, target.shape.hidden)
-    x = _embeddings(source, target, seen, basis)
+    x = fit_embeddings(source, target, seen, basis)
     maps = {0: ridge(x, seen.hidden[0], penalty=PENALTY, bias=False, prior=basis.T)[0]}
     for m, n in enumerate(chosen):
         x = ProjectedLayer(source, target, m, n, seen, basis, seed).fit(x)
@@ -85,7 +85,7 @@ def _basis(seen: Seen, size: int) -> Tensor:
     return leading_directions(torch.stack([m / m.trace() for m in moments]).sum(0), size).float()
 
 
-def _embeddings(source: Bound, target: Bound, seen: Seen, basis: Tensor) -> Tensor:
+def fit_embeddings(source: Bound, target: Bound, seen: Seen, basis: Tensor) -> Tensor:
     """Fill the embedding tables, their norm and any projection; return what enters the first layer, (N, d)."""
     mine, theirs = target.shape.embedding, source.shape.embedding
     lift = (

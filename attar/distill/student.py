@@ -140,6 +140,12 @@ def head_of(model: PreTrainedModel) -> Head:
 
 
 def _startable(bound: Bound, init: Init) -> None:
+    if bound.place(bound.shape.layers - 1) != (0, 0) and bound.anatomy.shared:
+        raise ModelError(
+            expected="a teacher whose layers are all one, or each its own, to build a student of its kind",
+            found=f"{type(bound.model).__name__} with layers in groups",
+            fix="a student that exists already, or the model that the layers were shared in as the teacher",
+        )
     if bound.shape.each and init != "random":
         raise ModelError(
             expected="a teacher whose layers are alike, to start a student from its weights",

@@ -87,7 +87,8 @@ def call(model: PreTrainedModel, inputs: Mapping[str, Tensor], need: Need | None
     padded = None if bool(mask.all()) else mask
     with _watch(model, need) as probe:
         output = model(**accepted(model, inputs), output_hidden_states=bool(need.hidden), return_dict=True)
-    layers = model.config.num_hidden_layers
+    # ALBERT may run several layers in each of its steps.
+    layers = model.config.num_hidden_layers * getattr(model.config, "inner_group_num", 1)
     if need.attention and probe.layer != layers:
         raise ModelError(
             expected=f"{layers} layers of {type(model).__name__} to call the registered attention function",

@@ -11,6 +11,7 @@ from attar.schema.options import (
     Options,
     Prune,
     Recipe,
+    Share,
     Stage,
     Student,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Problem",
     "Prune",
     "Recipe",
+    "Share",
     "Stage",
     "Student",
     "check",

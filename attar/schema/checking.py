@@ -8,10 +8,13 @@ from attar.anatomy.families import FAMILIES
 from attar.errors import RecipeError
 from attar.maths.mapping import layer_map
 from attar.schema.files import check_model, check_table, check_texts
-from attar.schema.options import Distill, Prune, Recipe, Stage, Student
+from attar.schema.options import Distill, Prune, Recipe, Share, Stage, Student
 from attar.schema.problem import Problem, lacking, misfit
 from attar.schema.pruning import check_prune, check_recovery
+from attar.schema.sharing import check_share
 
+# Stages whose model a distill stage right after them recovers.
+RECOVERED = ("prune", "share")
 # How files of word vectors end; other names are of models.
 VECTORS = (".txt", ".vec")
 
@@ -28,9 +31,11 @@ def check(recipe: Recipe) -> list[Problem]:
     for index, stage in enumerate(recipe.stages):
         where = f"stages[{index}].{stage.verb}"
         if isinstance(stage.options, Distill):
-            pruned = index > 0 and recipe.stages[index - 1].verb == "prune"
+            pruned = index > 0 and recipe.stages[index - 1].verb in RECOVERED
             problems += check_recovery(recipe, index, where) if pruned else ()
             problems += _check_distill(stage.options, recipe, {} if pruned else config, where)
+        if isinstance(stage.options, Share):
+            problems += check_share(stage.options, recipe, config, where)
         if isinstance(stage.options, Prune):
             problems += check_prune(stage.options, recipe, config, where)
         problems += _check_length(getattr(stage.options, "max_length", None) or 0, config, where)

@@ -283,8 +283,7 @@ class Share(Options):
     how: Literal["all", "groups", "cycles"] = "all"
     groups: Count | None = None
     embedding: Count | None = None
-    start: Literal["mean", "first"] = "mean"
-    max_length: Count = 128
+    start: Literal["last", "mean"] = "last"
     seed: int = 0
 
 

@@ -50,14 +50,15 @@ def check_prune(options: Prune, recipe: Recipe, config: dict[str, Any], where: s
 
 
 def check_recovery(recipe: Recipe, index: int, where: str) -> Iterator[Problem]:
-    """Find what would stop a distill stage right after a prune stage, whose model is the student."""
+    """Find what would stop a distill stage right after one whose model is the student."""
     options: Any = recipe.stages[index].options
-    pruning: Any = recipe.stages[index - 1].options
+    before: Any = recipe.stages[index - 1].options
+    made_by = recipe.stages[index - 1].verb
     if options.student != Student():
         found = str(options.student.model_dump(exclude_defaults=True))
-        expected = "no student right after prune: the pruned model is the student"
+        expected = f"no student right after {made_by}: the model that it made is the student"
         yield misfit(f"{where}.student", expected, found, "leave student out")
-    if pruning.method == "vocabulary":
+    if getattr(before, "method", "") == "vocabulary":
         expected = "a stage between a pruned vocabulary and distill: the model before has other token numbers"
         yield misfit(where, expected, "none", "prune the vocabulary last, or finetune after it")
 

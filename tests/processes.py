@@ -15,12 +15,13 @@ from transformers.utils.logging import disable_progress_bar
 import tiny
 from attar import train
 from attar.finetune import finetune
+from attar.knowledge import distill_lm
 from attar.pipeline import distill
 from attar.pretrain import pretrain
 
 ROWS, BATCH = 24, 5
 # Optimizer steps of each life; of 15, and of 10 and 10 in distillation's two phases. 0 is: to the end.
-LIVES = {"finetune": (7, 0), "pretrain": (8, 0), "distill": (7, 7, 0)}
+LIVES = {"finetune": (7, 0), "pretrain": (8, 0), "distill": (7, 7, 0), "distill_lm": (5, 0)}
 
 
 def run(verb: str, out: Path, *, dropout: float = 0.0) -> None:
@@ -37,6 +38,15 @@ def run(verb: str, out: Path, *, dropout: float = 0.0) -> None:
         texts, held = data["text"][:], dev["text"][:]
         base = tiny.model(head="masked-lm", **drop)
         pretrain(base, texts, dev=held, epochs=3, lr=1e-3, batch_size=BATCH, whole_word=True, **options)
+        return
+    if verb == "distill_lm":
+        drop = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
+        options |= {"max_length": 8, "tokenizer": tiny.decoder_tokenizer()}
+        teacher, texts, held = tiny.model("gpt2", "causal-lm", **drop), data["text"][:], dev["text"][:]
+        student = {"layers": 1, "init": "random"}
+        distill_lm(
+            teacher, texts, dev=held, student=student, top_k=9, epochs=2, lr=1e-3, batch_size=BATCH, **options
+        )
         return
     distill(
         tiny.model(seed=1, **drop),

@@ -14,6 +14,7 @@ from attar.errors import DataError, ModelError
 from attar.model.blocks import Blocks, CausalLanguage, StreamBlocks, blocks_of
 from attar.model.data import Batches, StreamBatches, encode, fitting
 from attar.model.masking import MaskedBatches, MaskedLanguage
+from attar.progress import say
 
 TextBatches = MaskedBatches | Blocks | StreamBlocks
 
@@ -58,6 +59,8 @@ class Reading:
         table = texts if isinstance(texts, Dataset) else Dataset.from_dict({"text": list(texts)})
         encoded = encode(table, tokenizer, max_length=self.max_length, words=self.whole_word)
         batches = Batches(encoded, tokenizer, shuffle=shuffle, **dealt)
+        if full := int((batches.lengths >= self.max_length).sum()):
+            say(f"{full} of {len(table)} texts reach {self.max_length} tokens: what is beyond is not read")
         if np.isin(batches.token_ids, tokenizer.all_special_ids).all():
             raise DataError(
                 expected="texts with words that the tokenizer knows",

@@ -76,7 +76,7 @@ def distill_lm(
         out: the directory to write; it appears whole, after it was loaded again and compared.
         dev: texts to measure on; where None a twentieth of the texts is held out.
         student: sizes and start as `schema.LanguageStudent` names them (`{"layers": 6, "init": "layers"}`), or a model
-            that exists already, with the teacher's tokenizer.
+            that exists already, with the teacher's tokenizer. Where no size is named, half of the teacher's layers.
         mapping: teacher layer of each student layer, counted from 1 (see `layer_map`).
         kl, ce, cosine: weights of the three losses. Where the hidden sizes differ there is no cosine loss.
         beta: 0 the forward KL, 1 the reverse KL, between them the generalised Jensen-Shannon divergence.
@@ -157,14 +157,17 @@ class Run:
             )
             same_vocabulary(tokenizer, loaded.tokenizer, str(loaded.name))
             return loaded.model
-        wanted = o.student
+        wanted, depth = o.student, shape_of(self.origin.config).layers
+        sizes = wanted.model_dump(exclude={"family", "init"}, exclude_none=True)
+        if not sizes:
+            sizes["layers"] = len(o.mapping) if isinstance(o.mapping, tuple) else max(1, depth // 2)
+            say(f"no size is named: the student gets {sizes['layers']} of the teacher's {depth} layers")
         if wanted.family == "distilbert":
-            layers = layer_map(wanted.layers or 6, shape_of(self.origin.config).layers, o.mapping)
+            layers = layer_map(sizes.get("layers", depth), depth, o.mapping)
             say(f"building a DistilBERT from the teacher's layers {', '.join(map(str, layers))}")
             return as_distilbert(self.origin.model, layers)
         say(f"building the student, started by {wanted.init}")
         sample = None if wanted.init != "project" else self._sample()
-        sizes = wanted.model_dump(exclude={"family", "init"}, exclude_none=True)
         made = build(
             self.origin.model, init=wanted.init, mapping=o.mapping, texts=sample, seed=o.seed, **sizes
         )

@@ -183,7 +183,7 @@ def distill_lm(
         str | None, typer.Option(help="Texts to measure on; a part is held out if left out.")
     ] = None,
     layers: Annotated[
-        int | None, typer.Option(help="Layers of the student; the teacher's where left out.")
+        int | None, typer.Option(help="Layers of the student; half of the teacher's where no size is named.")
     ] = None,
     hidden: Annotated[int | None, typer.Option(help="Hidden size.")] = None,
     heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,

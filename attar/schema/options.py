@@ -174,7 +174,8 @@ class Distill(Options):
 class LanguageStudent(Student):
     """Shape of a language model's student and where its weights start; see `Student`.
 
-    `family: distilbert` makes it a stock DistilBERT (no token types, no pooler) of copied layers, 6 where not said.
+    Where no size is named, it has half of the teacher's layers. `family: distilbert` makes it a stock DistilBERT (no
+    token types, no pooler) of copied layers.
     """
 
     init: Literal["random", "layers", "project"] = "layers"

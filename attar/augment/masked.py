@@ -1,6 +1,7 @@
 """Candidates from a masked language model, many masked words of many texts in each forward pass."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -122,8 +123,13 @@ class MaskedLMCandidates:
             content = [j for j, special in enumerate(encoded["special_tokens_mask"][i]) if not special]
             begin, end = (content[0], content[-1] + 1) if content else (0, 0)
             pieces: dict[tuple[int, int], int] = {}
+            starts = sorted({offsets[j][0] for j in content})
             for j in content:
                 start, stop = offsets[j]
+                # Of a letter that it composed (a syllable of Hangul) a tokenizer names the first part only.
+                after = bisect_right(starts, start)
+                following = starts[after] if after < len(starts) else len(text)
+                stop = max(stop, len(text[:following].rstrip()))
                 # SentencePiece counts the space before a word to its first piece.
                 start += len(text[start:stop]) - len(text[start:stop].lstrip())
                 # An unknown word comes as one piece too, but the model does not know it as one.

@@ -68,6 +68,12 @@ class Run:
                 found=f"{type(self.teacher).__name__}",
                 fix="fine-tune it first (attar finetune), or pass prediction=None to distil its layers only",
             )
+        if self.task is not None and self.task.per_token and self.options.augment is not None:
+            raise RecipeError(
+                expected="texts to augment",
+                found=f"a teacher with a {self.head} head, whose answers stand in the words",
+                fix="leave augment out",
+            )
         if self.task is not None:
             self.length = self.task.window(self.teacher, self.options.max_length)
         else:
@@ -263,12 +269,6 @@ class Run:
         """The table with its augmented copies; made once and read from disk after that."""
         o = self.options.augment
         assert o is not None
-        if self.task is not None and self.task.per_token:
-            raise RecipeError(
-                expected="texts to augment",
-                found=f"a teacher with a {self.head} head, whose answers stand in the words",
-                fix="leave augment out",
-            )
         place = (
             self.place
             / f"augmented-{digest(self.teacher, table['text'][:], o.model_dump(), self.options.seed)}"

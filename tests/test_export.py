@@ -184,3 +184,24 @@ def test_an_input_that_is_not_given_is_an_error_and_token_types_default_to_zero(
     )
     with pytest.raises(ModelError, match="attention_mask"):
         model({"input_ids": inputs["input_ids"]})
+
+
+@pytest.mark.parametrize(("family", "head"), [("gpt2", "causal-lm"), ("bert", "masked-lm")])
+def test_a_language_model_says_in_onnx_what_it_says_in_torch(family, head, tmp_path):
+    model = tiny.model(family, head, num_hidden_layers=1)
+    ours = tiny.decoder_tokenizer() if head == "causal-lm" else tiny.tokenizer()
+    texts = tiny.texts(12)
+    found = export(model, tmp_path / "fp32", tokenizer=ours, data=texts, max_length=16)
+    assert found.difference < 1e-4
+    assert found.onnx == found.torch
+    assert found.metric == ("token_accuracy" if head == "causal-lm" else "masked_accuracy")
+    encoded = ours(texts[:3], padding=True, return_tensors="pt", return_token_type_ids=False)
+    with torch.no_grad():
+        expected = model(**encoded).logits
+    seen = encoded["attention_mask"].bool()
+    said = torch.from_numpy(OnnxModel(tmp_path / "fp32")(encoded))
+    torch.testing.assert_close(said[seen], expected[seen], rtol=1e-4, atol=1e-4)
+    small = export(
+        model, tmp_path / "int8", tokenizer=ours, data=texts, max_length=16, precision="int8", max_drop=1.0
+    )
+    assert small.bytes < found.bytes

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from attar.errors import DataError, ExportError
 from attar.export.comparing import Comparison, Exported, quiet, random_batch, torch_logits
+from attar.export.reading import ReadingComparison
 from attar.model import checkpoint
 from attar.model.data import positions
 from attar.model.onnx import FILE, REPORT, require
@@ -32,6 +33,7 @@ Array = NDArray[Any]
 TOLERANCE = 1e-4
 # How the classes are called whose outputs answer a task.
 ANSWERING = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+LANGUAGE = ("ForMaskedLM", "ForCausalLM", "LMHeadModel")
 
 
 def export(
@@ -48,9 +50,11 @@ def export(
     max_length: int | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Write a model of a task as an ONNX directory that onnxruntime and tokenizers alone can use.
+    """Write a model of a task, or a language model, as an ONNX directory for onnxruntime and tokenizers alone.
 
-    Batch size and length are free. Logits are compared with torch's on padded batches of several shapes and on `data`.
+    A language model gives (B, T, V) logits, without a cache of keys and values; its `data` is plain text, on which the
+    accuracy on hidden or next tokens is measured. Batch size and length are free. Logits are compared with torch's on
+    padded batches of several shapes and on `data`.
 
     Args:
         source: a model directory, a hub name, or a loaded model (then `tokenizer` is needed).
@@ -80,18 +84,25 @@ def export(
         )
     checkpoint.check_free(out, overwrite=overwrite)
     loaded = checkpoint.load(source, tokenizer=tokenizer)
-    if not type(loaded.model).__name__.endswith(ANSWERING):  # of such a checkpoint this says what is missing
-        loaded = checkpoint.load(source, tokenizer=tokenizer, head="sequence-classification")
-    task = Task.of(loaded.model)
-    max_length = min(max_length or task.max_length, positions(loaded.model))
-    table = None if data is None else read_table(data, columns=columns, task=task)[0]
+    work: Comparison | ReadingComparison
+    if type(loaded.model).__name__.endswith(LANGUAGE):
+        max_length = min(max_length or Task.max_length, positions(loaded.model))
+        work, rows = ReadingComparison(loaded.model, loaded.tokenizer, data, max_length), None
+    else:
+        if not type(loaded.model).__name__.endswith(
+            ANSWERING
+        ):  # of such a checkpoint this says what is missing
+            loaded = checkpoint.load(source, tokenizer=tokenizer, head="sequence-classification")
+        task = Task.of(loaded.model)
+        max_length = min(max_length or task.max_length, positions(loaded.model))
+        table = None if data is None else read_table(data, columns=columns, task=task)[0]
+        work = Comparison(loaded.model, loaded.tokenizer, task, table, max_length)
+        rows = table if calibration is None else read_table(calibration, columns=columns, task=task)[0]
     with quiet():
         fp32 = _traced(loaded.model, loaded.tokenizer, max_length)
-    work = Comparison(loaded.model, loaded.tokenizer, task, table, max_length)
     program = fp32
     if precision != "fp32":
         say("int8: quantize the weights, then measure what that costs on the data")
-        rows = table if calibration is None else read_table(calibration, columns=columns, task=task)[0]
         make = partial(_quantized, fp32, loaded.model, precision, work.calibration(rows, precision))
         program = make(keep_fp32)
     with checkpoint.new_directory(out, overwrite=overwrite) as place:
@@ -124,7 +135,7 @@ def trace(model: "PreTrainedModel", tokenizer: Any, *, max_length: int = 128) ->
     longest = min(max_length, positions(model))
     shapes = [(1, 2), (1, 9), (3, 17), (2, max(3, longest))]
     batches = [random_batch(model, tokenizer, size, length) for size, length in shapes]
-    with _eager(model):
+    with _eager(model), _linear(model):
         config = OnnxConfig(dynamic=True, ort_fusions="cpu")
         program = OnnxExporter().export(model, dict(batches[2]), config=config).program
     expected = [torch_logits(model, batch) for batch in batches]
@@ -191,6 +202,25 @@ def _save(program: Any, path: Path) -> None:
     )
     # One protobuf holds at most 2 GB; larger weights go to a file beside it, which ONNX Runtime finds by itself.
     onnx_ir.save(program, path, external_data=f"{path.name}.data" if weights > 1.5 * 2**30 else None)
+
+
+@contextlib.contextmanager
+def _linear(model: "PreTrainedModel") -> Iterator[None]:
+    """GPT-2's transposed matrices as linear layers for the time: as they are, their trace has no free batch size."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, Conv1D)]
+    for name, module in found:
+        rows, columns = module.weight.shape
+        plain = nn.Linear(rows, columns, device="meta")
+        plain.weight, plain.bias = nn.Parameter(module.weight.detach().T.contiguous()), module.bias
+        model.set_submodule(name, plain)
+    try:
+        yield
+    finally:
+        for name, module in found:
+            model.set_submodule(name, module)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
 """A Korean encoder from nothing, and a quarter of it: tokenizer, pre-training, fine-tuning, DistilKoBERT's recipe.
 
-NSMC film reviews (`../shared/data/nsmc`, labels 0 and 1). A WordPiece tokenizer and a BERT of eight layers are trained
+NSMC film reviews (`../shared/data/nsmc`, labels 0 and 1). A WordPiece tokenizer and a BERT of four layers are trained
 on the training reviews' text, and the model is fine-tuned on their labels. The student is a stock DistilBERT of its
-layers 1 and 5, which learns from the pre-trained model by the triple loss on the same text, and is then fine-tuned on
-the labels, or by the fine-tuned teacher without labels; the baseline is the copied layers, fine-tuned on the labels
+first layer, which learns from the pre-trained model by the triple loss on the same text, and is then fine-tuned on
+the labels, or by the fine-tuned teacher without labels; the baseline is the copied layer, fine-tuned on the labels
 without any distillation. A tenth of the training rows chooses epochs; the dev table is read once a model.
+(Eight layers and a learning rate of 1e-3 did not train: their fine-tuned teacher stayed at 50%.)
 
     python benchmarks/korean.py [--quick] [--seeds 0 1 2] [--work DIR] [--keep]
 """
@@ -35,19 +36,19 @@ from common import figure, report
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "nsmc"
 ROWS, DEV_ROWS, VOCABULARY = 12_000, 5000, 8000
 SIZES = {
-    "hidden_size": 192,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 6,
-    "intermediate_size": 768,
+    "hidden_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 1024,
     "max_position_embeddings": 128,
 }
-LAYERS = (1, 5)
-PRETRAIN = {"epochs": 2, "lr": 1e-3, "batch_size": 32, "max_length": 64}
-FINETUNE = {"epochs": 2, "lr": 3e-4, "batch_size": 32, "max_length": 64, "patience": None}
+LAYERS = (1,)
+PRETRAIN = {"epochs": 3, "lr": 5e-4, "batch_size": 32, "max_length": 64}
+FINETUNE = {"epochs": 2, "lr": 2e-4, "batch_size": 32, "max_length": 64, "patience": None}
 DISTILL_LM = {"epochs": 1, "lr": 5e-4, "batch_size": 32, "max_length": 64}
 # What a fine-tuned teacher adds: TinyBERT's prediction phase.
-PREDICTION = {"epochs": 2, "lr": 3e-4, "batch_size": 32}
-WAYS = ("distilled, then labels", "distilled, then the teacher", "layers copied, labels")
+PREDICTION = {"epochs": 2, "lr": 2e-4, "batch_size": 32}
+WAYS = ("distilled, then labels", "distilled, then the teacher", "layer copied, labels")
 # A film is good or bad in every tongue: what a quick run without the data reads.
 SAMPLE = {
     0: ["별로 재미없다", "지루한 영화", "돈이 아깝다"],

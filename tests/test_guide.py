@@ -4,6 +4,9 @@ import re
 from functools import partial
 from pathlib import Path
 
+from datasets import Dataset
+
+import asked
 import attar
 import tiny
 from attar.model.checkpoint import load
@@ -12,9 +15,16 @@ DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def run(guide: str) -> dict[str, object]:
-    """Run a guide's blocks of Python one after the other, in the current directory; the names that they leave."""
-    blocks = BLOCK.findall((DOCS / guide).read_text(encoding="utf-8"))
+def run(guide: str, **sizes: str) -> dict[str, object]:
+    """Run a guide's blocks of Python one after the other, in the current directory; the names that they leave.
+
+    `sizes` stand in place of the reader's: `hidden_size="64"` of `"hidden_size": 256`.
+    """
+    text = (DOCS / guide).read_text(encoding="utf-8")
+    for name, size in sizes.items():
+        text, found = re.subn(rf'(?<="{name}": )\d+', size, text)
+        assert found
+    blocks = BLOCK.findall(text)
     assert len(blocks) >= 4
     names: dict[str, object] = {}
     for block in blocks:
@@ -49,3 +59,48 @@ def test_the_examples_of_the_guide_to_language_models_run(tmp_path, monkeypatch)
     assert student.parameters < teacher.parameters
     assert names["alone"].rows[0].metrics["perplexity"] < names["alone"].rows[1].metrics["perplexity"]  # type: ignore[attr-defined]
     assert [one.name for one in names["found"].says] == ["gpt", "small"]  # type: ignore[attr-defined]
+
+
+def test_the_examples_of_the_guide_to_a_new_language_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    short = {"epochs": 1, "batch_size": 24}
+
+    def quick(verb, **options):
+        return lambda *given, **named: verb(*given, **(named | options))
+
+    part = {"intermediate": short, "prediction": short, "cache": False}
+    for name, options in (("pretrain", short), ("finetune", short), ("distill", part)):
+        monkeypatch.setattr(attar, name, quick(getattr(attar, name), precision="fp32", **options))
+    nouns, ends = ("영화", "배우"), ("좋았다", "재미있었다", "별로였다", "지루했다")
+    rows = [
+        {"text": f"{noun}{particle} 정말 {end}", "label": int(end in ends[:2])}
+        for noun in nouns
+        for particle in ("가", "는", "도")
+        for end in ends
+    ]
+    Path("texts.txt").write_text("\n".join(row["text"] for row in rows) + "\n", encoding="utf-8")
+    for name in ("train.csv", "dev.csv"):
+        Dataset.from_list(rows).to_csv(name)
+    names = run("guide-new-language.md", hidden_size="64", num_hidden_layers="9", intermediate_size="32")
+    assert names["tokenizer"].tokenize("영화가 정말")[-1] == "정말"  # type: ignore[attr-defined]
+    teacher, small, shared = (load(f"ko/{name}").model for name in ("teacher", "small", "shared-small"))
+    assert (teacher.config.num_hidden_layers, small.config.num_hidden_layers) == (9, 3)
+    assert shared.config.num_hidden_groups == 3
+    assert shared.num_parameters() < teacher.num_parameters()
+    assert "<svg" in Path("ko/temperature.html").read_text(encoding="utf-8")
+
+
+def test_the_examples_of_the_guide_to_answers_and_tags_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quick = {"epochs": 1, "batch_size": 16}
+    monkeypatch.setattr(attar, "finetune", partial(attar.finetune, precision="fp32", **quick))
+    phases = {"intermediate": quick, "prediction": quick, "precision": "fp32"}
+    monkeypatch.setattr(attar, "distill", partial(attar.distill, **phases))
+    tiny.saved(tmp_path / "my" / "encoder", head="masked-lm", max_position_embeddings=128)
+    for name, seed in (("train", 1), ("dev", 2)):
+        asked.write_conll(Path(f"{name}.conll"), asked.sentences(24, seed=seed))
+        asked.write_squad(Path(f"{name}.json"), 24, seed=seed, impossible=0.2)
+    names = run("guide-qa-and-tagging.md")
+    metrics = names["report"].rows[1].metrics  # type: ignore[attr-defined]
+    assert set(metrics) == {"exact_match", "f1", "agreement", "kl"}
+    assert load("small-tagger").model.num_parameters() < load("tagger").model.num_parameters()

@@ -182,8 +182,9 @@ def test_distillation_recovers(place):
         student=place / "shared",
         texts=tiny.texts(40),
         out=place / "out",
-        intermediate={"epochs": 12, "lr": 1e-2, "batch_size": 20},
-        prediction={"epochs": 12, "lr": 1e-2, "batch_size": 20},
+        intermediate={"epochs": 10, "lr": 1e-2, "batch_size": 10},
+        prediction={"epochs": 10, "lr": 1e-2, "batch_size": 10},
+        precision="fp32",
         cache=False,
     )
     for stage, points in report.curves.items():

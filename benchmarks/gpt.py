@@ -11,7 +11,6 @@ No learning rate was searched: the teacher's and the students' are usual ones, t
 
 import argparse
 import json
-import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -251,7 +250,6 @@ def show(run: Gpt, places: dict[str, list[Path]], seeds: list[int], *, keep: boo
             mean["distilled"] / metrics["perplexity"], 1.15, at_least=False
         ),
         "undistilled student's over the teacher's": figure(mean["undistilled"] / metrics["perplexity"]),
-        "gain over undistilled, in spreads of the seeds": figure(gain / spread if spread else math.inf, 1.0),
         "from the cache over online": figure(
             mean["from the cache"] / mean["distilled"], 1.01, at_least=False
         ),
@@ -260,6 +258,8 @@ def show(run: Gpt, places: dict[str, list[Path]], seeds: list[int], *, keep: boo
         **{f"perplexity, {way}": figure(value) for way, value in mean.items()},
         **{f"divergence kept, k = {row['k']}": figure(row["divergence"]) for row in kept_by},
     }
+    if len(seeds) > 1:
+        figures["gain over undistilled, in spreads of the seeds"] = figure(gain / spread, 1.0)
     settings = {
         "teacher": {**run.sizes, "vocabulary": run.vocabulary, **run.options(TEACHER)},
         "student": {"layers": run.sizes["n_layer"] // 2, "init": "layers", **run.options(STUDENT), **LOSS},

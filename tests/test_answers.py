@@ -42,6 +42,7 @@ OFFICIAL = [
     ("the", [], None, (1, 1)),
     ("", ["the"], (1, 0), (1, 1)),
     ("a b", ["the", "b"], (1, 1), (1, 1)),
+    ("", ["the", "b"], (1, 0), (0, 0)),
 ]
 # Right tags, said tags, and F1, precision, recall, accuracy as seqeval 1.2.2 gives them.
 SEQEVAL = [

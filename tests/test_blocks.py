@@ -1,13 +1,15 @@
 """Packed blocks: every token told once, no document sees another, the same batches for any number of processes."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
-import tiny
 import torch
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tiny
 from attar.errors import DataError, ModelError
 from attar.model.blocks import LETTERS, Blocks, CausalLanguage, Tokens, blocks_of, pieces, tokens_of
 from attar.model.masking import IGNORED
@@ -29,7 +31,7 @@ def test_every_token_but_a_documents_first_is_told_once_after_the_one_before_it(
         mask = batch.mask
         assert batch.counts.masked == mask.sum()
         pairs += zip(batch.inputs["input_ids"][mask].tolist(), batch.labels[mask].tolist(), strict=True)
-    expected = [pair for document in documents for pair in zip(document, document[1:], strict=False)]
+    expected = [pair for document in documents for pair in pairwise(document)]
     assert sorted(pairs) == sorted(expected)
 
 
@@ -49,7 +51,7 @@ def test_a_document_in_a_block_is_told_as_if_it_were_alone(family):
             at += len(document)
         # What begins a block is told without what was before it.
         cut = packed([list(range(3, 13))], size=4, batch_size=9)
-        first, second, last = last_hidden(model, next(iter(cut)).inputs)
+        _, second, last = last_hidden(model, next(iter(cut)).inputs)
         torch.testing.assert_close(
             second, model.base_model(torch.tensor([[7, 8, 9, 10]])).last_hidden_state[0]
         )

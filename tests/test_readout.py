@@ -1,10 +1,10 @@
 """A language model taken apart gives what it gives whole; losses in chunks are losses in one piece."""
 
 import pytest
-import tiny
 import torch
 from torch.nn import functional as F
 
+import tiny
 from attar.maths.chunks import chunked
 from attar.maths.losses import divergence, fold
 from attar.model.readout import features, last_hidden, output

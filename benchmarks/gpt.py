@@ -47,8 +47,8 @@ LENGTH, BATCH = 256, 8
 TEACHER = {"epochs": 3, "lr": 1e-3, "batch_size": BATCH, "max_length": LENGTH}
 STUDENT = {"epochs": 1, "lr": 5e-4, "batch_size": BATCH, "max_length": LENGTH}
 # DistilGPT2's weights; no cosine loss, which a teacher that is kept as its likeliest tokens cannot give.
-LOSS = {"kl": 5.0, "ce": 2.0, "cosine": 0.0, "temperature": 2.0}
-ALONE = {"kl": 0.0, "ce": 1.0, "cosine": 0.0}
+LOSS: dict[str, Any] = {"kl": 5.0, "ce": 2.0, "cosine": 0.0, "temperature": 2.0}
+ALONE: dict[str, Any] = {"kl": 0.0, "ce": 1.0, "cosine": 0.0}
 K = 64
 TABLE = (8, 16, 32, 64, 128, 256, 512)
 WAYS = ("distilled", "from the cache", "undistilled")
@@ -229,9 +229,9 @@ def show(run: Gpt, places: dict[str, list[Path]], seeds: list[int], *, keep: boo
         found[way] = [s.metrics["perplexity"] for s in runs]
         bits = float(np.mean([s.metrics["bits_per_byte"] for s in runs]))
         over = ratio(runs[0], teacher)
-        spread = " ".join(f"{value:.1f}" for value in found[way])
+        each = " ".join(f"{value:.1f}" for value in found[way])
         kept = f"{np.mean(found[way]) / metrics['perplexity']:.3f} (seed {seeds[0]}: {over.low:.3f} to {over.high:.3f})"
-        table.add_row(way, _millions(made[0]), f"{np.mean(found[way]):.1f} ({spread})", kept, f"{bits:.3f}")
+        table.add_row(way, _millions(made[0]), f"{np.mean(found[way]):.1f} ({each})", kept, f"{bits:.3f}")
     console.print(table)
     kept_by = by_k(run)
     sizes = Table("k", "teacher's mass", "divergence kept", "bytes a token", box=None)

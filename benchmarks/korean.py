@@ -118,7 +118,12 @@ class Korean:
             if number == 1:
                 phase = self.options(PREDICTION)
                 plain = self.train.remove_columns("label")
-                options = {"intermediate": None, "prediction": phase, "max_length": 64, "seed": seed}
+                options: dict[str, Any] = {
+                    "intermediate": None,
+                    "prediction": phase,
+                    "max_length": 64,
+                    "seed": seed,
+                }
                 start = self.distilled(seed)
                 distill(self.teacher(seed), out=out, data=plain, dev=self.held, student=start, **options)
                 return

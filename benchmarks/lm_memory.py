@@ -50,7 +50,8 @@ def plain(student: GPT2LMHeadModel, batch: Packed) -> torch.Tensor:
 
 def chunks(student: GPT2LMHeadModel, batch: Packed) -> torch.Tensor:
     """Cross-entropy from chunks."""
-    return CausalLanguage(student)(batch)["clm"]
+    found: torch.Tensor = CausalLanguage(student)(batch)["clm"]
+    return found
 
 
 def distilled(student: GPT2LMHeadModel, batch: Packed) -> torch.Tensor:

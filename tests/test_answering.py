@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from datasets import Dataset
@@ -259,20 +260,23 @@ def test_models_are_compared_question_by_question(place, tmp_path):
 def test_both_outputs_are_exported(tmp_path):
     model = asked.model("answer", num_hidden_layers=1)
     table = read_table(_rows(24))[0]
-    for precision in ("fp32", "int8"):
-        made = export(
-            model, tmp_path / precision, precision=precision, data=table, tokenizer=TOKENIZER, max_drop=1.0
-        )
-        assert (made.metric, made.rows, made.positions) == ("f1", 24, 80)
-        assert made.torch is not None
-        exam = Exam(TASK, table, TOKENIZER, max_length=40)
-        exported = open_model(tmp_path / precision)
-        assert isinstance(exported.task, Answering)
-        logits = predict(exported.model, exam.batches)
-        assert logits.shape == (exam.batches.lengths.sum(), 2)
-        apart = np.abs(logits - exam.answer(model)).max()
-        assert apart < (1e-4 if precision == "fp32" else 1.0)
-    assert made.onnx == pytest.approx(exam.judge(logits).value)
+    options = {"precision": "int8", "data": table, "tokenizer": TOKENIZER, "max_drop": 1.0}
+    made = export(
+        model, tmp_path / "int8", max_length=40, **options
+    )  # fp32 is compared with torch on the way
+    assert (made.metric, made.rows, made.positions) == ("f1", 24, 80)
+    exam = Exam(TASK, table, TOKENIZER, max_length=40)
+    exported = open_model(tmp_path / "int8")
+    assert isinstance(exported.task, Answering)
+    logits, ours = predict(exported.model, exam.batches), exam.answer(model)
+    assert logits.shape == (exam.batches.lengths.sum(), 2)
+    assert 0 < np.abs(logits - ours).max() == pytest.approx(made.difference, rel=1e-4)
+    assert (made.onnx, made.torch) == tuple(pytest.approx(exam.judge(x).value) for x in (logits, ours))
+    graph = onnx.load(tmp_path / "int8" / "model.onnx").graph
+    stored = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    assert onnx.TensorProto.INT8 in stored.values()
+    last = [node for node in graph.node if node.op_type.startswith(("MatMul", "Gemm"))][-1]
+    assert stored[last.input[1]] == onnx.TensorProto.FLOAT  # the head
 
 
 def test_a_recipe_knows_questions_by_the_file(place, tmp_path):

@@ -165,7 +165,7 @@ def test_two_columns_of_one_name(tmp_path):
 
 
 def test_a_kind_of_file_that_is_not_read(tmp_path):
-    with pytest.raises(DataError, match=r"\.csv, \.tsv, \.jsonl, \.parquet or \.txt"):
+    with pytest.raises(DataError, match=r"\.csv, \.tsv, \.json, \.jsonl, \.parquet, \.txt or \.conll"):
         read_table(csv(tmp_path / "data.xlsx", "x"))
 
 

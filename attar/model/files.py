@@ -30,7 +30,7 @@ def open_table(source: str | Path | Dataset | Sequence[Mapping[str, Any]], encod
     reader = _READERS.get(path.suffix)
     if reader is None:
         raise DataError(
-            expected=f"a {', '.join(list(_READERS)[:7])} file",
+            expected="a .csv, .tsv, .json, .jsonl, .parquet, .txt or .conll file",
             found=path.name,
             fix="convert it to one of them",
         )

@@ -152,7 +152,7 @@ def test_same_seed_same_copies_whatever_the_batch(model, tokenizer):
     assert first["text"][:] != other["text"][:]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.text(max_size=40), min_size=1, max_size=3), st.floats(0, 1), st.integers(0, 5))
 def test_what_is_between_words_is_kept(texts, probability, seed):
     mark = regex.compile(r"\p{Co}")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
+from transformers import BloomConfig, BloomForCausalLM
 
 import tiny
 from attar.anatomy.resolve import family, resolve
@@ -293,10 +294,8 @@ def test_a_family_nobody_knows(tmp_path):
         load(change(tiny.saved(tmp_path / "model"), model_type="bertt"))
     with pytest.raises(ModelError, match=r"nearest: 'bert'"):
         family("bertt")
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     with pytest.raises(ModelError, match='"add a family"'):
-        resolve(GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=20)))
+        resolve(BloomForCausalLM(BloomConfig(hidden_size=8, n_layer=1, n_head=2, vocab_size=20)))
 
 
 def test_a_problem_type_nobody_knows(tmp_path):

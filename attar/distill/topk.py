@@ -24,7 +24,7 @@ from attar.model.blocks import Blocks
 from attar.model.checkpoint import unwritable, write_atomic
 from attar.model.readout import last_hidden, output
 from attar.progress import say, track
-from attar.train import Precision, autocast, processes, wait
+from attar.train import Precision, agree, autocast, main_first, processes, wait
 
 Array = NDArray[Any]
 ABOUT = "cache.json"
@@ -149,10 +149,11 @@ def top_k(
             found=str(key.k),
             fix="64 keeps nearly all of the mass; docs/guide-language-models.md has a table",
         )
-    _claim(directory, key)
+    main_first(lambda: _claim(directory, key))
     cache = TopK(directory, blocks, key)
     rank, world = processes()
-    missing = [shard for shard in range(len(cache)) if not cache.whole(shard)]
+    # One process looks for all: the others might find what it has begun to make, and would not wait with it.
+    missing = agree([shard for shard in range(len(cache)) if not cache.whole(shard)])
     if not missing:
         say(f"the teacher's {key.k} likeliest tokens are read from disk; the teacher is not loaded")
         return cache

@@ -41,15 +41,16 @@ from common import Figure, figure, report
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 SENTENCES = 4000
-HEAD = {"epochs": 1, "lr": 5e-4, "batch_size": 32, "max_length": 64}
+# A larger rate costs the encoder what it knows: at 5e-4 STS-B falls from 0.55 to 0.27 (training rows held out).
+HEAD = {"epochs": 1, "lr": 1e-4, "batch_size": 32, "max_length": 64}
 STUDENT = {"epochs": 1, "lr": 5e-4, "batch_size": 32, "max_length": 64}
 FINETUNE = {"epochs": 3, "lr": 2e-4, "batch_size": 32, "patience": None}
 # Task -> its metric, rows to learn from, longest text.
 TASKS: dict[str, tuple[str, int, int]] = {
-    "SST-2": ("accuracy", 1500, 48),
+    "SST-2": ("accuracy", 1200, 48),
     "CoLA": ("matthews", 1500, 32),
-    "RTE": ("accuracy", 600, 96),
-    "STS-B": ("spearman", 1000, 64),
+    "RTE": ("accuracy", 400, 96),
+    "STS-B": ("spearman", 1200, 64),
 }
 # Variant -> what is changed, and the paper's change of the GLUE score in points.
 VARIANTS: dict[str, tuple[Mapping[str, Any], float]] = {

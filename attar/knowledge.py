@@ -49,6 +49,7 @@ def distill_lm(
     beta: float = 0.0,
     temperature: float = 2.0,
     top_k: int | None = None,
+    tail: int = 32,
     cache: str | Path | None = None,
     epochs: int = 3,
     lr: float = 5e-4,
@@ -84,6 +85,8 @@ def distill_lm(
         top_k: causal teachers: run once, keep the k likeliest tokens of every position on disk, and learn from these;
             there is no cosine loss then. Where the cache is whole the teacher is not loaded at all (but for a student
             that is started from it).
+        tail: with `top_k`, tokens that are drawn at every position from the others by their probability, which makes
+            the loss right on average (2503.16870); 0 takes the others together as one class, which is biased.
         cache: the directory of those, to keep and share; beside `out`, and gone in the end, where None.
         max_length: tokens of a text, or of a causal model's packed blocks.
         dropout: whether the student's dropout is on, as in the paper.
@@ -275,7 +278,7 @@ class Run:
         o = self.options
         assert o.top_k is not None
         data = digest(*blocks.content, self.origin.tokenizer.get_vocab())
-        key = Key(self.origin.key, data, vocab, o.top_k, o.temperature)
+        key = Key(self.origin.key, data, vocab, o.top_k, o.temperature, o.tail)
         directory = Path(o.cache) if o.cache else self.place / f"logits-{digest(key.__dict__)}"
         return top_k(lambda: self.origin.model, blocks, directory, key, precision=self.precision)
 

@@ -2,8 +2,8 @@
 
 A GPT-2 of 10M parameters is trained on the English text at hand (the demo's reviews and plots; the validation text of
 WikiText-2 where `../shared/data` is present), tokenizer included. Students are every second of its layers, copied, and
-see the same tokens: by distillation from the running teacher, by distillation from its k likeliest tokens on disk, and
-by the text alone. All are read on the test text of WikiText-2 by a sliding window (held-out plots where it is absent).
+see the same tokens: by distillation from the running teacher, by distillation from its k likeliest tokens and a sample
+of the others on disk, and by the text alone. All are read on the test text of WikiText-2 by a sliding window (held-out plots where it is absent).
 No learning rate was searched: the teacher's and the students' are usual ones, the same for every way.
 
     python benchmarks/gpt.py [--quick] [--seeds 0 1 2] [--work DIR] [--keep]
@@ -29,8 +29,8 @@ from transformers.utils import logging
 from attar import distill_lm, pretrain, progress, tokenizer
 from attar.demo_data import reviews, unlabelled_texts
 from attar.distill.language import FromCache, LanguageDistiller, LanguageTeacher, Live
-from attar.distill.topk import Key, row_bytes, top_k
-from attar.maths.losses import divergence, fold
+from attar.distill.topk import Key, kept_of, row_bytes, top_k
+from attar.maths.losses import divergence, fold, log_probabilities, sampled_divergence
 from attar.measure.language import Surprise, ratio, surprise
 from attar.model.blocks import Blocks, tokens_of
 from attar.model.checkpoint import load
@@ -49,7 +49,8 @@ STUDENT = {"epochs": 1, "lr": 5e-4, "batch_size": BATCH, "max_length": LENGTH}
 # DistilGPT2's weights; no cosine loss, which a teacher that is kept as its likeliest tokens cannot give.
 LOSS: dict[str, Any] = {"kl": 5.0, "ce": 2.0, "cosine": 0.0, "temperature": 2.0}
 ALONE: dict[str, Any] = {"kl": 0.0, "ce": 1.0, "cosine": 0.0}
-K = 64
+# Kept of each position: as much again is drawn from the others.
+K = 32
 TABLE = (8, 16, 32, 64, 128, 256, 512)
 WAYS = ("distilled", "from the cache", "undistilled")
 
@@ -96,7 +97,7 @@ class Gpt:
         loss = ALONE if way == "undistilled" else LOSS
         more: dict[str, Any] = {}
         if way == "from the cache":
-            more = {"top_k": min(K, self.vocabulary), "cache": self.work / "logits"}
+            more = {"top_k": K, "tail": K, "cache": self.work / "logits"}
         options = self.options(STUDENT) | {"student": {"layers": self.sizes["n_layer"] // 2}, "seed": seed}
         return self.once(
             f"{way.replace(' ', '-')}-{seed}",
@@ -122,9 +123,9 @@ class Gpt:
         length = self.options(TEACHER)["max_length"]
         return Blocks(tokens_of(lines, self.tokenizer), size=length, batch_size=BATCH)
 
-    def key(self, k: int) -> Key:
-        """A cache of k likeliest tokens."""
-        return Key("benchmark", "benchmark", len(self.tokenizer), k, LOSS["temperature"])
+    def key(self, k: int, tail: int) -> Key:
+        """A cache of k likeliest tokens and some of the others."""
+        return Key("benchmark", "benchmark", len(self.tokenizer), k, LOSS["temperature"], tail)
 
 
 def texts(quick: bool) -> tuple[list[str], list[str], list[str]]:
@@ -149,9 +150,8 @@ def speeds(run: Gpt, rounds: int) -> tuple[float, float, float]:
     """Tokens per second of processor time, from the cache and from the running teacher, and their ratio."""
     teacher = load(run.teacher).model
     blocks = run.blocks(run.train[: 400 if run.quick else 1500])
-    k = min(K, run.vocabulary)
     with tempfile.TemporaryDirectory() as place:
-        cache = top_k(lambda: teacher, blocks, Path(place) / "c", run.key(k))
+        cache = top_k(lambda: teacher, blocks, Path(place) / "c", run.key(K, K))
         sources: dict[str, LanguageTeacher] = {
             "cache": FromCache(cache, beta=0.0),
             "live": Live(teacher, vocab=len(run.tokenizer), beta=0.0, temperature=LOSS["temperature"]),
@@ -177,19 +177,22 @@ def _steps(run: Gpt, source: LanguageTeacher, blocks: Blocks) -> Any:
 
 @torch.no_grad()
 def by_k(run: Gpt) -> list[dict[str, float]]:
-    """For each k: what of the teacher's mass and of the divergence is kept, and bytes a token."""
+    """For each k: what of the teacher's mass and of the divergence is kept, by k tokens, and by half likeliest, half drawn."""
     teacher, student = load(run.teacher).model, load(run.student("undistilled", 0)).model
     batch = run.blocks(run.dev).rows(np.arange(BATCH))
-    pair = [F.linear(last_hidden(m, batch.inputs)[batch.mask], *output(m)) for m in (student, teacher)]
+    ours, theirs = (F.linear(last_hidden(m, batch.inputs)[batch.mask], *output(m)) for m in (student, teacher))
     t = LOSS["temperature"]
-    whole = float(divergence(*pair, temperature=t))
+    whole = float(divergence(ours, theirs, temperature=t))
     found = []
     for k in (k for k in TABLE if k <= run.vocabulary):
-        index = pair[1].topk(k, dim=-1).indices
-        ours, theirs = (fold(z, index, temperature=t) for z in pair)
-        kept = float(divergence(ours, theirs)) * t**2
-        mass = float(pair[1].softmax(-1).gather(-1, index).sum(-1).mean())
-        found.append({"k": k, "mass": mass, "divergence": kept / whole, "bytes": row_bytes(run.key(k))})
+        index = theirs.topk(k, dim=-1).indices
+        kept = float(divergence(*(fold(z, index, temperature=t) for z in (ours, theirs)))) * t**2
+        mass = float(theirs.softmax(-1).gather(-1, index).sum(-1).mean())
+        said = kept_of(theirs, run.key(k // 2, k - k // 2), torch.Generator().manual_seed(0))
+        log_q = log_probabilities(ours, said.index, temperature=t)
+        drawn = float(sampled_divergence(log_q, said.log_p[:, :-1], said.weights(k // 2))) * t**2
+        numbers = {"k": k, "mass": mass, "divergence": kept / whole, "drawn": drawn / whole}
+        found.append({**numbers, "bytes": row_bytes(run.key(k, 0))})
     return found
 
 
@@ -234,9 +237,10 @@ def show(run: Gpt, places: dict[str, list[Path]], seeds: list[int], *, keep: boo
         table.add_row(way, _millions(made[0]), f"{np.mean(found[way]):.1f} ({each})", kept, f"{bits:.3f}")
     console.print(table)
     kept_by = by_k(run)
-    sizes = Table("k", "teacher's mass", "divergence kept", "bytes a token", box=None)
+    sizes = Table("k", "teacher's mass", "divergence kept", "half of k drawn", "bytes a token", box=None)
     for row in kept_by:
-        sizes.add_row(str(row["k"]), f"{row['mass']:.4f}", f"{row['divergence']:.4f}", str(row["bytes"]))
+        kept = (f"{row[name]:.4f}" for name in ("mass", "divergence", "drawn"))
+        sizes.add_row(str(row["k"]), *kept, str(row["bytes"]))
     console.print(sizes)
     cached, live, faster = speeds(run, rounds)
     console.print(
@@ -257,13 +261,15 @@ def show(run: Gpt, places: dict[str, list[Path]], seeds: list[int], *, keep: boo
         "teacher's perplexity": figure(metrics["perplexity"]),
         **{f"perplexity, {way}": figure(value) for way, value in mean.items()},
         **{f"divergence kept, k = {row['k']}": figure(row["divergence"]) for row in kept_by},
+        **{f"divergence, {row['k']} kept, half of them drawn": figure(row["drawn"]) for row in kept_by},
     }
     if len(seeds) > 1:
         figures["gain over undistilled, in spreads of the seeds"] = figure(gain / spread, 1.0)
     settings = {
         "teacher": {**run.sizes, "vocabulary": run.vocabulary, **run.options(TEACHER)},
         "student": {"layers": run.sizes["n_layer"] // 2, "init": "layers", **run.options(STUDENT), **LOSS},
-        "k": min(K, run.vocabulary),
+        "k": K,
+        "tail": K,
         "seeds": seeds,
         "tokens": len(tokens_of(run.train, run.tokenizer).ids),
         "test": f"{'WikiText-2 test' if SHARED.is_dir() else 'plots'}, by a window that slides by three quarters",

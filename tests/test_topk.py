@@ -12,6 +12,7 @@ from attar.distill import topk
 from attar.distill.language import FromCache, LanguageDistiller, Live
 from attar.distill.topk import Key, top_k
 from attar.errors import DataError, OutputError
+from attar.maths.losses import divergence, log_probabilities, sampled_divergence
 from attar.model.blocks import Blocks, tokens_of
 
 VOCAB = tiny.VOCAB
@@ -71,6 +72,45 @@ def test_half_precision_and_fewer_logits_cost_little(pair, blocks, tmp_path):
             assert ours["kl"] <= theirs["kl"] * 1.002
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])  # the more reverse, the more a rare token's draw weighs
+def test_with_a_drawn_tail_loss_and_gradient_are_right_on_average(beta):
+    torch.manual_seed(0)
+    draws = 60_000
+    theirs, ours = 2 * torch.randn(2, VOCAB), torch.randn(2, VOCAB, requires_grad=True)
+    kept = key(6, tail=8, exact=True)
+    whole = divergence(ours, theirs, beta=beta, temperature=2.0)
+    (slope,) = torch.autograd.grad(whole, ours)
+    rows = theirs.repeat(draws, 1)
+    said = topk.kept_of(rows, kept, torch.Generator().manual_seed(3))
+    log_q = log_probabilities(ours.repeat(draws, 1), said.index, temperature=2.0)
+    sampled = 4 * sampled_divergence(log_q, said.log_p[:, :-1], said.weights(6), beta=beta)
+    assert sampled.item() == pytest.approx(whole.item(), rel=5e-3)
+    (found,) = torch.autograd.grad(sampled, ours)
+    assert (found - slope).norm() < 0.1 * slope.norm()
+    # A row's weights add up to its mass: k of the likeliest for themselves, the drawn ones for all others.
+    mass = (said.log_p[:, :-1].exp() * said.weights(6)).sum(-1)
+    torch.testing.assert_close(mass, torch.ones_like(mass))
+
+
+def test_a_drawn_tail_is_kept_read_and_learnt_from_without_bias(pair, blocks, tmp_path):
+    teacher, student = pair
+    (live, few, tailed) = (
+        parts(student, source, blocks)
+        for source in (
+            Live(teacher, vocab=VOCAB, beta=0.0, temperature=2.0),
+            *(
+                FromCache(top_k(lambda: teacher, blocks, tmp_path / str(tail), key(8, tail=tail)), beta=0.0)
+                for tail in (0, 24)
+            ),
+        )
+    )
+    off = [
+        abs(sum(ours["kl"] for ours, _ in found) / sum(theirs["kl"] for theirs, _ in live) - 1)
+        for found in (few, tailed)
+    ]
+    assert off[1] < 0.05 < off[0]
+
+
 def test_a_whole_cache_is_read_without_the_teacher(pair, blocks, tmp_path):
     first = top_k(lambda: pair[0], blocks, tmp_path / "c", key())
     again = top_k(never, blocks, tmp_path / "c", key())
@@ -119,7 +159,7 @@ def test_what_is_left_of_a_killed_run_is_gone_on_from(pair, blocks, tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    ("change", "word"), [({"teacher": "other"}, "teacher"), ({"data": "other"}, "data"), ({"k": 4}, "k")]
+    ("change", "word"), [({"teacher": "other"}, "teacher"), ({"data": "other"}, "data"), ({"k": 4}, "k"), ({"tail": 4}, "tail")]
 )
 def test_the_cache_of_another_is_refused_and_left_alone(pair, blocks, tmp_path, change, word):
     top_k(lambda: pair[0], blocks, tmp_path / "c", key())
@@ -140,7 +180,7 @@ def test_bad_places_and_numbers_are_named(blocks, tmp_path):
 
 
 def test_a_record_takes_the_bytes_that_are_said(pair, blocks, tmp_path):
-    cache = top_k(lambda: pair[0], blocks, tmp_path / "c", key())
+    cache = top_k(lambda: pair[0], blocks, tmp_path / "c", key(tail=3))
     about = json.loads((tmp_path / "c" / topk.ABOUT).read_text())
     assert about["k"] == 8
-    assert cache.bytes == int(np.diff(cache.starts).sum()) * (8 * 2 + 9 * 2)
+    assert cache.bytes == int(np.diff(cache.starts).sum()) * (11 * 2 + 12 * 2)

@@ -206,6 +206,9 @@ def distill_lm(
     top_k: Annotated[
         int | None, typer.Option(help="Keep the teacher's k likeliest tokens on disk; run it once.")
     ] = None,
+    tail: Annotated[
+        int, typer.Option(help="Tokens drawn from the others at each position; 0: one class together.")
+    ] = 32,
     cache: Annotated[Path | None, typer.Option(help="Directory to keep them in.")] = None,
     epochs: int = 3,
     lr: float = 5e-4,
@@ -234,6 +237,7 @@ def distill_lm(
         "beta": beta,
         "temperature": temperature,
         "top_k": top_k,
+        "tail": tail,
         "cache": cache,
         "epochs": epochs,
         "lr": lr,

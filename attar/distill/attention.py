@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from attar.anatomy.resolve import Bound, matrix
 from attar.distill.observation import capture
-from attar.distill.weights import bias_of, module_at, weight_of
+from attar.model.weights import bias_of, module_at, weight_of
 from attar.model.data import Batch
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from attar.distill.topk import Folded, TopK
 from attar.maths.chunks import chunked
-from attar.maths.losses import cosine_error, divergence, fold
+from attar.maths.losses import cosine_error, divergence, fold, log_probabilities, sampled_divergence
 from attar.model.data import Batch
 from attar.model.masking import IGNORED
 from attar.model.readout import features, last_hidden, output
@@ -70,7 +70,7 @@ class Live:
 
 
 class FromCache:
-    """Reads the teacher's likeliest tokens from disk. It has no hidden states."""
+    """Reads what is kept of the teacher's distributions from disk. It has no hidden states."""
 
     def __init__(self, cache: TopK, *, beta: float) -> None:
         self.cache, self.beta = cache, beta
@@ -84,10 +84,17 @@ class FromCache:
 
         def apart(logits: Tensor, part: slice) -> Tensor:
             theirs = said[part]
-            ours = fold(logits[:, : key.vocab], theirs.index, temperature=key.temperature)
-            apart = divergence(ours, theirs.log_p, beta=self.beta, count=batch.counts.tokens)
+            if key.drawn:
+                ours = log_probabilities(logits[:, : key.vocab], theirs.index, temperature=key.temperature)
+                apart = sampled_divergence(
+                    ours, theirs.log_p[:, :-1], weights[part], beta=self.beta, count=batch.counts.tokens
+                )
+            else:
+                ours = fold(logits[:, : key.vocab], theirs.index, temperature=key.temperature)
+                apart = divergence(ours, theirs.log_p, beta=self.beta, count=batch.counts.tokens)
             return apart * key.temperature**2
 
+        weights = said.weights(key.k)
         return apart, None
 
 

@@ -9,7 +9,7 @@ from transformers.activations import ACT2FN
 from attar.anatomy.resolve import Bound
 from attar.distill.attention import assign, context, rotary_pairs, split
 from attar.distill.observation import LayerSeen, Seen
-from attar.distill.weights import (
+from attar.model.weights import (
     attention_scale,
     bias_of,
     fit_norm,

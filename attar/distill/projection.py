@@ -27,7 +27,7 @@ from attar.anatomy.resolve import Bound, resolve
 from attar.distill.heads import fit_head, head_modules
 from attar.distill.layer import ProjectedLayer
 from attar.distill.observation import Seen, capture, observe, sample
-from attar.distill.weights import fit_norm, module_at, norm_gain, position_offset, set_linear, weight_of
+from attar.model.weights import fit_norm, module_at, norm_gain, position_offset, set_linear, weight_of
 from attar.maths.directions import leading_directions, ridge, second_moment
 from attar.model.data import Batches
 from attar.progress import say

@@ -7,7 +7,7 @@ from transformers import ElectraConfig
 
 from attar.anatomy.form import Form, LayerForm
 from attar.anatomy.resolve import Bound, Shape
-from attar.distill.weights import position_offset, rotary_size
+from attar.model.weights import position_offset, rotary_size
 from attar.errors import ModelError
 from attar.model.slim import config_for
 

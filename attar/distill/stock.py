@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import DistilBertConfig, DistilBertForMaskedLM, PreTrainedModel
 
 from attar.anatomy.resolve import resolve
-from attar.distill.weights import position_offset
+from attar.model.weights import position_offset
 from attar.errors import ModelError
 
 # What of a layer goes over whole, by the names of the anatomy.

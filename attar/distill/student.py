@@ -13,7 +13,7 @@ from attar.anatomy.resolve import Bound, Shape, resolve
 from attar.distill.attention import assign, split
 from attar.distill.projection import project
 from attar.distill.sizes import config_of, shape_for, widths
-from attar.distill.weights import attention_scale
+from attar.model.weights import attention_scale
 from attar.errors import ModelError
 from attar.maths.mapping import Mapping, layer_map
 from attar.model.checkpoint import HEADS, Head

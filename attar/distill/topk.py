@@ -1,4 +1,4 @@
-"""A causal teacher's k most likely next tokens at every position, on disk: run once, and not loaded again."""
+"""A causal teacher's likeliest next tokens at every position, and a sample of the others, on disk: run once, not again."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from attar.errors import DataError, OutputError
 from attar.maths.chunks import LOGITS, slices
-from attar.maths.losses import fold
+from attar.maths.losses import fold, log_probabilities
 from attar.model.blocks import Blocks
 from attar.model.checkpoint import unwritable, write_atomic
 from attar.model.readout import last_hidden, output
@@ -38,7 +38,8 @@ SPARE_BYTES = 2 * 2**30
 class Key:
     """What a cache holds: digests of the teacher, the data (texts, tokenizer, block size), and how it was made.
 
-    `vocab` is the number of the teacher's logits that count, `temperature` that of the log-probabilities.
+    `vocab` is the number of the teacher's logits that count, `temperature` that of the log-probabilities. Of the
+    tokens beyond the k likeliest, `tail` are drawn by their probability; where it is 0 they are one class together.
     """
 
     teacher: str
@@ -46,18 +47,34 @@ class Key:
     vocab: int
     k: int
     temperature: float
+    tail: int = 0
     exact: bool = False
+
+    @property
+    def drawn(self) -> int:
+        """Tokens that are drawn from the others, where there are any."""
+        return self.tail if self.k < self.vocab else 0
 
 
 @dataclass(frozen=True)
 class Folded:
-    """A teacher's word on N tokens: its k likeliest (N, k), and log-probabilities of these and the rest (N, k + 1)."""
+    """A teacher's word on N positions: its k likeliest tokens, then m of the tail, (N, k + m); their log-probabilities,
+    and in the last column that of all but the k likeliest together, (N, k + m + 1)."""
 
     index: Tensor
     log_p: Tensor
 
     def __getitem__(self, part: slice) -> "Folded":
         return Folded(self.index[part], self.log_p[part])
+
+    def weights(self, k: int) -> Tensor:
+        """(N, k + m) how many tokens each stands for: one of the k likeliest for itself, one of the tail for those that
+        were drawn as rarely."""
+        found = torch.ones_like(self.log_p[:, : self.index.shape[1]])
+        drawn = self.index.shape[1] - k
+        if drawn:
+            found[:, k:] = (self.log_p[:, -1:] - self.log_p[:, k:-1]).exp() / drawn
+        return found
 
 
 class TopK:
@@ -110,8 +127,8 @@ class TopK:
 
 def row_bytes(key: Key) -> int:
     """Bytes of one token's record."""
-    rest = key.k + (key.k < key.vocab)
-    return key.k * np.dtype(_index(key)).itemsize + rest * np.dtype(_value(key)).itemsize
+    named, others = key.k + key.drawn, key.k < key.vocab
+    return named * np.dtype(_index(key)).itemsize + (named + others) * np.dtype(_value(key)).itemsize
 
 
 def told_of(blocks: Blocks) -> Array:
@@ -140,14 +157,14 @@ def top_k(
             tokens, whose log-probability is near 0, it keeps more digits than of unlikely ones.
 
     Raises:
-        DataError: k above the vocabulary, or a directory that holds the cache of another teacher, data or options.
+        DataError: k above the vocabulary, a tail below 0, or a directory that holds the cache of another teacher, data or options.
         OutputError: the disk is too small.
     """
     if not 1 <= key.k <= key.vocab:
         raise DataError(
             expected=f"top_k from 1 to the vocabulary's {key.vocab}",
             found=str(key.k),
-            fix="64 keeps nearly all of the mass; docs/guide-language-models.md has a table",
+            fix="leave the default; docs/guide-language-models.md has a table",
         )
     main_first(lambda: _claim(directory, key))
     cache = TopK(directory, blocks, key)
@@ -206,17 +223,17 @@ def _fill(cache: TopK, shard: int, model: PreTrainedModel, blocks: Blocks) -> No
     index: list[Array] = []
     log_p: list[Array] = []
     weight, bias = output(model)
+    # By the shard's number: one that is made again is the same.
+    random = torch.Generator(device=weight.device).manual_seed(shard)
     numbers = np.arange(cache.shards[shard], cache.shards[shard + 1])
     for part in slices(len(numbers), blocks.batch_size):
         batch = blocks.rows(numbers[part]).to(model.device)
         hidden = last_hidden(model, batch.inputs)[batch.mask]
         for rows in slices(len(hidden), max(1, LOGITS // key.vocab)):
             logits = F.linear(hidden[rows], weight, bias)[:, : key.vocab]
-            likeliest = logits.topk(key.k, dim=-1).indices
-            log_p.append(
-                fold(logits, likeliest, temperature=key.temperature).cpu().numpy().astype(_value(key))
-            )
-            index.append(likeliest.cpu().numpy().astype(_index(key)))
+            said = kept_of(logits, key, random)
+            log_p.append(said.log_p.cpu().numpy().astype(_value(key)))
+            index.append(said.index.cpu().numpy().astype(_index(key)))
     content = to_bytes({"index": np.concatenate(index), "log_p": np.concatenate(log_p)})
     file = cache.file(shard)
     try:
@@ -224,6 +241,32 @@ def _fill(cache: TopK, shard: int, model: PreTrainedModel, blocks: Blocks) -> No
         write_atomic(file.with_suffix(".sha256"), _checksum(content))
     except OSError as error:
         raise unwritable(file, error) from error
+
+
+def kept_of(logits: Tensor, key: Key, random: torch.Generator) -> Folded:
+    """What is kept of a teacher's logits (N, V)."""
+    index = logits.topk(key.k, dim=-1).indices
+    log_p = fold(logits, index, temperature=key.temperature)
+    if not key.drawn:
+        return Folded(index, log_p)
+    drawn = draw(logits / key.temperature, index, key.drawn, random)
+    theirs = log_probabilities(logits, drawn, temperature=key.temperature)
+    return Folded(torch.cat([index, drawn], dim=-1), torch.cat([log_p[:, :-1], theirs, log_p[:, -1:]], dim=-1))
+
+
+def draw(logits: Tensor, but: Tensor, count: int, random: torch.Generator) -> Tensor:
+    """(N, count) classes drawn by the softmax of logits (N, V), without those in `but` (N, k); one may come twice.
+
+    Systematic sampling: one random number a row, and steps of equal probability from there. Every class is drawn
+    `count` times its probability on average, as by independent draws, with less spread.
+    """
+    weights = logits.double().scatter(-1, but, float("-inf")).softmax(-1).cumsum(-1)
+    start = torch.rand(len(logits), 1, generator=random, dtype=torch.float64, device=logits.device)
+    steps = torch.arange(count, dtype=torch.float64, device=logits.device)
+    # Of the last sum, which rounding leaves a little off 1.
+    return torch.searchsorted(weights, (start + steps) / count * weights[:, -1:], right=True).clamp_max(
+        logits.shape[-1] - 1
+    )
 
 
 def _index(key: Key) -> type:

@@ -6,9 +6,11 @@ mean; where None it is the batch's own, and under gradient accumulation or data 
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -53,15 +55,62 @@ def divergence(
     """
     target = (teacher.float() / temperature).log_softmax(-1)
     ours = (student.float() / temperature).log_softmax(-1)
-    if beta == 0:
-        total = F.kl_div(ours, target, reduction="sum", log_target=True)
-    elif beta == 1:
-        total = F.kl_div(target, ours, reduction="sum", log_target=True)
-    else:
-        middle = torch.logaddexp(target + math.log(beta), ours + math.log1p(-beta))
-        total = beta * F.kl_div(middle, target, reduction="sum", log_target=True)
-        total = total + (1 - beta) * F.kl_div(middle, ours, reduction="sum", log_target=True)
+    total = _apart(ours, target, beta).sum()
     return total * (temperature**2 / (count or student[..., 0].numel()))
+
+
+def sampled_divergence(
+    student: Tensor, teacher: Tensor, weight: Tensor, *, beta: float = 0.0, count: float | None = None
+) -> Tensor:
+    """The divergence of `divergence`, without its t², from the likeliest classes and a sample of the others.
+
+    Right on average over samples where a sampled class weighs 1 over how often it is expected to be drawn
+    (importance sampling, 2503.16870 section 3), and so is its gradient, if student log-probabilities are of a softmax
+    over all classes.
+
+    Args:
+        student, teacher: log-probabilities, (N, k), of the classes that are there.
+        weight: (N, k) how many classes each stands for: 1 for one that is always there.
+        count: distributions to average over; N where None.
+    """
+    return (weight * _apart(student, teacher, beta)).sum() / (count or student.shape[0])
+
+
+def log_probabilities(logits: Tensor, index: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """log softmax(z / t) of some classes: logits (N, V) and the classes' numbers (N, k) to (N, k)."""
+    total = _LogTotal.apply(logits.float(), temperature)
+    return logits.gather(-1, index).float() / temperature - total[:, None]
+
+
+class _LogTotal(torch.autograd.Function):
+    """log of sum of exp(z / t) over V: (N, V) to (N,). Half the passes over memory of torch's with its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, temperature: float) -> Tensor:
+        scaled = logits / temperature
+        largest = scaled.amax(-1, keepdim=True)
+        shares = scaled.sub_(largest).exp_()
+        total = shares.sum(-1, keepdim=True)
+        ctx.save_for_backward(shares, total)
+        ctx.temperature = temperature
+        return (largest + total.log())[:, 0]
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        shares, total = ctx.saved_tensors
+        return shares * (grads[0][:, None] / total / ctx.temperature), None
+
+
+def _apart(ours: Tensor, target: Tensor, beta: float) -> Tensor:
+    """What each class adds to the divergence of two distributions, given as log-probabilities."""
+    if beta == 0:
+        return F.kl_div(ours, target, reduction="none", log_target=True)
+    if beta == 1:
+        return F.kl_div(target, ours, reduction="none", log_target=True)
+    middle = torch.logaddexp(target + math.log(beta), ours + math.log1p(-beta))
+    each = beta * F.kl_div(middle, target, reduction="none", log_target=True)
+    return each + (1 - beta) * F.kl_div(middle, ours, reduction="none", log_target=True)
 
 
 def fold(logits: Tensor, index: Tensor, *, temperature: float = 1.0) -> Tensor:

@@ -186,7 +186,8 @@ class DistillLm(Options):
     """Options of `attar.distill_lm`, on `data.texts`: weights of the three losses, and how the student learns.
 
     `beta` goes from the forward KL (0) over Jensen-Shannon to the reverse KL (1). With `top_k` a causal teacher runs
-    once and its k likeliest tokens are kept in `cache` (beside the output where null).
+    once and its k likeliest tokens, with `tail` others that are drawn, are kept in `cache` (beside the output where
+    null).
     """
 
     student: LanguageStudent = LanguageStudent()
@@ -197,6 +198,7 @@ class DistillLm(Options):
     beta: Annotated[float, Field(ge=0, le=1)] = 0.0
     temperature: Annotated[float, Field(gt=0)] = 2.0
     top_k: Count | None = None
+    tail: Annotated[int, Field(ge=0)] = 32
     cache: str | None = None
     epochs: Count = 3
     lr: Rate = 5e-4

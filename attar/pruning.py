@@ -117,6 +117,7 @@ def prune(
     lr: float = 0.02,
     gamma: float | None = None,
     fold: bool = False,
+    reconstruct: bool = True,
     recover: Loss | None = "distill",
     recover_steps: int = 200,
     recover_lr: float = 5e-5,
@@ -137,9 +138,11 @@ def prune(
         out: the directory to write; it appears whole, after it was loaded again and compared, with `plan.json` in it.
         fold: multiply the weights that stay by their alphas, as the paper does, where the alphas else only choose. With
             a short recovery that loses much (docs/guide-pruning.md, "what we measured").
+        reconstruct: where there are texts, fit what stays to what went by least squares after each cut, before
+            anything is trained (see `attar.prune.reconstruct`).
         dev: what the report measures on: against labels where it has them, else as agreement with the model before.
         recover: after each cut, `recover_steps` steps of staying close to the model before ("distill"), or of the loss
-            "task" or "mlm"; None for none. Without texts there is none.
+            "task" or "mlm"; None for none. Without texts there is none, as there is no reconstruction.
 
     Returns:
         A report with the model before and after, their shapes, and the training curves.
@@ -150,7 +153,7 @@ def prune(
     asked = _asked(locals())
     check_free(out, overwrite=overwrite)
     found = _opened(model, tokenizer, asked, (data, texts, columns), precision, table, given=plan is not None)
-    recovery = Recovery(recover, recover_steps, recover_lr, precision, seed)
+    recovery = Recovery(recover, recover_steps, recover_lr, precision, seed, reconstruct)
     with work.space(out) as place:
         if asked.budget is None:
             planned = _ready(found, plan, asked)

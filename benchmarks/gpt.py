@@ -177,10 +177,12 @@ def _steps(run: Gpt, source: LanguageTeacher, blocks: Blocks) -> Any:
 
 @torch.no_grad()
 def by_k(run: Gpt) -> list[dict[str, float]]:
-    """For each k: what of the teacher's mass and of the divergence is kept, by k tokens, and by half likeliest, half drawn."""
+    """For each k: what of the teacher's mass and of the divergence is kept; of the latter also if half are drawn."""
     teacher, student = load(run.teacher).model, load(run.student("undistilled", 0)).model
     batch = run.blocks(run.dev).rows(np.arange(BATCH))
-    ours, theirs = (F.linear(last_hidden(m, batch.inputs)[batch.mask], *output(m)) for m in (student, teacher))
+    ours, theirs = (
+        F.linear(last_hidden(m, batch.inputs)[batch.mask], *output(m)) for m in (student, teacher)
+    )
     t = LOSS["temperature"]
     whole = float(divergence(ours, theirs, temperature=t))
     found = []
@@ -239,8 +241,8 @@ def show(run: Gpt, places: dict[str, list[Path]], seeds: list[int], *, keep: boo
     kept_by = by_k(run)
     sizes = Table("k", "teacher's mass", "divergence kept", "half of k drawn", "bytes a token", box=None)
     for row in kept_by:
-        kept = (f"{row[name]:.4f}" for name in ("mass", "divergence", "drawn"))
-        sizes.add_row(str(row["k"]), *kept, str(row["bytes"]))
+        parts = (f"{row[name]:.4f}" for name in ("mass", "divergence", "drawn"))
+        sizes.add_row(str(row["k"]), *parts, str(row["bytes"]))
     console.print(sizes)
     cached, live, faster = speeds(run, rounds)
     console.print(

@@ -159,7 +159,8 @@ def test_what_is_left_of_a_killed_run_is_gone_on_from(pair, blocks, tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    ("change", "word"), [({"teacher": "other"}, "teacher"), ({"data": "other"}, "data"), ({"k": 4}, "k"), ({"tail": 4}, "tail")]
+    ("change", "word"),
+    [({"teacher": "other"}, "teacher"), ({"data": "other"}, "data"), ({"k": 4}, "k"), ({"tail": 4}, "tail")],
 )
 def test_the_cache_of_another_is_refused_and_left_alone(pair, blocks, tmp_path, change, word):
     top_k(lambda: pair[0], blocks, tmp_path / "c", key())

@@ -115,6 +115,9 @@ def prune(
     fold: Annotated[
         bool, typer.Option(help="Multiply what was learned into the weights, as the paper does.")
     ] = False,
+    reconstruct: Annotated[
+        bool, typer.Option(help="Fit what stays to what went by least squares, after each cut.")
+    ] = True,
     recover: Annotated[str, typer.Option(help="After each cut: distill, task, mlm, or none.")] = "distill",
     recover_steps: Annotated[int, typer.Option(help="Of recovering, after each cut.")] = 200,
     recover_lr: float = 5e-5,
@@ -139,7 +142,7 @@ def prune(
         raise RecipeError(
             expected="a directory to write", found="no --out", fix="pass --out small, or --plan-only to look"
         )
-    options["fold"] = fold
+    options |= {"fold": fold, "reconstruct": reconstruct}
     options |= {"recover": None if recover == "none" else recover, "recover_steps": recover_steps}
     report = attar.prune(model, plan, out=out, dev=dev, recover_lr=recover_lr, overwrite=overwrite, **options)
     _print(attar.Plan.read(out / "plan.json"))

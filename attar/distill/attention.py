@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 
 from attar.anatomy.resolve import Bound, matrix
 from attar.distill.observation import capture
-from attar.model.weights import bias_of, module_at, weight_of
 from attar.model.data import Batch
+from attar.model.weights import bias_of, module_at, weight_of
 
 
 def split(bound: Bound, layer: int) -> list[tuple[Tensor, Tensor]]:

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from attar.anatomy.resolve import Bound
 from attar.distill.observation import Seen, capture
-from attar.model.weights import bias_of, set_linear, weight_of
 from attar.maths.directions import ridge
+from attar.model.weights import bias_of, set_linear, weight_of
 
 # There is one row for each sentence here, not one for each token, so the fits lean on their priors more.
 PENALTY = 1e-2

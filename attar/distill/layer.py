@@ -9,6 +9,8 @@ from transformers.activations import ACT2FN
 from attar.anatomy.resolve import Bound
 from attar.distill.attention import assign, context, rotary_pairs, split
 from attar.distill.observation import LayerSeen, Seen
+from attar.maths.directions import Metric, choose, low_rank, ridge, second_moment
+from attar.maths.norms import solve_normed
 from attar.model.weights import (
     attention_scale,
     bias_of,
@@ -21,8 +23,6 @@ from attar.model.weights import (
     set_linear,
     weight_of,
 )
-from attar.maths.directions import Metric, choose, low_rank, ridge, second_moment
-from attar.maths.norms import solve_normed
 
 # Ridge penalties as parts of the mean variance of the features (see Ridge). What a layer reads is mapped from at most d
 # features; its output matrices are fitted on up to 4·d of them, which overfits some 10,000 tokens unless it is held to

@@ -27,9 +27,9 @@ from attar.anatomy.resolve import Bound, resolve
 from attar.distill.heads import fit_head, head_modules
 from attar.distill.layer import ProjectedLayer
 from attar.distill.observation import Seen, capture, observe, sample
-from attar.model.weights import fit_norm, module_at, norm_gain, position_offset, set_linear, weight_of
 from attar.maths.directions import leading_directions, ridge, second_moment
 from attar.model.data import Batches
+from attar.model.weights import fit_norm, module_at, norm_gain, position_offset, set_linear, weight_of
 from attar.progress import say
 
 # Ridge penalty of the linear maps between hidden states, as a part of their mean variance (see Ridge).

@@ -20,10 +20,10 @@ from attar.distill.projection import fit_embeddings
 from attar.distill.sizes import kin
 from attar.distill.stock import LAYER
 from attar.distill.student import head_of
-from attar.model.weights import module_at, position_offset, weight_of
 from attar.errors import ModelError
 from attar.model.checkpoint import HEADS, Head
 from attar.model.data import Batches
+from attar.model.weights import module_at, position_offset, weight_of
 
 How = Literal["all", "groups", "cycles"]
 Start = Literal["last", "mean"]

@@ -7,9 +7,9 @@ from transformers import ElectraConfig
 
 from attar.anatomy.form import Form, LayerForm
 from attar.anatomy.resolve import Bound, Shape
-from attar.model.weights import position_offset, rotary_size
 from attar.errors import ModelError
 from attar.model.slim import config_for
+from attar.model.weights import position_offset, rotary_size
 
 TASK_KEYS = ("id2label", "label2id", "problem_type")
 

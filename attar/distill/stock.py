@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from transformers import DistilBertConfig, DistilBertForMaskedLM, PreTrainedModel
 
 from attar.anatomy.resolve import resolve
-from attar.model.weights import position_offset
 from attar.errors import ModelError
+from attar.model.weights import position_offset
 
 # What of a layer goes over whole, by the names of the anatomy.
 LAYER = ("query", "key", "value", "attention_out", "attention_norm", "ffn_in", "ffn_out", "ffn_norm")

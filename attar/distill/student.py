@@ -13,11 +13,11 @@ from attar.anatomy.resolve import Bound, Shape, resolve
 from attar.distill.attention import assign, split
 from attar.distill.projection import project
 from attar.distill.sizes import config_of, shape_for, widths
-from attar.model.weights import attention_scale
 from attar.errors import ModelError
 from attar.maths.mapping import Mapping, layer_map
 from attar.model.checkpoint import HEADS, Head
 from attar.model.data import Batches
+from attar.model.weights import attention_scale
 
 Init = Literal["project", "layers", "random"]
 

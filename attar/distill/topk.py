@@ -1,4 +1,4 @@
-"""A causal teacher's likeliest next tokens at every position, and a sample of the others, on disk: run once, not again."""
+"""A causal teacher's likeliest next tokens at every position and a sample of the others, on disk: it runs once."""
 
 import hashlib
 import json
@@ -58,8 +58,12 @@ class Key:
 
 @dataclass(frozen=True)
 class Folded:
-    """A teacher's word on N positions: its k likeliest tokens, then m of the tail, (N, k + m); their log-probabilities,
-    and in the last column that of all but the k likeliest together, (N, k + m + 1)."""
+    """A teacher's word on N positions.
+
+    Attributes:
+        index: (N, k + m) its k likeliest tokens, then m of the tail.
+        log_p: (N, k + m + 1) their log-probabilities, and at last that of all but the k likeliest together.
+    """
 
     index: Tensor
     log_p: Tensor
@@ -68,8 +72,7 @@ class Folded:
         return Folded(self.index[part], self.log_p[part])
 
     def weights(self, k: int) -> Tensor:
-        """(N, k + m) how many tokens each stands for: one of the k likeliest for itself, one of the tail for those that
-        were drawn as rarely."""
+        """How many tokens each stands for, (N, k + m): 1 of the likeliest, one over its expected draws of the tail."""
         found = torch.ones_like(self.log_p[:, : self.index.shape[1]])
         drawn = self.index.shape[1] - k
         if drawn:
@@ -157,7 +160,7 @@ def top_k(
             tokens, whose log-probability is near 0, it keeps more digits than of unlikely ones.
 
     Raises:
-        DataError: k above the vocabulary, a tail below 0, or a directory that holds the cache of another teacher, data or options.
+        DataError: k above the vocabulary, or a directory that holds the cache of another teacher, data or options.
         OutputError: the disk is too small.
     """
     if not 1 <= key.k <= key.vocab:
@@ -251,7 +254,9 @@ def kept_of(logits: Tensor, key: Key, random: torch.Generator) -> Folded:
         return Folded(index, log_p)
     drawn = draw(logits / key.temperature, index, key.drawn, random)
     theirs = log_probabilities(logits, drawn, temperature=key.temperature)
-    return Folded(torch.cat([index, drawn], dim=-1), torch.cat([log_p[:, :-1], theirs, log_p[:, -1:]], dim=-1))
+    return Folded(
+        torch.cat([index, drawn], dim=-1), torch.cat([log_p[:, :-1], theirs, log_p[:, -1:]], dim=-1)
+    )
 
 
 def draw(logits: Tensor, but: Tensor, count: int, random: torch.Generator) -> Tensor:

@@ -77,7 +77,7 @@ def sampled_divergence(
 
 
 def log_probabilities(logits: Tensor, index: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """log softmax(z / t) of some classes: logits (N, V) and the classes' numbers (N, k) to (N, k)."""
+    """Log softmax(z / t) of some classes: logits (N, V) and the classes' numbers (N, k) to (N, k)."""
     total = _LogTotal.apply(logits.float(), temperature)
     return logits.gather(-1, index).float() / temperature - total[:, None]
 

@@ -46,7 +46,7 @@ def apply(model: PreTrainedModel, kept: Kept, **changes: Any) -> PreTrainedModel
             if slot.layer not in index.place:
                 continue
             name = name.replace(f"{prefix}{slot.layer}.", f"{prefix}{index.place[slot.layer]}.", 1)
-        found[name] = index.take(slot, state[slot.name]) * _rescaled(slot, anatomy, source, kept, index)
+        found[name] = index.take(slot, state[slot.name]) * rescaled(slot, anatomy, source, kept, index)
     made.load_state_dict(found)
     made.tie_weights()
     return made.eval()
@@ -59,7 +59,7 @@ def _fresh(kind: type[PreTrainedModel], config: Any) -> PreTrainedModel:
     return made
 
 
-def _rescaled(slot: Slot, anatomy: Any, source: Form, kept: Kept, index: Indexer) -> Tensor | float:
+def rescaled(slot: Slot, anatomy: Any, source: Form, kept: Kept, index: Indexer) -> Tensor | float:
     """What a query is multiplied by, so that q kᵀ / sqrt(k) is the same with the new key size as with the old."""
     if slot.layer is None or not slot.name.rpartition(".")[0].endswith("." + anatomy.query):
         return 1.0

@@ -21,7 +21,7 @@ from attar.prune.cost import Operations, Parameters, cost_model
 from attar.prune.latency import Latency
 from attar.prune.plan import Cost, LayerPlan, Plan
 from attar.prune.published import published
-from attar.prune.run import Loss, Pruned, Recovery, recover, rounds
+from attar.prune.run import Loss, Pruned, Recovery, mend, rounds
 from attar.prune.scores import magnitude
 from attar.prune.search import ALPHAS, LOOKS, Way, axes_of
 from attar.prune.select import best
@@ -73,8 +73,8 @@ class Pruning:
         self.costs = cost_model(self.cost, self.model, length=self.length, table=self.latency)
         self.way = replace(self.way, rounding=self._steps())
 
-    def batches(self, loss: Loss) -> Source:
-        """The texts, as a loss wants them.
+    def batches(self, loss: Loss, alike: bool = False, /) -> Source:
+        """The texts, as a loss wants them; of several processes each gets its own, or all the same where `alike`.
 
         Raises:
             ModelError, DataError: a loss that the model has no head for, or no labels.
@@ -84,7 +84,7 @@ class Pruning:
         table = self.texts
         if loss != "task" and "label" in table.column_names:
             table = table.remove_columns("label")
-        rank, world = processes()
+        rank, world = (0, 1) if alike else processes()
         dealt = Batches(
             encode(table, self.tokenizer, max_length=fitting(self.max_length, self.model)),
             self.tokenizer,
@@ -214,17 +214,17 @@ class Pruning:
         whole = len(planned.vocab) == self.form.vocab
         ids = {} if whole else config_ids(self.model.config, planned.vocab)
         small = apply(self.model, planned.kept, **ids)
-        if recovery.loss is None or not recovery.steps or self.texts is None:
+        if self.texts is None:
             return small, {}
         if not whole:
             say("not recovered: model and smaller model have other token numbers")
             return small, {}
-        batches = self.batches(recovery.loss)
-        here = self._own(place) / f"cut-{digest(small, vars(recovery), *batches.content)}"
+        content = self.batches(recovery.loss or "distill").content
+        here = self._own(place) / f"cut-{digest(small, vars(recovery), *content)}"
         here.mkdir(parents=True, exist_ok=True)
         teacher, kept = self.model, planned.kept
-        curve = recover(small, recovery, batches, teacher=teacher, kept=kept, task=self.task, place=here)
-        return small.eval(), {"recover": curve}
+        curve = mend(small, recovery, self.batches, teacher=teacher, kept=kept, task=self.task, place=here)
+        return small.eval(), {"recover": curve} if curve else {}
 
     def _own(self, place: Path) -> Path:
         """Where a run of these batches and this cost may go on from."""

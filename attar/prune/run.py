@@ -2,10 +2,9 @@
 
 import copy
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import nn
@@ -21,6 +20,7 @@ from attar.progress import say, track
 from attar.prune.apply import apply
 from attar.prune.closeness import Close
 from attar.prune.plan import indexes, ranges
+from attar.prune.reconstruct import reconstruct
 from attar.prune.schubert import Limited
 from attar.prune.search import ALPHAS, Way, check, choose
 from attar.prune.select import Cost
@@ -30,15 +30,24 @@ from attar.train import Precision, Source, fit, is_main, wait
 Loss = Literal["distill", "task", "mlm"]
 
 
+class Texts(Protocol):
+    """The texts, as a loss wants them: masked for "mlm", with labels for "task"."""
+
+    def __call__(self, loss: Loss, alike: bool = False, /) -> Source:
+        """Their batches: of several processes each gets its own, or all the same where `alike`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Recovery:
-    """What follows a cut: `steps` of the pruning loss, or of staying close to the model before ("distill")."""
+    """What follows a cut: least squares, then `steps` of the pruning loss, or of staying close to the model before."""
 
     loss: Loss | None = "distill"
     steps: int = 200
     lr: float = 5e-5
     precision: Precision = "auto"
     seed: int = 0
+    reconstruct: bool = True
 
 
 @dataclass
@@ -76,7 +85,7 @@ def rounds(
     count: int = 1,
     loss: Loss = "distill",
     task: Task | None = None,
-    batches: Callable[[Loss], Source] | None = None,
+    batches: Texts | None = None,
     recovery: Recovery | None = None,
     place: Path,
 ) -> Pruned:
@@ -86,7 +95,7 @@ def rounds(
         model: is left as it is.
         budget: the cost to reach, in the unit of `cost`.
         loss: that teaches the alphas.
-        batches: of each loss: masked ones for "mlm", labelled ones for "task".
+        batches: the texts.
         recovery: after each cut; None for none.
         place: a directory to go on from.
     """
@@ -95,7 +104,7 @@ def rounds(
     first = cost(form_of(model.config))
     check(model, way, cost, budget)
     curves: dict[str, tuple[Point, ...]] = {}
-    texts = batches(loss) if batches is not None else None
+    texts = batches(loss, way.method not in ALPHAS) if batches is not None else None
     content = texts.content if texts is not None else ()
     key = digest(model, vars(way), budget, count, loss, vars(recovery) if recovery else None, *content)
     for number in range(1, count + 1):
@@ -116,16 +125,37 @@ def rounds(
         total = kept.after(total)
         current = apply(current, kept)
         say(f"round {number} of {count}: {cost(kept.form) / first:.1%} of the cost stays")
-        if recovery is not None and recovery.loss is not None and recovery.steps and batches is not None:
-            name = f"recover {number}" if count > 1 else "recover"
-            curves[name] = recover(
-                current, recovery, batches(recovery.loss), teacher=teacher, kept=total, task=task, place=here
-            )
+        if recovery is not None and batches is not None:
+            curve = mend(current, recovery, batches, teacher=teacher, kept=total, task=task, place=here)
+            curves |= {f"recover {number}" if count > 1 else "recover": curve} if curve else {}
         if is_main():
             save_tensors(current.state_dict(), here / "done.pt")
             write_atomic(here / "done.json", _written(total))
         wait()
     return Pruned(current.eval(), total, curves)
+
+
+def mend(
+    model: PreTrainedModel,
+    recovery: Recovery,
+    batches: Texts,
+    *,
+    teacher: PreTrainedModel,
+    kept: Kept,
+    task: Task | None,
+    place: Path,
+) -> tuple[Point, ...]:
+    """All of a recovery, on a cut model in place; the training curve, empty where nothing was trained.
+
+    Args:
+        place: a directory of this model, recovery and texts, to go on from.
+    """
+    if recovery.reconstruct and reconstruct(model, teacher, kept, batches("distill", True).epoch()):
+        say("what stays was fitted by least squares to what went")
+    if recovery.loss is None or not recovery.steps:
+        return ()
+    dealt = batches(recovery.loss, False)
+    return recover(model, recovery, dealt, teacher=teacher, kept=kept, task=task, place=place)
 
 
 def recover(

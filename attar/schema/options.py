@@ -224,8 +224,9 @@ class Prune(Options):
 
     `budget` up to 1 is a part of what the model costs in `cost`, else a number of parameters or operations. `axes` are
     schuBERT's variants, or a list. `loss` teaches the alphas, in `rounds` rounds of `steps` steps; `fold` multiplies
-    them into the weights. After each cut, `recover_steps` steps of `recover` ("distill" stays close to the model;
-    null for none). `rounding` makes sizes multiples of a number, or of what the latency `table` advises ("auto").
+    them into the weights. After each cut, `reconstruct` fits what stays by least squares, and `recover_steps` steps of
+    `recover` follow ("distill" stays close to the model; null for none). `rounding` makes sizes multiples of a number, or of what the latency
+    `table` advises ("auto").
 
     A `distill` stage right after this one recovers: the model before the pruning teaches, and the pruned one is the
     student. Any other stage goes on from the pruned one.
@@ -265,6 +266,7 @@ class Prune(Options):
     lr: Annotated[float, Field(gt=0)] = 0.02
     gamma: Annotated[float, Field(ge=0)] | None = None
     fold: bool = False
+    reconstruct: bool = True
     recover: Loss | None = "distill"
     recover_steps: Annotated[int, Field(ge=0)] = 200
     recover_lr: Rate = 5e-5

@@ -1,0 +1,104 @@
+"""Reconstruction: what can be taken over exactly is, and what cannot comes closer; a model that lost nothing stays."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+import slims
+import tiny
+from attar.anatomy.families import ENCODERS
+from attar.anatomy.form import form_of
+from attar.anatomy.resolve import resolve
+from attar.model.views import Need, call
+from attar.prune.apply import apply
+from attar.prune.reconstruct import reconstruct
+from attar.prune.units import everything
+
+FAMILIES = [name for name in ENCODERS if name != "albert"]
+
+
+def rows(family):
+    return tiny.batches(tiny.texts(80), family, batch_size=16)
+
+
+def apart(small, model, kept, family):
+    """Mean squared distance of the last hidden states, in the dimensions that stay, on other texts."""
+    need = (
+        Need(hidden=frozenset({len(kept.layers)})),
+        Need(hidden=frozenset({model.config.num_hidden_layers})),
+    )
+    total = 0.0
+    with torch.no_grad():
+        for batch in tiny.batches(tiny.texts(20, seed=7), family, batch_size=20):
+            ours, theirs = (
+                next(iter(call(m, batch.inputs, n).hidden.values()))
+                for m, n in zip((small, model), need, strict=True)
+            )
+            total += float((ours - theirs[:, list(kept.hidden)]).square().mean())
+    return total
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cut_of_every_axis_comes_closer(family):
+    model = slims.model(family)
+    kept = slims.uneven(form_of(model.config), resolve(model).anatomy)
+    small = apply(model, kept)
+    before = apart(small, model, kept, family)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert reconstruct(small, model, kept, rows(family))
+    assert apart(small, model, kept, family) < 0.6 * before
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_what_nothing_was_cut_from_stays_as_it_is(family):
+    model = slims.model(family)
+    kept = everything(form_of(model.config))
+    small = apply(model, kept)
+    assert reconstruct(small, model, kept, rows(family))
+    torch.testing.assert_close(
+        dict(small.named_parameters()), dict(model.named_parameters()), atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_a_head_and_neurons_that_are_there_twice_are_taken_over_exactly(family):
+    model = copy.deepcopy(slims.model(family))
+    form, bound = form_of(model.config), resolve(model)
+    layer = form.layers[1]
+    with torch.no_grad():
+        # Head 3 says what head 0 says, and the second half of the neurons what the first does.
+        width = layer.value
+        if bound.anatomy.fused_qkv:
+            fused = bound.at(bound.anatomy.query, 1)
+            for part in fused.weight.split(form.hidden):
+                part[3 * width :] = part[:width]
+            inner, half = bound.at(bound.anatomy.ffn_in, 1), layer.ffn // 2
+            for part in inner.weight.split(layer.ffn):
+                part[half : 2 * half] = part[:half]
+        else:
+            for part in ("query", "key", "value"):
+                module = bound.at(getattr(bound.anatomy, part), 1)
+                for tensor in (module.weight, module.bias):
+                    tensor[3 * width :] = tensor[:width]
+            module, half = bound.at(bound.anatomy.ffn_in, 1), layer.ffn // 2
+            for tensor in (module.weight, module.bias):
+                tensor[half : 2 * half] = tensor[:half]
+    whole = everything(form)
+    fewer = replace(whole.layers[1], heads=(0, 1, 2), ffn=(*range(half), *range(2 * half, layer.ffn)))
+    kept = replace(whole, layers=(whole.layers[0], fewer))
+    small = apply(model, kept)
+    before = apart(small, model, kept, family)
+    assert reconstruct(small, model, kept, rows(family), penalty=1e-6)
+    assert before > 1e-3
+    assert apart(small, model, kept, family) < 1e-5
+
+
+def test_layers_that_are_one_layer_are_left_alone():
+    model = slims.model("albert")
+    kept = slims.uneven(form_of(model.config), resolve(model).anatomy)
+    small, same = apply(model, kept), apply(model, kept)
+    assert not reconstruct(small, model, kept, rows("albert"))
+    assert tiny.identical(small, same)

@@ -3,8 +3,9 @@
 A GPT-2 of 10M parameters is trained on the English text at hand (the demo's reviews and plots; the validation text of
 WikiText-2 where `../shared/data` is present), tokenizer included. Students are every second of its layers, copied, and
 see the same tokens: by distillation from the running teacher, by distillation from its k likeliest tokens and a sample
-of the others on disk, and by the text alone. All are read on the test text of WikiText-2 by a sliding window (held-out plots where it is absent).
-No learning rate was searched: the teacher's and the students' are usual ones, the same for every way.
+of the others on disk, and by the text alone. All are read on the test text of WikiText-2 by a sliding window (held-out
+plots where it is absent). No learning rate was searched: the teacher's and the students' are usual ones, the same for
+every way.
 
     python benchmarks/gpt.py [--quick] [--seeds 0 1 2] [--work DIR] [--keep]
 """

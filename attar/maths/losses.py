@@ -78,7 +78,7 @@ def sampled_divergence(
 
 def log_probabilities(logits: Tensor, index: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Log softmax(z / t) of some classes: logits (N, V) and the classes' numbers (N, k) to (N, k)."""
-    total = _LogTotal.apply(logits.float(), temperature)
+    total: Tensor = _LogTotal.apply(logits.float(), temperature)
     return logits.gather(-1, index).float() / temperature - total[:, None]
 
 
@@ -96,7 +96,7 @@ class _LogTotal(torch.autograd.Function):
         return (largest + total.log())[:, 0]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         shares, total = ctx.saved_tensors
         return shares * (grads[0][:, None] / total / ctx.temperature), None

@@ -225,8 +225,8 @@ class Prune(Options):
     `budget` up to 1 is a part of what the model costs in `cost`, else a number of parameters or operations. `axes` are
     schuBERT's variants, or a list. `loss` teaches the alphas, in `rounds` rounds of `steps` steps; `fold` multiplies
     them into the weights. After each cut, `reconstruct` fits what stays by least squares, and `recover_steps` steps of
-    `recover` follow ("distill" stays close to the model; null for none). `rounding` makes sizes multiples of a number, or of what the latency
-    `table` advises ("auto").
+    `recover` follow ("distill" stays close to the model; null for none). `rounding` makes sizes multiples of a number,
+    or of what the latency `table` advises ("auto").
 
     A `distill` stage right after this one recovers: the model before the pruning teaches, and the pruned one is the
     student. Any other stage goes on from the pruned one.

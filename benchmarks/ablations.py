@@ -7,22 +7,19 @@ difference is over seeds, each seed paired with its own full run.
 
 import argparse
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset
 from rich.console import Console
-from transformers import logging
 
 from attar import progress
 from attar.demo_data import model_directory, reviews, unlabelled_texts
 from attar.finetune import finetune
 from attar.measure.statistics import seed_interval
 from attar.pipeline import distill
-from common import Figure, figure, report
+from common import Figure, figure, parser, read, report, trains, workplace
 
 STUDENT: dict[str, Any] = {
     "layers": 4,
@@ -118,27 +115,15 @@ class Ablations:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="two variants on few sentences: under a minute")
-    parser.add_argument(
+    asked = trains(parser(__doc__, "two variants on few sentences: under a minute"))
+    asked.add_argument(
         "--rows", type=int, default=800, help="training sentences, and sentences of plain text"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=None, help="directory to keep the models in")
-    options = parser.parse_args()
+    options = read(asked)
     names = list(VARIANTS)
     if options.quick:
         options.rows, options.seeds, names = 32, [0], ["full", "no task stage"]
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
-    with tempfile.TemporaryDirectory() as temporary:
-        work = options.work or Path(temporary)
-        work.mkdir(parents=True, exist_ok=True)
+    with workplace(options) as work:
         run = Ablations(work, options.rows, quick=options.quick)
         console = Console(width=110)
         found: dict[str, list[float]] = {name: [] for name in names}

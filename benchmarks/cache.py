@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from datasets import disable_progress_bars
-from transformers import logging
 
 from attar.anatomy.resolve import shape_of
 from attar.demo_data import model_directory, reviews
@@ -28,7 +25,7 @@ from attar.model.checkpoint import load
 from attar.model.data import Batches, encode
 from attar.model.vocabulary import used_rows
 from attar.train import Step, fit
-from common import figure, report
+from common import figure, parser, read, report
 
 SIZES: dict[str, Any] = {"layers": 4, "hidden": 312, "heads": 12, "ffn": 1200}
 
@@ -40,21 +37,13 @@ def steps(learner: Distiller, batches: Batches) -> Iterator[Step]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="few sentences and steps: under a minute")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--sentences", type=int, default=4000)
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=6, help="batches in a turn")
-    options = parser.parse_args()
+    asked = parser(__doc__, "few sentences and steps: under a minute")
+    asked.add_argument("--sentences", type=int, default=4000)
+    asked.add_argument("--rounds", type=int, default=12)
+    asked.add_argument("--steps", type=int, default=6, help="batches in a turn")
+    options = read(asked)
     if options.quick:
         options.sentences, options.rounds, options.steps = 96, 2, 1
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
     teacher = load(model_directory(), head="sequence-classification", fresh_head=True, num_labels=2)
     table = reviews()["train"].select(range(options.sentences)).remove_columns("label")
     batches = Batches(encode(table, teacher.tokenizer), teacher.tokenizer, batch_size=32, shuffle=True)

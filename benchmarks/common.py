@@ -4,17 +4,23 @@ A benchmark is run as `python benchmarks/NAME.py [--quick]`. Its last line of ou
 A quick run only shows that the plumbing works: its figures are not kept.
 """
 
+import argparse
 import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypedDict
 
 import psutil
+import torch
+from datasets import disable_progress_bars
+from transformers.utils import logging
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "onnxruntime")
@@ -36,6 +42,57 @@ def figure(value: float, target: float | None = None, at_least: bool = True) -> 
     value = float(value)
     met = None if target is None else (value >= target if at_least else value <= target)
     return {"value": value, "target": target, "met": met}
+
+
+def parser(about: str | None, quick: str, *, threads: int = 2) -> argparse.ArgumentParser:
+    """The options that benchmarks share: `--quick` and what it does, and `--threads`."""
+    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--quick", action="store_true", help=quick)
+    made.add_argument("--threads", type=int, default=threads)
+    return made
+
+
+def trains(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The options of a benchmark that trains models, in addition."""
+    made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    made.add_argument("--work", type=Path, default=None, help="directory to keep the models in")
+    return made
+
+
+def keeps(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The option of a benchmark whose result is only kept when asked for, in addition."""
+    made.add_argument("--keep", action="store_true", help="write the result to benchmarks/results")
+    return made
+
+
+def read(made: argparse.ArgumentParser) -> argparse.Namespace:
+    """What was asked for; libraries are quiet from here on. A quick run has one seed."""
+    options = made.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    if options.quick and "seeds" in options:
+        options.seeds = [0]
+    if options.quick and "keep" in options:
+        options.keep = False
+    return options
+
+
+@contextmanager
+def workplace(options: argparse.Namespace) -> Iterator[Path]:
+    """The directory to keep models in, `--work` or one that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as temporary:
+        work = options.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        yield work
+
+
+def once(out: Path, make: Any) -> Path:
+    """What `make` writes, unless it is there."""
+    if not out.exists():
+        make(out)
+    return out
 
 
 def machine() -> dict[str, Any]:

@@ -10,20 +10,17 @@ random start (that student is of the teacher's own class).
     python benchmarks/distilbert.py [--quick] [--seeds 0 1 2] [--work DIR] [--keep]
 """
 
-import argparse
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
-from transformers.utils import logging
 
 from attar import distill_lm, pretrain, progress
 from attar.anatomy.form import form_of
@@ -37,7 +34,7 @@ from attar.model.tasks import Task
 from attar.prune.apply import apply
 from attar.prune.units import everything
 from attar.prune.vocabulary import config_ids, trim
-from common import Figure, figure, report
+from common import Figure, figure, keeps, once, parser, read, report, trains, workplace
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 SENTENCES = 4000
@@ -48,7 +45,7 @@ FINETUNE = {"epochs": 3, "lr": 2e-4, "batch_size": 32, "patience": None}
 # Task -> its metric, rows to learn from, longest text.
 TASKS: dict[str, tuple[str, int, int]] = {
     "SST-2": ("accuracy", 1200, 48),
-    "CoLA": ("matthews", 1500, 32),
+    "CoLA": ("matthews", 4000, 32),
     "RTE": ("accuracy", 400, 96),
     "STS-B": ("spearman", 1200, 64),
 }
@@ -104,19 +101,12 @@ class Study:
         self.held = [sentences[i] for i in picks[cut : cut + (20 if quick else 300)]]
         tasks = list(glue().items())[: 1 if quick else None]
         self.tables = {name: self._part(name, *pair) for name, pair in tasks}
-        self.teacher = self.once("teacher", self._teacher)
+        self.teacher = once(self.work / "teacher", self._teacher)
 
     def _part(self, name: str, train: Dataset, dev: Dataset) -> tuple[Dataset, Dataset]:
         rows = 40 if self.quick else TASKS.get(name, ("", 1500, 0))[1]
         train = train.shuffle(seed=0).select(range(min(rows, len(train))))
         return train, dev.select(range(60)) if self.quick else dev
-
-    def once(self, name: str, make: Callable[[Path], Any]) -> Path:
-        """What `make` writes, unless it is there."""
-        out = self.work / name
-        if not out.exists():
-            make(out)
-        return out
 
     def _teacher(self, out: Path) -> None:
         loaded = load(model_directory(), head="base")
@@ -146,8 +136,9 @@ class Study:
         start = changes.pop("student", START)
         options = {**self.options(STUDENT), "student": start, "mapping": MAPPING, "seed": seed, **changes}
         name = f"{variant.replace(' ', '-')}-{seed}"
-        return self.once(
-            name, lambda out: distill_lm(self.teacher, self.texts, dev=self.held, out=out, **options)
+        return once(
+            self.work / name,
+            lambda out: distill_lm(self.teacher, self.texts, dev=self.held, out=out, **options),
         )
 
     def score(self, model: Path, task: str, seed: int) -> float:
@@ -170,33 +161,20 @@ class Study:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="few sentences, one seed, two variants")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--work", type=Path, default=None, help="directory to keep the models in")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/distilbert.json")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
+    options = read(keeps(trains(parser(__doc__, "few sentences, one seed, two variants", threads=1))))
     progress.attach(Console(width=110))
-    seeds = [0] if options.quick else options.seeds
     variants = list(VARIANTS)[:1] if options.quick else list(VARIANTS)
-    with tempfile.TemporaryDirectory() as temporary:
-        study = Study(options.work or Path(temporary), quick=options.quick)
+    with workplace(options) as work:
+        study = Study(work, quick=options.quick)
         found: dict[str, dict[str, list[float]]] = {}
-        for seed in seeds:
+        for seed in options.seeds:
             for name in ["teacher", *variants]:
                 model = study.teacher if name == "teacher" else study.student(name, seed)
                 for task in study.tables:
                     value = study.score(model, task, seed)
                     found.setdefault(name, {}).setdefault(task, []).append(value)
                     progress.say(f"seed {seed}, {name}, {task}: {value:.1f}")
-        show(study, found, seeds, keep=options.keep and not options.quick)
+        show(study, found, options.seeds, keep=options.keep)
 
 
 def show(study: Study, found: dict[str, dict[str, list[float]]], seeds: list[int], *, keep: bool) -> None:

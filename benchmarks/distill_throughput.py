@@ -24,10 +24,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset
 from distill_peers import BATCH, LR, PIP, Contender, Loop, Setting, TextBrewer, Turn, collate
 from torch import nn
-from transformers import AutoTokenizer, logging
+from transformers import AutoTokenizer
 
 from attar.anatomy.resolve import shape_of
 from attar.demo_data import model_directory, reviews
@@ -37,7 +37,7 @@ from attar.maths.mapping import layer_map
 from attar.model.data import Batches, encode
 from attar.model.vocabulary import used_rows
 from attar.train import Step, faster_precision, fit
-from common import Figure, figure, report
+from common import Figure, figure, parser, read, report
 
 TARGETS: dict[str, float | None] = {"textbrewer": 6.0, "textbook": None, "tuned": 2.0}
 FIGURES = {"textbrewer": "over_textbrewer", "textbook": "over_textbook_loop", "tuned": "over_tuned_loop"}
@@ -154,21 +154,13 @@ def table(turns: dict[str, list[Turn]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="few sentences, few rounds: under a minute")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--sentences", type=int, default=None, help="of the train split; all by default")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=8, help="batches in a turn")
-    options = parser.parse_args()
+    asked = parser(__doc__, "few sentences, few rounds: under a minute")
+    asked.add_argument("--sentences", type=int, default=None, help="of the train split; all by default")
+    asked.add_argument("--rounds", type=int, default=15)
+    asked.add_argument("--steps", type=int, default=8, help="batches in a turn")
+    options = read(asked)
     if options.quick:
         options.sentences, options.rounds, options.steps = 128, 2, 1
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()  # the teacher's head is new, and no loss here reads it
-    logging.disable_progress_bar()
-    disable_progress_bars()
     with tempfile.TemporaryDirectory() as cache:
         turns = measure(contenders(options, Path(cache)), options.rounds, options.steps)
     table(turns)

@@ -10,22 +10,19 @@ every way.
     python benchmarks/gpt.py [--quick] [--seeds 0 1 2] [--work DIR] [--keep]
 """
 
-import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import disable_progress_bars
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
-from transformers.utils import logging
 
 from attar import distill_lm, pretrain, progress, tokenizer
 from attar.demo_data import reviews, unlabelled_texts
@@ -37,7 +34,7 @@ from attar.model.blocks import Blocks, tokens_of
 from attar.model.checkpoint import load
 from attar.model.readout import last_hidden, output
 from attar.train import fit
-from common import figure, report
+from common import figure, keeps, once, parser, read, report, trains, workplace
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "lm_wikitext2_validtest"
 CONFIG = {"n_embd": 320, "n_layer": 6, "n_head": 5, "n_positions": 256}
@@ -64,18 +61,12 @@ class Gpt:
         work.mkdir(parents=True, exist_ok=True)
         self.train, self.dev, self.test = texts(quick)
         self.vocabulary = 400 if quick else VOCABULARY
-        place = self.once(
-            "tokenizer", lambda out: tokenizer(self.train, out=out, kind="bpe", vocab=self.vocabulary)
+        place = once(
+            self.work / "tokenizer",
+            lambda out: tokenizer(self.train, out=out, kind="bpe", vocab=self.vocabulary),
         )
         self.tokenizer = AutoTokenizer.from_pretrained(place)
-        self.teacher = self.once("teacher", self._teacher)
-
-    def once(self, name: str, make: Callable[[Path], Any]) -> Path:
-        """What `make` writes, unless it is there."""
-        out = self.work / name
-        if not out.exists():
-            make(out)
-        return out
+        self.teacher = once(self.work / "teacher", self._teacher)
 
     def _teacher(self, out: Path) -> None:
         ends = {key: self.tokenizer.eos_token_id for key in ("bos_token_id", "eos_token_id")}
@@ -100,8 +91,8 @@ class Gpt:
         if way == "from the cache":
             more = {"top_k": K, "tail": K, "cache": self.work / "logits"}
         options = self.options(STUDENT) | {"student": {"layers": self.sizes["n_layer"] // 2}, "seed": seed}
-        return self.once(
-            f"{way.replace(' ', '-')}-{seed}",
+        return once(
+            self.work / f"{way.replace(' ', '-')}-{seed}",
             lambda out: distill_lm(
                 self.teacher, self.train, dev=self.dev, out=out, **options, **loss, **more
             ),
@@ -200,25 +191,12 @@ def by_k(run: Gpt) -> list[dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="tiny models: under a minute")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--work", type=Path, default=None, help="directory to keep the models in")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/gpt.json")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
+    options = read(keeps(trains(parser(__doc__, "tiny models: under a minute", threads=1))))
     progress.attach(Console(width=110))
-    seeds = [0] if options.quick else options.seeds
-    with tempfile.TemporaryDirectory() as temporary:
-        run = Gpt(options.work or Path(temporary), quick=options.quick)
-        places = {way: [run.student(way, seed) for seed in seeds] for way in WAYS}
-        show(run, places, seeds, keep=options.keep and not options.quick, rounds=3 if options.quick else 30)
+    with workplace(options) as work:
+        run = Gpt(work, quick=options.quick)
+        places = {way: [run.student(way, seed) for seed in options.seeds] for way in WAYS}
+        show(run, places, options.seeds, keep=options.keep, rounds=3 if options.quick else 30)
 
 
 def show(run: Gpt, places: dict[str, list[Path]], seeds: list[int], *, keep: bool, rounds: int) -> None:

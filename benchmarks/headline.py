@@ -8,15 +8,11 @@ Everything was chosen on dev; test is read once, here. Latency: ONNX Runtime fp3
 The models stay in --work, so that a run that is stopped goes on; `--quick` shows the plumbing in a minute.
 """
 
-import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset
 from rich.console import Console
-from transformers import logging
 
 from attar import progress
 from attar.augment import EmbeddingCandidates, augment
@@ -33,7 +29,7 @@ from attar.model.data import Batches, encode
 from attar.model.onnx import OnnxModel
 from attar.model.tasks import Task
 from attar.pipeline import distill
-from common import figure, report
+from common import figure, once, parser, read, report, trains, workplace
 
 TEACHER = {"epochs": 3, "lr": 1e-4}
 STUDENT: dict[str, Any] = {
@@ -66,13 +62,7 @@ class Headline:
         self.texts = work / "texts.txt"
         self.texts.write_text("\n".join(unlabelled_texts()[:cut]) + "\n", encoding="utf-8")
         self.teacher = work / "teacher"
-        self.once(self.teacher, lambda out: self.finetune(model_directory(), out, TEACHER))
-
-    def once(self, out: Path, make: Any) -> Path:
-        """What `make` writes to `out`, unless it is there."""
-        if not out.exists():
-            make(out)
-        return out
+        once(self.teacher, lambda out: self.finetune(model_directory(), out, TEACHER))
 
     def finetune(self, model: Any, out: Path, options: dict[str, Any], **more: Any) -> None:
         """Fine-tune on the labels."""
@@ -111,7 +101,7 @@ class Headline:
             dev = self.tables["dev"]
             distill(self.teacher, out=out, data=self.augmented(), dev=dev, test=dev, **options)
 
-        return self.once(self.work / f"student-{seed}", make)
+        return once(self.work / f"student-{seed}", make)
 
     def undistilled(self, seed: int) -> Path:
         """The same student, started alike, fine-tuned on the labels."""
@@ -124,7 +114,7 @@ class Headline:
             made = build(teacher.model, **STUDENT, texts=Batches(sample, teacher.tokenizer), seed=seed)
             self.finetune(made.model, out, BASELINE, tokenizer=teacher.tokenizer, seed=seed)
 
-        return self.once(self.work / f"undistilled-{seed}", make)
+        return once(self.work / f"undistilled-{seed}", make)
 
     def dropped(self, seed: int) -> Path:
         """One layer of the teacher, fine-tuned on the labels."""
@@ -134,7 +124,7 @@ class Headline:
             made = build(whole.model, layers=1, init="layers", mapping="bottom", seed=seed)
             self.finetune(made.model, out, BASELINE | {"lr": 1e-4}, tokenizer=whole.tokenizer, seed=seed)
 
-        return self.once(self.work / f"dropped-{seed}", make)
+        return once(self.work / f"dropped-{seed}", make)
 
     def judge(self, place: Path, split: str, teacher: Evaluation | None = None) -> Evaluation:
         """Evaluate a model on a split."""
@@ -157,7 +147,7 @@ class Headline:
         places = {}
         for name, source in {"teacher": self.teacher, "student": student}.items():
             out = self.work / f"onnx-{source.name}"
-            places[name] = self.once(out, lambda out, source=source: export(source, out, precision="fp32"))
+            places[name] = once(out, lambda out, source=source: export(source, out, precision="fp32"))
         return bench(
             {name: OnnxModel(place, threads=1) for name, place in places.items()},
             repeats=repeats,
@@ -167,30 +157,12 @@ class Headline:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="few sentences, one seed, one epoch: under a minute"
-    )
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument(
-        "--threads", type=int, default=2, help="of training; latency is measured on one thread"
-    )
-    parser.add_argument("--work", type=Path, default=None, help="directory to keep the models in")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
+    options = read(trains(parser(__doc__, "few sentences, one seed, one epoch: under a minute")))
     progress.attach(Console(width=110))
-    seeds = range(1 if options.quick else options.seeds)
-    with tempfile.TemporaryDirectory() as temporary:
-        work = options.work or Path(temporary)
-        work.mkdir(parents=True, exist_ok=True)
+    with workplace(options) as work:
         run = Headline(work, quick=options.quick)
         ways = {"distilled": run.student, "undistilled": run.undistilled, "layers dropped": run.dropped}
-        places = {name: [make(seed) for seed in seeds] for name, make in ways.items()}
+        places = {name: [make(seed) for seed in options.seeds] for name, make in ways.items()}
         speeds = run.speed(places["distilled"][0], 5 if options.quick else 200)
         show(run, places, speeds, options)
 

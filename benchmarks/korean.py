@@ -10,19 +10,16 @@ without any distillation. A tenth of the training rows chooses epochs; the dev t
     python benchmarks/korean.py [--quick] [--seeds 0 1 2] [--work DIR] [--keep]
 """
 
-import argparse
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
-from transformers.utils import logging
 
 from attar import distill, distill_lm, finetune, pretrain, progress, tokenizer
 from attar.distill.stock import as_distilbert
@@ -31,7 +28,7 @@ from attar.measure.statistics import Interval
 from attar.model.checkpoint import load
 from attar.model.tables import read_table
 from attar.model.tasks import Task
-from common import figure, report
+from common import figure, keeps, once, parser, read, report, trains, workplace
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "nsmc"
 ROWS, DEV_ROWS, VOCABULARY = 12_000, 5000, 8000
@@ -67,18 +64,11 @@ class Korean:
         self.train, self.held = parts["train"], parts["test"]
         vocabulary = 200 if quick else VOCABULARY
         texts = list(self.train["text"])
-        place = self.once(
-            "tokenizer", lambda out: tokenizer(texts, out=out, kind="wordpiece", vocab=vocabulary)
+        place = once(
+            self.work / "tokenizer", lambda out: tokenizer(texts, out=out, kind="wordpiece", vocab=vocabulary)
         )
         self.tokenizer = AutoTokenizer.from_pretrained(place)
-        self.base = self.once("base", self._base)
-
-    def once(self, name: str, make: Callable[[Path], Any]) -> Path:
-        """What `make` writes, unless it is there."""
-        out = self.work / name
-        if not out.exists():
-            make(out)
-        return out
+        self.base = once(self.work / "base", self._base)
 
     def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options of a run."""
@@ -94,7 +84,7 @@ class Korean:
 
     def teacher(self, seed: int) -> Path:
         """The fine-tuned teacher."""
-        return self.once(f"teacher-{seed}", lambda out: self._tune(self.base, out, seed))
+        return once(self.work / f"teacher-{seed}", lambda out: self._tune(self.base, out, seed))
 
     def _tune(self, model: Any, out: Path, seed: int) -> None:
         finetune(model, self.train, dev=self.held, out=out, seed=seed, **self.options(FINETUNE))
@@ -103,8 +93,8 @@ class Korean:
         """The student after general distillation."""
         options = {**self.options(DISTILL_LM), "dev": self.held["text"][:500], "seed": seed}
         student = {"family": "distilbert", "layers": len(LAYERS)}
-        return self.once(
-            f"distilled-{seed}",
+        return once(
+            self.work / f"distilled-{seed}",
             lambda out: distill_lm(
                 self.base, list(self.train["text"]), out=out, student=student, mapping=LAYERS, **options
             ),
@@ -129,10 +119,10 @@ class Korean:
                 return
             start = self.distilled(seed)
             if number == 2:
-                start = self.once("copied", self._copied)
+                start = once(self.work / "copied", self._copied)
             self._tune(start, out, seed)
 
-        return self.once(f"student-{number}-{seed}", make)
+        return once(self.work / f"student-{number}-{seed}", make)
 
     def _copied(self, out: Path) -> None:
         loaded = load(self.base)
@@ -164,26 +154,13 @@ def tables(quick: bool) -> tuple[Dataset, Dataset]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="a few sentences, a tiny model: under a minute")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--work", type=Path, default=None, help="directory to keep the models in")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/korean.json")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
+    options = read(keeps(trains(parser(__doc__, "a few sentences, a tiny model: under a minute", threads=1))))
     progress.attach(Console(width=110))
-    seeds = [0] if options.quick else options.seeds
-    with tempfile.TemporaryDirectory() as temporary:
-        run = Korean(options.work or Path(temporary), quick=options.quick)
-        teachers = [run.judge(run.teacher(seed)) for seed in seeds]
-        students = {way: [run.judge(run.student(way, seed)) for seed in seeds] for way in WAYS}
-        show(run, teachers, students, seeds, keep=options.keep and not options.quick)
+    with workplace(options) as work:
+        run = Korean(work, quick=options.quick)
+        teachers = [run.judge(run.teacher(seed)) for seed in options.seeds]
+        students = {way: [run.judge(run.student(way, seed)) for seed in options.seeds] for way in WAYS}
+        show(run, teachers, students, options.seeds, keep=options.keep)
 
 
 def show(

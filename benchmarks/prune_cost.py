@@ -5,7 +5,6 @@ Steps of the same batches in turns: alphas on frozen weights (what `attar.plan` 
 and of `attar.finetune` is that of a process each, with all that it loads.
 """
 
-import argparse
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import disable_progress_bars
-from transformers import PreTrainedModel, logging
+from transformers import PreTrainedModel
 
 from attar.demo_data import model_directory, reviews
 from attar.measure.bench import interleaved, median_interval
@@ -26,7 +24,7 @@ from attar.prune.alphas import alphas_for, betas, gated
 from attar.prune.cost import Parameters
 from attar.prune.schubert import VARIANTS, Penalised
 from attar.prune.scores import frozen
-from common import figure, report
+from common import figure, parser, read, report
 
 # A process that does one job and prints the bytes of memory it took at most, libraries included. The kernel's own mark:
 # getrusage's begins at what the parent process had.
@@ -99,20 +97,12 @@ def peak(job: str, rows: int, threads: int, loss: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="few steps: under a minute")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--rows", type=int, default=640, help="sentences of the memory runs")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
+    asked = parser(__doc__, "few steps: under a minute", threads=1)
+    asked.add_argument("--rounds", type=int, default=30)
+    asked.add_argument("--rows", type=int, default=640, help="sentences of the memory runs")
+    options = read(asked)
     if options.quick:
         options.rounds, options.rows = 3, 64
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
     loaded = load(model_directory(), head="sequence-classification", fresh_head=True, num_labels=2)
     table = reviews()["train"].select(range(320))
     encoded = encode(table, loaded.tokenizer, max_length=64)

@@ -18,7 +18,6 @@ prune_torchpruning.py say what they needed). Their pruned weights are read into 
 logits must be theirs on 8 sentences. `--work` keeps what was done: a run that was stopped goes on.
 """
 
-import argparse
 import copy
 import json
 import os
@@ -34,10 +33,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedModel, logging
+from transformers import PreTrainedModel
 
 from attar.anatomy.form import Form, LayerForm, form_of
 from attar.demo_data import model_directory, reviews
@@ -57,7 +56,7 @@ from attar.prune.schubert import PROBES, learn_alphas
 from attar.prune.scores import per_cost, taylor
 from attar.prune.select import Scores, in_order
 from attar.prune.units import Kept, everything
-from common import Figure, figure, report
+from common import Figure, figure, parser, read, report, trains, workplace
 
 HERE = Path(__file__).parent
 # What TextPruner is asked to leave, heads and FFN units a layer on average; the budgets of all.
@@ -508,29 +507,17 @@ def margins(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="few sentences and steps: under a minute")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--work", type=Path, default=None, help="directory to keep the models in")
-    parser.add_argument(
+    asked = trains(parser(__doc__, "few sentences and steps: under a minute", threads=1))
+    asked.add_argument(
         "--peers-venv", type=Path, default=None, help="environment of the peers, made if absent"
     )
-    options = parser.parse_args()
+    options = read(asked)
     if options.quick:
         options.seeds = [0]
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
     python, missing = environment(options.peers_venv)
     if missing:
         print(missing)
-    with tempfile.TemporaryDirectory() as temporary:
-        work = options.work or Path(temporary)
-        work.mkdir(parents=True, exist_ok=True)
+    with workplace(options) as work:
         study = Study(work, QUICK if options.quick else SETTINGS, python, quick=options.quick)
         chosen = run(study, options.seeds)
         rows = show(study, chosen, options.seeds)

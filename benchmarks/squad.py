@@ -12,20 +12,16 @@ was searched.
 `--quick` shows the plumbing on a few built-in questions.
 """
 
-import argparse
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoTokenizer
-from transformers.utils import logging
 
 from attar import progress
 from attar.demo_data import model_directory
@@ -40,7 +36,7 @@ from attar.model.checkpoint import load
 from attar.model.tables import read_table
 from attar.model.tasks import Task
 from attar.pipeline import distill
-from common import figure, report
+from common import figure, keeps, parser, read, report, trains, workplace
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "squad_v1.1_dev"
 LENGTH, BATCH = 160, 8
@@ -196,28 +192,13 @@ def gain(ours: list[Evaluation], theirs: list[Evaluation], metric: Ratio) -> Int
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="built-in questions, one seed: under a minute")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--work", type=Path, default=None, help="directory to keep the models in")
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/squad.json")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
+    options = read(keeps(trains(parser(__doc__, "built-in questions, one seed: under a minute", threads=1))))
     console = Console(width=110)
     progress.attach(console)
-    seeds = options.seeds[:1] if options.quick else options.seeds
-    with tempfile.TemporaryDirectory() as temporary:
-        work = options.work or Path(temporary)
-        work.mkdir(parents=True, exist_ok=True)
+    with workplace(options) as work:
         run = Squad(work, quick=options.quick)
-        said = {way: [run.judge(run.student(way, seed)) for seed in seeds] for way in WAYS}
-        show(console, run, said, seeds, keep=options.keep and not options.quick)
+        said = {way: [run.judge(run.student(way, seed)) for seed in options.seeds] for way in WAYS}
+        show(console, run, said, options.seeds, keep=options.keep)
 
 
 def show(

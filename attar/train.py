@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, reduce, set_seed
 from torch import Tensor, nn
 
 from attar.errors import TrainingError
@@ -84,6 +84,12 @@ def agree(value: Any) -> Any:
     if processes()[1] == 1:
         return value
     return broadcast_object_list([value])[0]
+
+
+def averaged(tensors: list[Tensor]) -> list[Tensor]:
+    """The mean of each over the processes: of gradients of losses that have the step's counts, the whole step's."""
+    found: list[Tensor] = tensors if processes()[1] == 1 else reduce(tensors, "mean")
+    return found
 
 
 def fit(

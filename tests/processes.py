@@ -18,10 +18,18 @@ from attar.finetune import finetune
 from attar.knowledge import distill_lm
 from attar.pipeline import distill
 from attar.pretrain import pretrain
+from attar.pruning import prune
 
 ROWS, BATCH = 24, 5
-# Optimizer steps of each life; of 15, and of 10 and 10 in distillation's two phases. 0 is: to the end.
-LIVES = {"finetune": (7, 0), "pretrain": (8, 0), "distill": (7, 7, 0), "distill_lm": (5, 0)}
+# Optimizer steps of each life; of 15, of 10 and 10 in distillation's two phases, and of 2 rounds of 4 and 4 in pruning.
+# 0 is: to the end.
+LIVES = {
+    "finetune": (7, 0),
+    "pretrain": (8, 0),
+    "distill": (7, 7, 0),
+    "distill_lm": (5, 0),
+    "prune": (5, 9, 0),
+}
 
 
 def run(verb: str, out: Path, *, dropout: float = 0.0) -> None:
@@ -47,6 +55,10 @@ def run(verb: str, out: Path, *, dropout: float = 0.0) -> None:
         distill_lm(
             teacher, texts, dev=held, student=student, top_k=9, epochs=2, lr=1e-3, batch_size=BATCH, **options
         )
+        return
+    if verb == "prune":
+        rounds = {"rounds": 2, "steps": 4, "recover_steps": 4, "recover_lr": 1e-3}
+        prune(tiny.model(**drop), budget=0.6, data=data, batch_size=BATCH, **rounds, **options)
         return
     distill(
         tiny.model(seed=1, **drop),

@@ -14,8 +14,8 @@ from attar.model.views import Need, call
 class Close(nn.Module):
     """A model with its distance from the one that it is a cut of: last hidden states, and logits where there is a task.
 
-    The hidden loss is the squared distance over real tokens, relative to the teacher's variance, so that it is of the
-    size of the divergence of the logits; over the dimensions that the cut model still has.
+    The hidden loss is the squared distance of each real token, relative to the variance of the teacher's vector there,
+    so that it is of the size of the divergence of the logits; over the dimensions that the cut model still has.
 
     Args:
         model: learns. teacher: the model before it was cut; no part of this module, so neither trained nor saved.
@@ -49,8 +49,9 @@ class Close(nn.Module):
         goal = theirs.hidden[last[1]].float()
         if self.kept is not None:
             goal = goal.index_select(1, self.kept.to(goal.device))
-        error = (ours.hidden[last[0]].float() - goal).square().sum() / goal.shape[1]
-        parts = {"hidden": error / goal.var().clamp_min(1e-6) / batch.counts.tokens}
+        # Each token by its own variance: that of a batch would be another in each process.
+        error = (ours.hidden[last[0]].float() - goal).square().mean(1) / goal.var(1).clamp_min(1e-6)
+        parts = {"hidden": error.sum() / batch.counts.tokens}
         if self.task is not None:
             parts["prediction"] = self._prediction(ours.logits, theirs.logits, batch.counts.examples)
         return parts

@@ -15,7 +15,7 @@ from attar.progress import say, track
 from attar.prune.alphas import Alphas, alphas_for, betas, gated
 from attar.prune.scores import frozen
 from attar.prune.select import Cost
-from attar.train import Precision, Source, fit
+from attar.train import Precision, Source, averaged, fit
 
 # The axes of each variant of the paper.
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -147,5 +147,5 @@ def balanced(
     with torch.no_grad():
         for a in groups:
             a.fill_(1.0)
-    pulls = [g.abs() / b for g, b in zip(sums, weights, strict=True) if b > 0]
+    pulls = [g.abs() / b for g, b in zip(averaged(sums), weights, strict=True) if b > 0]
     return float(torch.cat(pulls).median()) if pulls else 0.0

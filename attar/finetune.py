@@ -36,6 +36,7 @@ def finetune(
     max_length: int | None = None,
     doc_stride: int = 128,
     patience: int | None = 2,
+    metric: str | None = None,
     seed: int = 0,
     precision: Precision = "auto",
     overwrite: bool = False,
@@ -50,12 +51,15 @@ def finetune(
         max_length: in tokens; 128 where None, 384 for question answering.
         doc_stride: tokens that neighbouring windows of a long context or sentence share, at most half of a window.
         patience: epochs without a better dev metric before training stops; None never stops early.
+        metric: the figure that decides which epoch is best; the task's own where None. If one label is rare, accuracy
+            may prefer a model that never says it: "f1" or "matthews" do not.
 
     Returns:
         A report with the dev metrics and the training curve.
 
     Raises:
-        ModelError, DataError, OutputError, TrainingError: see the functions that this one calls.
+        DataError: a metric that the task does not have.
+        ModelError, OutputError, TrainingError: see the functions that this one calls.
     """
     check_free(out, overwrite=overwrite)
     table, task = read_table(data, columns=columns, require_label=True)
@@ -85,6 +89,7 @@ def finetune(
         "max_length": task.window(loaded.model, max_length),
         "doc_stride": doc_stride,
         "patience": patience,
+        "metric": metric,
         "seed": seed,
         "precision": precision,
     }
@@ -131,6 +136,7 @@ def supervise(
     max_length: int,
     patience: int | None,
     seed: int,
+    metric: str | None = None,
     doc_stride: int = 128,
     precision: Precision = "auto",
 ) -> tuple[Evaluation, tuple[Point, ...]]:
@@ -149,9 +155,10 @@ def supervise(
         world=world,
     )
     exam = Exam(task, dev, tokenizer, batch_size=batch_size, max_length=max_length, stride=doc_stride)
-    key = digest(
-        model, *batches.content, *exam.batches.content, (epochs, lr, batch_size, patience, seed, precision)
-    )
+    if metric is not None:
+        _check_metric(metric, exam.mark(model))
+    options = (epochs, lr, batch_size, patience, metric, seed, precision)
+    key = digest(model, *batches.content, *exam.batches.content, options)
     place = place / f"finetune-{key}"
     place.mkdir(parents=True, exist_ok=True)
     best = work.Best(place, patience)
@@ -165,8 +172,10 @@ def supervise(
             curve.add(step)
             if step.last_of_epoch:
                 found = exam.mark(model)
-                best.add(step.epoch, agree(found.value), model)
-                say(f"epoch {step.epoch + 1}: dev {found.main} {found.value:.4f}, loss {curve.recent():.4f}")
+                name = metric or found.main
+                value = found.metrics[name]
+                best.add(step.epoch, agree(value), model)
+                say(f"epoch {step.epoch + 1}: dev {name} {value:.4f}, loss {curve.recent():.4f}")
                 if best.exhausted:
                     say(f"no better for {patience} epochs: stopping")
                     break
@@ -181,6 +190,15 @@ def _check_head(model: PreTrainedModel, task: Task) -> None:
             expected=f"a model with a {task.head} head",
             found=type(model).__name__,
             fix="pass its name, so that it is loaded with a new head",
+        )
+
+
+def _check_metric(metric: str, found: Evaluation) -> None:
+    if metric not in found.metrics:
+        raise DataError(
+            expected=f"a metric among {', '.join(found.metrics)}",
+            found=repr(metric),
+            fix=f"name one of these, or leave it out for {found.main}",
         )
 
 

@@ -45,7 +45,7 @@ FINETUNE = {"epochs": 3, "lr": 2e-4, "batch_size": 32, "patience": None}
 # Task -> its metric, rows to learn from, longest text.
 TASKS: dict[str, tuple[str, int, int]] = {
     "SST-2": ("accuracy", 1200, 48),
-    "CoLA": ("matthews", 4000, 32),
+    "CoLA": ("matthews", 3000, 32),
     "RTE": ("accuracy", 400, 96),
     "STS-B": ("spearman", 1200, 64),
 }
@@ -150,7 +150,8 @@ class Study:
         metric, _, length = TASKS.get(task, ("accuracy", 0, 64))
         with tempfile.TemporaryDirectory() as place:
             out = Path(place) / "tuned"
-            finetune(model, train, out=out, seed=seed, max_length=length, **self.options(FINETUNE))
+            options = self.options(FINETUNE) | {"metric": metric, "max_length": length}
+            finetune(model, train, out=out, seed=seed, **options)
             loaded = load(out)
             task_of = Task.of(loaded.model.config)
             found = evaluate(loaded.model, dev, tokenizer=loaded.tokenizer, task=task_of, max_length=length)

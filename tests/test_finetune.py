@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from datasets import Dataset
 from transformers import pipeline
 
 import tiny
+from attar.errors import DataError
 from attar.finetune import finetune
 from attar.model.checkpoint import load, read_lineage
 from attar.model.tasks import Task
@@ -173,3 +175,21 @@ def test_the_work_directory_goes_when_all_is_done_and_stays_when_not(tmp_path):
         (place / "x").write_text("x")
         raise RuntimeError
     assert [path.name for path in tmp_path.rglob("*")] == [".out.work", "x"]
+
+
+def test_the_metric_that_is_named_decides_which_epoch_is_best(tmp_path, caplog):
+    data, dev = tiny.table(96, seed=1, longest=3), tiny.table(48, seed=2, longest=3)
+    # One label in five rows: to call all the other one is right often, and says nothing.
+    rare = [row for n, row in enumerate(dev) if row["label"] == 0 or n % 4 == 0]
+    caplog.set_level("INFO", logger="attar")
+    report = tune(tmp_path / "out", data, Dataset.from_list(rare), metric="matthews", patience=None, lr=5e-3)
+    said = [float(found) for found in re.findall(r"dev matthews (-?[\d.]+)", caplog.text)]
+    assert len(said) == OPTIONS["epochs"]
+    assert len(set(said)) > 2
+    assert report.rows[0].metrics["matthews"] == pytest.approx(max(said), abs=1e-4)
+
+
+def test_a_metric_that_the_task_does_not_have_is_named_before_training(tmp_path):
+    with pytest.raises(DataError, match=r"(?s)accuracy.*found 'bleu'"):
+        tune(tmp_path / "out", tiny.table(16), metric="bleu")
+    assert not (tmp_path / "out").exists()

@@ -39,6 +39,10 @@ def finetune(
     max_length: TaskLength = None,
     doc_stride: Stride = 128,
     patience: Annotated[int, typer.Option(help="Stop after so many epochs without a better dev metric.")] = 2,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="That decides which epoch is best: f1, matthews, …; accuracy if left out."),
+    ] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -52,6 +56,7 @@ def finetune(
         "max_length": max_length,
         "doc_stride": doc_stride,
         "patience": patience,
+        "metric": metric,
         "seed": seed,
     }
     show(

@@ -45,8 +45,8 @@ def reconstruct(
     matrices before them left. No labels and no gradients; embeddings and heads stay as they are.
 
     Args:
-        small: `apply(model, kept)`.
-        model: before the cut; it is left as it is.
+        small: `apply(model, kept)`, in main memory, as that gives it; its dropout is off afterwards.
+        model: before the cut, on any device, with its dropout off.
         batches: texts; as many are read as hold `tokens` real tokens.
         penalty: of leaving the weights that are there, see `Ridge`.
 
@@ -68,7 +68,7 @@ def reconstruct(
             fit.layer(ours, seen, before, layer, place)
     final = source.at(source.anatomy.final_norm)
     if final is not None:
-        fit.norm("final_norm", ours.real(ours.hidden), final(theirs.real(theirs.hidden)))
+        fit.norm("final_norm", ours.real(ours.hidden), theirs.real(map(final, theirs.hidden)))
     return True
 
 
@@ -130,10 +130,10 @@ class _Stream:
             start += count
 
     def real(self, tensors: Iterable[Tensor]) -> Tensor:
-        """(N, D) the real tokens of (B, T, D) or (B·T, D) each."""
+        """(N, D) the real tokens of (B, T, D) or (B·T, D) each, in main memory."""
         pairs = zip(self.masks, tensors, strict=True)
         return torch.cat(
-            [x.reshape(-1, x.shape[-1])[mask.flatten().to(x.device)].float() for mask, x in pairs]
+            [x.cpu().reshape(-1, x.shape[-1])[mask.flatten().cpu()].float() for mask, x in pairs]
         )
 
     def _run(

@@ -45,6 +45,8 @@ class Data(Options):
 class Finetune(Options):
     """Options of `attar.finetune`; `patience` is in epochs without a better dev metric, None never stops early.
 
+    `metric` decides which epoch is best (f1 or matthews where one label is rare); the task's own where null.
+
     `max_length` is the task's own where null: 128, or 384 for question answering. Windows of what is longer share
     `doc_stride` tokens.
     """
@@ -55,6 +57,7 @@ class Finetune(Options):
     max_length: Count | None = None
     doc_stride: Count = 128
     patience: Count | None = 2
+    metric: str | None = None
     seed: int = 0
 
 

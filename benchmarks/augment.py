@@ -24,7 +24,7 @@ from attar.augment import MaskedLMCandidates, Place
 from attar.augment.masked import Masks
 from attar.augment.words import words
 from attar.demo_data import model_directory, reviews
-from common import Figure, figure, report
+from common import Figure, figure, parser, read, report
 
 K = 15
 TARGET = 20.0
@@ -99,20 +99,15 @@ def ratio(times: dict[str, list[float]], slow: str, fast: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="MiniLM's shape only, few words")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument(
+    asked = parser(__doc__, "MiniLM's shape only, few words", threads=torch.get_num_threads())
+    asked.add_argument(
         "--sentences", type=int, default=48, help="sentences of Rotten Tomatoes, all their words batched"
     )
-    parser.add_argument(
-        "--words", type=int, default=40, help="words of these that the loops do in each round"
-    )
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    asked.add_argument("--words", type=int, default=40, help="words of these that the loops do in each round")
+    asked.add_argument("--rounds", type=int, default=3)
+    options = read(asked)
     if options.quick:
         options.sentences, options.words, options.rounds = 24, 20, 2
-    torch.set_num_threads(options.threads)
     figures: dict[str, Figure] = {}
     for shape in ["minilm"] if options.quick else ["minilm", "bert-base"]:
         times = measure(shape, options)

@@ -22,7 +22,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from attar.distill.language import LanguageDistiller, Live
 from attar.model.blocks import Blocks, CausalLanguage, Packed, Tokens
-from common import figure, report
+from common import figure, keeps, parser, read, report
 
 SIZES = {
     "vocab_size": 151_936,
@@ -84,16 +84,11 @@ def _status(field: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="1,024 tokens, 20,000 logits")
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/lm_memory.json")
-    parser.add_argument("--one", choices=list(WAYS), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    asked = keeps(parser(__doc__, "1,024 tokens, 20,000 logits", threads=1))
+    asked.add_argument("--one", choices=list(WAYS), help=argparse.SUPPRESS)
+    options = read(asked)
     tokens, vocabulary = (QUICK_TOKENS, QUICK_VOCABULARY) if options.quick else (TOKENS, SIZES["vocab_size"])
     if options.one:
-        torch.set_num_threads(1)
         print(measure(options.one, tokens, vocabulary))
         return
     found = {way: _apart(way, quick=options.quick) for way in WAYS}
@@ -107,7 +102,7 @@ def main() -> None:
     }
     figures |= {f"{way}, GiB": figure(size / 2**30) for way, size in found.items()}
     settings: dict[str, Any] = {"tokens": tokens, **SIZES, "vocab_size": vocabulary, "quick": options.quick}
-    report("lm_memory", figures, settings, keep=options.keep and not options.quick)
+    report("lm_memory", figures, settings, keep=options.keep)
 
 
 def _apart(way: str, *, quick: bool) -> int:

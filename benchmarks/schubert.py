@@ -25,9 +25,9 @@ import numpy as np
 import schubert_draw
 import schubert_latency
 import torch
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset
 from rich.console import Console
-from transformers import PreTrainedModel, logging
+from transformers import PreTrainedModel
 
 from attar import progress
 from attar.anatomy.form import Form, form_of
@@ -51,7 +51,7 @@ from attar.prune.scores import drop_layers
 from attar.prune.select import in_order, uniform
 from attar.prune.units import Kept, everything
 from attar.prune.vocabulary import config_ids, trim
-from common import Figure, figure, report
+from common import Figure, figure, parser, read, report, trains, workplace
 from common import save as save_result
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "glue_sst2"
@@ -346,36 +346,19 @@ def _shape(study: Study, name: str) -> dict[str, Any]:
     }
 
 
-def _quiet(options: argparse.Namespace) -> None:
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="one size, few sentences: under a minute")
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
-    parser.add_argument("--tasks", nargs="+", default=None, help="the tasks of one of several processes")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=None, help="directory to keep the models in")
-    parser.add_argument("--latency", action="store_true", help=schubert_latency.__doc__)
-    options = parser.parse_args()
+    asked = trains(parser(__doc__, "one size, few sentences: under a minute"))
+    asked.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), choices=list(SIZES))
+    asked.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    asked.add_argument("--tasks", nargs="+", default=None, help="the tasks of one of several processes")
+    asked.add_argument("--latency", action="store_true", help=schubert_latency.__doc__)
+    options = read(asked)
     if options.latency:
-        _quiet(options)
         schubert_latency.main(options)
         return
     if options.quick:
-        options.sizes, options.ways, options.seeds = [3], ["all", "dropped"], [0]
-    _quiet(options)
-    with tempfile.TemporaryDirectory() as temporary:
-        work = options.work or Path(temporary)
-        work.mkdir(parents=True, exist_ok=True)
+        options.sizes, options.ways = [3], ["all", "dropped"]
+    with workplace(options) as work:
         study = Study(work, QUICK if options.quick else SETTINGS, quick=options.quick)
         found = run(study, options, Console(width=110))
         progress.attach(None)

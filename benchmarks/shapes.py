@@ -7,7 +7,6 @@ that is the latency, and on a shared one it still is, to a few percent, where th
     python benchmarks/shapes.py [--quick] [--threads N] [--clock wall|cpu] [--keep]
 """
 
-import argparse
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +25,7 @@ from transformers import (
 from attar.export import export
 from attar.measure.bench import Clock, Speed, bench
 from attar.model.onnx import OnnxModel
-from common import figure, report
+from common import figure, keeps, parser, read, report
 
 VOCABULARY = 30522
 LENGTH = 128
@@ -101,19 +100,13 @@ def table(rows: Mapping[str, Speed], base: Speed) -> None:
 
 def main() -> None:
     """Measure, print, and close with one line of JSON."""
-    parser = argparse.ArgumentParser(description="The paper's shapes, timed side by side.")
-    parser.add_argument(
-        "--quick", action="store_true", help="two shapes, a quarter of the layers, few rounds"
-    )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clock", choices=("wall", "cpu"), default=None)
-    parser.add_argument("--repeats", type=int, default=None, help="rounds")
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/shapes.json")
-    options = parser.parse_args()
+    asked = keeps(parser(__doc__, "two shapes, a quarter of the layers, few rounds", threads=1))
+    asked.add_argument("--clock", choices=("wall", "cpu"), default=None)
+    asked.add_argument("--repeats", type=int, default=None, help="rounds")
+    options = read(asked)
     clock: Clock = options.clock or ("cpu" if options.threads == 1 else "wall")
     repeats = options.repeats or (5 if options.quick else 40)
     names = [BASE, "TinyBERT4"] if options.quick else list(SHAPES)
-    torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as place:
         models = everything(Path(place), names, options.threads, options.quick)
         first = f"{BASE}, {RUNTIMES[0]}"
@@ -146,7 +139,7 @@ def main() -> None:
         "int8": "dynamic, a scale per channel, QAttention, embeddings and all products but the head's",
         "quick": options.quick,
     }
-    report("shapes", figures, settings, keep=options.keep and not options.quick)
+    report("shapes", figures, settings, keep=options.keep)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedModel
 
 from attar.errors import ModelError
-from attar.measure.language import MAIN, Surprise, measure, ratio, surprise
+from attar.measure.language import MAIN, Surprise, measure, pseudo_bits_per_byte, ratio, surprise
 from attar.measure.report import Report, Role, Row
 from attar.model.checkpoint import Loaded, load, saved_head, versions
 from attar.model.corpus import Texts
@@ -43,7 +43,8 @@ def read(
     A causal model reads every text through a window of `max_length` tokens (as many as it has positions for, at most
     1024, where None) that moves by half of it, and every token is told once: `perplexity`, `bits_per_byte` and
     `word_perplexity`, of which the last two compare across tokenizers. A masked model tells 15% of the tokens of texts
-    cut to `max_length` (128), the same for every model: `pseudo_perplexity`, `masked_accuracy`.
+    cut to `max_length` (128), the same for every model: `pseudo_perplexity`, `masked_accuracy`, and
+    `pseudo_bits_per_byte`, which compares across tokenizers better than the other two.
 
     Raises:
         ModelError: no language-model head; a masked teacher with another tokenizer. DataError: no text.
@@ -74,7 +75,11 @@ def read(
             same_vocabulary(opened[0][1].tokenizer, opened[1][1].tokenizer, opened[1][1].name)
         for role, loaded in opened:
             batches = reading(loaded.model, **options).batches(lines, loaded.tokenizer)
-            rows.append(_row(role, loaded, measure(loaded.model, batches)))
+            metrics = measure(loaded.model, batches)
+            metrics["pseudo_bits_per_byte"] = pseudo_bits_per_byte(
+                metrics["mlm_loss"], lines, loaded.tokenizer
+            )
+            rows.append(_row(role, loaded, metrics))
     name = opened[-1][1].name
     return Report(
         f"{name} on {len(lines)} texts", MAIN[causal], tuple(rows), notes=notes, versions=versions()

@@ -11,7 +11,7 @@ from attar.distill.language import LanguageDistiller, Live
 from attar.distill.stock import as_distilbert
 from attar.distill.student import student as build
 from attar.errors import DataError, ModelError
-from attar.measure.language import measure, ratio, surprise
+from attar.measure.language import measure, pseudo_bits_per_byte, ratio, surprise
 from attar.model.blocks import Blocks, tokens_of
 from attar.model.checkpoint import load, read_lineage
 from attar.model.language import reading
@@ -131,6 +131,20 @@ def test_the_window_slides_over_every_token_once(family):
     assert found.tokens.sum() == len(tokens.ids) - len(texts)
     assert found.metrics["bits_per_byte"] == pytest.approx(expected / np.log(2) / sum(map(len, texts)))
     assert ratio(found, found).value == 1.0
+
+
+def test_bits_of_a_byte_do_not_depend_on_how_text_is_cut():
+    tokenizer = tiny.tokenizer()
+    words, letters = ["good film"] * 3, ["g o o d f i l m"] * 3
+    # Of 9 bytes 2 tokens, of 15 bytes 8: as much is said of a text whose tokens are four times as many and as easy.
+    one, four = pseudo_bits_per_byte(2.0, words, tokenizer), pseudo_bits_per_byte(0.5, letters, tokenizer)
+    assert one == pytest.approx(2 * 2 / 9 / np.log(2))
+    assert 9 * one == pytest.approx(15 * four)
+    model = tiny.model("bert", "masked-lm")
+    row = attar.evaluate(model, TEXTS, tokenizer=tokenizer).rows[0]
+    assert row.metrics["pseudo_bits_per_byte"] == pytest.approx(
+        pseudo_bits_per_byte(row.metrics["mlm_loss"], TEXTS, tokenizer)
+    )
 
 
 @pytest.fixture(scope="module")

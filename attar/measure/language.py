@@ -62,6 +62,21 @@ def measure(model: PreTrainedModel, batches: TextBatches) -> dict[str, float]:
     return found | ({"nsp_accuracy": follow / pairs} if pairs else {})
 
 
+def pseudo_bits_per_byte(loss: float, texts: Sequence[str], tokenizer: Any) -> float:
+    """Bits that a masked model needs for a byte of text, which compare across tokenizers better than its loss does.
+
+    The loss of a hidden token in nats, times the tokens of a byte. "Pseudo" since every token is told from both sides
+    (pseudo-likelihood, 1910.14659), and several are hidden at once: it bounds nothing.
+
+    Args:
+        loss: `mlm_loss` of `measure`.
+        texts: in full; what of them was cut off counts as if its tokens were as hard as the others.
+    """
+    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    tokens, letters = sum(map(len, rows)), sum(len(text.encode()) for text in texts)
+    return loss / math.log(2) * tokens / letters
+
+
 def _told(model: PreTrainedModel, hidden: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Loss in nats and whether it is the likeliest, of each token, (N,) both."""
     weight, bias = output(model)

@@ -21,7 +21,15 @@ Role = Literal["teacher", "student", "baseline"]
 # Columns that a narrow terminal does without, the first first.
 _DISPENSABLE = ("memory", "texts/s", "FLOPs", "p90", "KL", "size", "agreement")
 # Metrics that have a column beside the main one.
-_BESIDE = ("exact_match", "agreement", "kl", "perplexity", "pseudo_perplexity", "bits_per_byte")
+_BESIDE = (
+    "exact_match",
+    "agreement",
+    "kl",
+    "perplexity",
+    "pseudo_perplexity",
+    "bits_per_byte",
+    "pseudo_bits_per_byte",
+)
 # Training step and the value of each named part there.
 Point = tuple[int, Mapping[str, float]]
 

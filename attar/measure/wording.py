@@ -16,6 +16,7 @@ _PLAIN = {
     "perplexity",
     "word_perplexity",
     "bits_per_byte",
+    "pseudo_bits_per_byte",
 }
 _NAMES = {
     "f1": "F1",
@@ -34,6 +35,7 @@ _NAMES = {
     "token_accuracy": "accuracy on next tokens",
     "word_perplexity": "perplexity of a word",
     "bits_per_byte": "bits per byte",
+    "pseudo_bits_per_byte": "pseudo-bits per byte",
     "nsp_accuracy": "next-sentence accuracy",
 }
 

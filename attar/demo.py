@@ -15,9 +15,10 @@ from attar.finetune import finetune
 from attar.measure.card import card, write_card
 from attar.measure.compare import compare, open_model
 from attar.measure.report import Point, Report, Role
-from attar.model.checkpoint import load, read_lineage, write_atomic
+from attar.model.checkpoint import load, read_lineage
 from attar.model.data import Batches, encode
 from attar.model.tasks import Task
+from attar.model.writing import write_atomic
 from attar.pipeline import distill
 from attar.progress import say
 from attar.schema import load_recipe

@@ -12,12 +12,13 @@ from attar.errors import DataError, ModelError
 from attar.measure.evaluate import Evaluation
 from attar.measure.exam import Exam
 from attar.measure.report import Point, Report, Row
-from attar.model.checkpoint import check_free, digest, load, save, versions
+from attar.model.checkpoint import digest, load, save, versions
 from attar.model.columns import Columns
 from attar.model.data import Batches
 from attar.model.tables import read_table
 from attar.model.tasks import Supervised, Task
 from attar.model.vocabulary import used_rows
+from attar.model.writing import check_free
 from attar.progress import say, track
 from attar.train import Precision, agree, fit, is_main, processes
 

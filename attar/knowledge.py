@@ -19,12 +19,13 @@ from attar.maths.mapping import layer_map
 from attar.measure.language import LOSS, MAIN, measure
 from attar.measure.report import Point, Report, Row
 from attar.model.blocks import Blocks
-from attar.model.checkpoint import check_free, digest, load, save, versions
+from attar.model.checkpoint import digest, load, save, versions
 from attar.model.corpus import Corpus, Texts, read_corpus
 from attar.model.data import Batches, encode
 from attar.model.language import Reading, TextBatches, reading, same_vocabulary
 from attar.model.readout import output
 from attar.model.tables import SampleBy
+from attar.model.writing import check_free
 from attar.progress import say, track
 from attar.schema import DistillLm
 from attar.schema.reading import options_of

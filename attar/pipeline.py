@@ -10,9 +10,10 @@ from transformers import PreTrainedModel
 from attar import work
 from attar.distill.objective import Attention, Projection
 from attar.measure.report import Report
-from attar.model.checkpoint import check_free, load, save, versions
+from attar.model.checkpoint import load, save, versions
 from attar.model.columns import Columns
 from attar.model.tables import read_table
+from attar.model.writing import check_free
 from attar.schema.reading import options_of
 from attar.tinybert import Run
 from attar.train import Precision, is_main

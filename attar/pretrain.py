@@ -12,20 +12,11 @@ from attar.errors import ModelError
 from attar.measure.language import LOSS, MAIN, measure
 from attar.measure.report import Point, Report, Row
 from attar.measure.wording import metric_name
-from attar.model.checkpoint import (
-    Head,
-    Loaded,
-    check_free,
-    digest,
-    language_head,
-    load,
-    loader_of,
-    save,
-    versions,
-)
+from attar.model.checkpoint import Head, Loaded, digest, language_head, load, loader_of, save, versions
 from attar.model.corpus import Corpus, Texts, read_corpus
 from attar.model.language import causal_head, learner_of, reading
 from attar.model.tables import SampleBy
+from attar.model.writing import check_free
 from attar.progress import say, track
 from attar.train import Precision, agree, fit, is_main, processes
 

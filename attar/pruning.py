@@ -13,10 +13,11 @@ from attar import work
 from attar.errors import PlanError
 from attar.measure.compare import Opened, measure
 from attar.measure.report import Report, Row
-from attar.model.checkpoint import check_free, load, save, versions
+from attar.model.checkpoint import load, save, versions
 from attar.model.columns import Columns
 from attar.model.data import fitting
 from attar.model.tables import read_table, read_texts
+from attar.model.writing import check_free
 from attar.prune.job import CostName, Pruning, Rounding, task_of
 from attar.prune.latency import Latency
 from attar.prune.plan import PLAN, Plan

@@ -13,8 +13,9 @@ from attar.errors import DataError, OutputError, RecipeError
 from attar.finetune import finetune
 from attar.knowledge import distill_lm
 from attar.measure.report import Report
-from attar.model.checkpoint import digest, write_atomic
+from attar.model.checkpoint import digest
 from attar.model.tables import read_table
+from attar.model.writing import write_atomic
 from attar.pipeline import distill
 from attar.pretrain import pretrain
 from attar.progress import say

@@ -11,10 +11,11 @@ from attar.distill.sharing import How, Start, shared
 from attar.measure.bench import flops
 from attar.measure.report import Report, Row
 from attar.measure.wording import count
-from attar.model.checkpoint import Loaded, check_free, load, save, versions
+from attar.model.checkpoint import Loaded, load, save, versions
 from attar.model.corpus import Texts
 from attar.model.data import Batches, encode, positions
 from attar.model.lines import lines_of
+from attar.model.writing import check_free
 from attar.progress import say
 
 # Texts that the embedding's directions are looked for in, at most, and tokens of each; operations are of one such text.

@@ -33,8 +33,9 @@ from attar.measure.report import Point, Row
 from attar.measure.statistics import Interval
 from attar.model.checkpoint import Loaded, digest, load, read_lineage
 from attar.model.columns import Columns
-from attar.model.data import Batches, StreamBatches, encode, fitting
+from attar.model.data import Batches, encode, fitting
 from attar.model.language import same_vocabulary
+from attar.model.stream import StreamBatches
 from attar.model.tables import read_table, read_texts
 from attar.model.tasks import Task
 from attar.progress import say

@@ -21,9 +21,10 @@ from tokenizers import (
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from attar.errors import DataError, ModelError
-from attar.model.checkpoint import LINEAGE, check_free, new_directory, versions
+from attar.model.checkpoint import versions
 from attar.model.corpus import Texts
 from attar.model.lines import lines_of
+from attar.model.writing import LINEAGE, check_free, new_directory
 from attar.progress import say
 
 Kind = Literal["bpe", "wordpiece", "unigram"]

@@ -18,9 +18,9 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_lis
 from torch import Tensor, nn
 
 from attar.errors import TrainingError
-from attar.model.checkpoint import unwritable
 from attar.model.data import Batch
 from attar.model.vocabulary import UsedRows
+from attar.model.writing import unwritable
 from attar.progress import say
 
 Precision = Literal["auto", "fp32", "bf16"]

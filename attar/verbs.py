@@ -18,9 +18,10 @@ from attar.measure.compare import Opened, Source, machine, measure, open_model
 from attar.measure.compare import compare as compare_opened
 from attar.measure.report import Report, Role, Row
 from attar.measure.shape import Shape
-from attar.model.checkpoint import check_free, load, versions
+from attar.model.checkpoint import load, versions
 from attar.model.columns import Columns
 from attar.model.tables import SampleBy, read_table
+from attar.model.writing import check_free
 from attar.perplexity import is_language_model, read
 from attar.progress import say
 from attar.prune.plan import PLAN, Plan

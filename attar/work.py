@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from attar.measure.report import Point
-from attar.model.checkpoint import save_tensors, unwritable, write_atomic
+from attar.model.writing import save_tensors, unwritable, write_atomic
 from attar.train import Step, is_main, wait
 
 # Steps averaged into one point of a training curve: few enough to see the shape, many enough to hide the noise.

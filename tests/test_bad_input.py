@@ -14,10 +14,12 @@ from attar.anatomy.resolve import family, resolve
 from attar.errors import DataError, ModelError, OutputError, RecipeError
 from attar.finetune import finetune
 from attar.measure.evaluate import predict
-from attar.model.checkpoint import load, new_directory
-from attar.model.data import StreamBatches, fitting
+from attar.model.checkpoint import load
+from attar.model.data import fitting
+from attar.model.stream import StreamBatches
 from attar.model.tables import read_table, read_texts
 from attar.model.tasks import Task
+from attar.model.writing import new_directory
 from attar.pipeline import distill
 
 BINARY = Task("single_label", ("bad", "good"))

@@ -11,16 +11,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import tiny
 from attar.anatomy.families import ENCODERS
 from attar.errors import ModelError, OutputError
-from attar.model.checkpoint import (
-    check_free,
-    load,
-    new_directory,
-    read_lineage,
-    save,
-    save_tensors,
-    verify,
-    write_atomic,
-)
+from attar.model.checkpoint import load, read_lineage, save, verify
+from attar.model.writing import check_free, new_directory, save_tensors, write_atomic
 
 
 @pytest.mark.parametrize("family", ENCODERS)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import tiny
 from attar.errors import DataError
-from attar.model.data import Batches, Counts, StreamBatches, encode
+from attar.model.data import Batches, Counts, encode
+from attar.model.stream import StreamBatches
 from attar.model.tables import read_table, read_texts
 from attar.model.tasks import Task
 

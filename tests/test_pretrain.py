@@ -23,8 +23,9 @@ from attar.finetune import finetune
 from attar.model import corpus
 from attar.model.checkpoint import load, read_lineage
 from attar.model.corpus import FOLLOWS, RANDOM, hold_out, next_sentences, read_corpus, read_documents
-from attar.model.data import Batches, StreamBatches, encode
+from attar.model.data import Batches, encode
 from attar.model.masking import IGNORED, MaskedBatches, MaskedLanguage, choose, gathered
+from attar.model.stream import StreamBatches
 from attar.pretrain import pretrain
 from attar.recipe import run
 from attar.train import _share_counts, fit

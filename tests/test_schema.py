@@ -22,7 +22,7 @@ from attar import schema
 from attar.distill.stock import as_distilbert
 from attar.distill.student import student
 from attar.errors import DataError, ModelError, RecipeError
-from attar.schema import check, load_recipe, options, parse
+from attar.schema import check, load_recipe, options, parse, smaller
 from attar.schema.reading import RECIPES
 
 PACKAGED = sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -384,9 +384,9 @@ def test_the_names_of_shapes_methods_and_axes_are_those_of_the_library():
     fields = options.Prune.model_fields
     assert set(get_args(get_args(fields["shape"].annotation)[0])) == set(published)
     assert set(get_args(fields["method"].annotation)) == {*get_args(search.Method), "vocabulary"}
-    assert set(get_args(options.Axis)) == set(search.VARIANTS["all"])
-    assert set(get_args(options.Variant)) == set(search.VARIANTS)
-    assert set(get_args(options.Loss)) == set(get_args(importlib.import_module("attar.prune.run").Loss))
+    assert set(get_args(smaller.Axis)) == set(search.VARIANTS["all"])
+    assert set(get_args(smaller.Variant)) == set(search.VARIANTS)
+    assert set(get_args(smaller.Loss)) == set(get_args(importlib.import_module("attar.prune.run").Loss))
 
 
 def test_schubert_recipes_have_the_papers_sizes():

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from attar.model.checkpoint import write_atomic
 from attar.model.data import Batch, Batches
 from attar.model.tasks import Task
 from attar.model.views import Need, View, call
+from attar.model.writing import write_atomic
 from attar.progress import say, track
 from attar.train import Precision, autocast
 

@@ -9,9 +9,10 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from attar.anatomy.resolve import family
 from attar.measure.language import measure
-from attar.model.checkpoint import Loaded, digest, load, write_atomic
+from attar.model.checkpoint import Loaded, digest, load
 from attar.model.language import TextBatches
 from attar.model.readout import output
+from attar.model.writing import write_atomic
 from attar.train import is_main
 
 

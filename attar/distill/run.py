@@ -16,12 +16,13 @@ from attar.distill.objective import Intermediate, prediction
 from attar.measure.evaluate import Evaluation
 from attar.measure.exam import Exam
 from attar.measure.report import Point
-from attar.model.checkpoint import digest, save_tensors, write_atomic
+from attar.model.checkpoint import digest
 from attar.model.data import Batch, Batches
 from attar.model.slim import is_slim
 from attar.model.tasks import Task
 from attar.model.views import Need, call
 from attar.model.vocabulary import used_rows
+from attar.model.writing import save_tensors, write_atomic
 from attar.progress import say, track
 from attar.train import Precision, Source, agree, fit, is_main, settle, wait
 

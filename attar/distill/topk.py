@@ -21,8 +21,8 @@ from attar.errors import DataError, OutputError
 from attar.maths.chunks import LOGITS, slices
 from attar.maths.losses import fold, log_probabilities
 from attar.model.blocks import Blocks
-from attar.model.checkpoint import unwritable, write_atomic
 from attar.model.readout import last_hidden, output
+from attar.model.writing import unwritable, write_atomic
 from attar.progress import say, track
 from attar.train import Precision, agree, autocast, main_first, processes, wait
 

@@ -20,6 +20,7 @@ from attar.model.onnx import FILE, REPORT, require
 from attar.model.slim import travelling
 from attar.model.tables import read_table
 from attar.model.tasks import Task
+from attar.model.writing import check_free, new_directory
 from attar.progress import say
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def export(
             found="none",
             fix="give texts, with labels if you have them: data=… (--data FILE)",
         )
-    checkpoint.check_free(out, overwrite=overwrite)
+    check_free(out, overwrite=overwrite)
     loaded = checkpoint.load(source, tokenizer=tokenizer)
     work: Comparison | ReadingComparison
     if type(loaded.model).__name__.endswith(LANGUAGE):
@@ -105,7 +106,7 @@ def export(
         say("int8: quantize the weights, then measure what that costs on the data")
         make = partial(_quantized, fp32, loaded.model, precision, work.calibration(rows, precision))
         program = make(keep_fp32)
-    with checkpoint.new_directory(out, overwrite=overwrite) as place:
+    with new_directory(out, overwrite=overwrite) as place:
         _save(program, place / FILE)
         for name, code in travelling(loaded.model).items():
             (place / name).write_text(code, encoding="utf-8")

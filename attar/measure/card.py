@@ -71,7 +71,7 @@ def write_card(directory: str | Path, text: str) -> Path:
     Raises:
         OutputError: the directory is not writable, or the disk is full.
     """
-    from attar.model.checkpoint import write_atomic
+    from attar.model.writing import write_atomic
 
     path = Path(directory) / "README.md"
     write_atomic(path, text)

@@ -282,7 +282,7 @@ class Report:
             OutputError: the directory is not writable, or the disk is full.
         """
         from attar.measure.page import render
-        from attar.model.checkpoint import write_atomic
+        from attar.model.writing import write_atomic
 
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)

@@ -155,7 +155,7 @@ class Temperatures:
         Raises:
             OutputError: another suffix, or a place that cannot be written.
         """
-        from attar.model.checkpoint import unwritable, write_atomic
+        from attar.model.writing import unwritable, write_atomic
 
         path = Path(path)
         if path.suffix not in {".svg", ".html"}:

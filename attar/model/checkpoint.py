@@ -1,13 +1,8 @@
 """Model directories: loaded with checks, written whole or not at all, verified by loading them again."""
 
-import errno
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,8 +15,9 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from attar.anatomy.resolve import family
-from attar.errors import ModelError, OutputError
+from attar.errors import ModelError
 from attar.model.slim import travelling
+from attar.model.writing import LINEAGE, new_directory
 
 Head = Literal[
     "sequence-classification",
@@ -32,7 +28,6 @@ Head = Literal[
     "pretraining",
     "base",
 ]
-LINEAGE = "lineage.json"
 HEADS: dict[Head, Any] = {
     "sequence-classification": transformers.AutoModelForSequenceClassification,
     "token-classification": transformers.AutoModelForTokenClassification,
@@ -216,76 +211,6 @@ def verify(model: PreTrainedModel, directory: Path) -> float:
     return difference
 
 
-@contextmanager
-def new_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary directory beside `out` that becomes `out` when the block ends well, and is removed when it fails.
-
-    Raises:
-        OutputError: `out` holds something already (and is not attar's own to overwrite), or the disk is full.
-    """
-    out = Path(out)
-    check_free(out, overwrite=overwrite)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-    except OSError as error:
-        raise unwritable(out, error) from error
-    try:
-        yield temporary
-        _sync(temporary)
-        _open_to_readers(temporary)
-        old = None
-        if out.exists():
-            old = temporary.with_suffix(".old")
-            out.rename(old)
-        temporary.rename(out)
-        if old is not None:
-            shutil.rmtree(old)
-    except Exception as error:
-        if is_unwritable(error):
-            raise unwritable(out, error) from error
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def check_free(out: str | Path, *, overwrite: bool = False) -> None:
-    """Raise OutputError where `out` is taken: before hours of work, not after them."""
-    out = Path(out)
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    ours = out.is_dir() and any((out / name).exists() for name in (LINEAGE, "export.json"))
-    if not (overwrite and ours):
-        raise OutputError(
-            expected=f"{out} to be new or empty",
-            found="a file" if out.is_file() else f"{len(list(out.iterdir()))} files in it",
-            fix="name another directory"
-            + (", or pass overwrite=True (--overwrite)" if ours else " or move it away"),
-        )
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise unwritable(path, error) from error
-
-
-def save_tensors(state: Any, path: Path) -> None:
-    """Write tensors whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        torch.save(state, temporary)
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise unwritable(path, error) from error
-
-
 def read_lineage(directory: str | Path) -> dict[str, Any]:
     """The lineage written beside a model, empty for one that attar did not make."""
     path = Path(directory) / LINEAGE
@@ -343,41 +268,3 @@ def _check_directory(path: Path) -> None:
             found=", ".join(sorted(files)[:8]) or "an empty directory",
             fix="name the directory that save_pretrained wrote",
         )
-
-
-def _open_to_readers(directory: Path) -> None:
-    """Permissions as the user's other files have them: mkdtemp and safetensors write for their owner only."""
-    umask = os.umask(0)
-    os.umask(umask)
-    for path in (directory, *directory.rglob("*")):
-        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
-
-
-def _sync(directory: Path) -> None:
-    for file in directory.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-
-
-def is_unwritable(error: Exception) -> bool:
-    """Whether an error comes from a disk that is full or may not be written.
-
-    safetensors and tokenizers raise classes of their own with the number of the cause in the text; torch says nothing
-    but that its zip file is shorter than it should be.
-    """
-    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
-    if isinstance(error, OSError):
-        return error.errno in numbers
-    text = str(error)
-    torn = isinstance(error, RuntimeError) and ("unexpected pos" in text or "PytorchStreamWriter" in text)
-    return torn or any(f"(os error {number})" in text for number in numbers)
-
-
-def unwritable(path: Path, error: Exception) -> OutputError:
-    """The error of a place that cannot be written."""
-    return OutputError(
-        expected=f"to write {path}",
-        found=getattr(error, "strerror", None) or str(error).splitlines()[0],
-        fix="free space or name another place; nothing was left behind",
-    )

@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 from attar.anatomy.resolve import family
 from attar.errors import DataError, ModelError
 from attar.model.blocks import Blocks, CausalLanguage, StreamBlocks, blocks_of
-from attar.model.data import Batches, StreamBatches, encode, fitting
+from attar.model.data import Batches, encode, fitting
 from attar.model.masking import MaskedBatches, MaskedLanguage
+from attar.model.stream import StreamBatches
 from attar.progress import say
 
 TextBatches = MaskedBatches | Blocks | StreamBlocks

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from attar.errors import DataError, ModelError
-from attar.model.data import NOTHING, Batch, Batches, StreamBatches
+from attar.model.data import NOTHING, Batch, Batches
+from attar.model.stream import StreamBatches
 
 Array = NDArray[Any]
 # Of the chosen tokens, BERT hides 80% behind the mask token and puts a random one in the place of 10%; the rest stay.

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from attar.anatomy.form import Form, form_of
 from attar.errors import PlanError
 from attar.measure.compare import machine
-from attar.model.checkpoint import digest, write_atomic
+from attar.model.checkpoint import digest
+from attar.model.writing import write_atomic
 
 # Units that libraries' inner loops may take at once.
 STEPS = (1, 8, 16, 32)

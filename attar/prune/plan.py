@@ -19,7 +19,7 @@ from pydantic import (
 from attar.anatomy.form import Form, LayerForm
 from attar.errors import PlanError
 from attar.measure.shape import Shape
-from attar.model.checkpoint import write_atomic
+from attar.model.writing import write_atomic
 from attar.prune.units import Kept, KeptLayer
 
 if TYPE_CHECKING:

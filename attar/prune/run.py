@@ -13,9 +13,10 @@ from transformers import PreTrainedModel
 from attar import work
 from attar.anatomy.form import form_of
 from attar.measure.report import Point
-from attar.model.checkpoint import digest, save_tensors, write_atomic
+from attar.model.checkpoint import digest
 from attar.model.masking import MaskedLanguage
 from attar.model.tasks import Supervised, Task
+from attar.model.writing import save_tensors, write_atomic
 from attar.progress import say, track
 from attar.prune.apply import apply
 from attar.prune.closeness import Close

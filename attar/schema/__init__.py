@@ -1,22 +1,11 @@
 """What a user may write in a recipe, read and checked without torch."""
 
+from attar.schema.base import Options
 from attar.schema.checking import check
-from attar.schema.options import (
-    Data,
-    Distill,
-    DistillLm,
-    Evaluate,
-    Export,
-    Finetune,
-    Options,
-    Prune,
-    Recipe,
-    Share,
-    Stage,
-    Student,
-)
+from attar.schema.options import Data, Distill, DistillLm, Evaluate, Export, Finetune, Recipe, Stage, Student
 from attar.schema.problem import Problem
 from attar.schema.reading import load_recipe, parse
+from attar.schema.smaller import Prune, Share
 
 __all__ = [
     "Data",

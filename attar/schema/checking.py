@@ -8,10 +8,11 @@ from attar.anatomy.families import FAMILIES
 from attar.errors import RecipeError
 from attar.maths.mapping import layer_map
 from attar.schema.files import check_model, check_table, check_texts
-from attar.schema.options import Distill, Prune, Recipe, Share, Stage, Student
+from attar.schema.options import Distill, Recipe, Stage, Student
 from attar.schema.problem import Problem, lacking, misfit
 from attar.schema.pruning import check_prune, check_recovery
 from attar.schema.sharing import check_share
+from attar.schema.smaller import Prune, Share
 
 # Stages whose model a distill stage right after them recovers.
 RECOVERED = ("prune", "share")

@@ -7,8 +7,9 @@ from typing import Any
 from attar.anatomy.families import FAMILIES
 from attar.errors import PlanError
 from attar.schema.files import check_plan
-from attar.schema.options import Prune, Recipe, Student
+from attar.schema.options import Recipe, Student
 from attar.schema.problem import Problem, lacking, misfit
+from attar.schema.smaller import Prune
 
 # Methods that need no text.
 BLIND = ("magnitude", "alternate", "top", "bottom")

@@ -9,7 +9,8 @@ import yaml
 from pydantic import ValidationError
 
 from attar.errors import RecipeError
-from attar.schema.options import Options, Recipe, Stage
+from attar.schema.base import Options
+from attar.schema.options import Recipe, Stage
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 Location = tuple[str | int, ...]

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attar.anatomy.families import FAMILIES
-from attar.schema.options import Recipe, Share
+from attar.schema.options import Recipe
 from attar.schema.problem import Problem, lacking, misfit
+from attar.schema.smaller import Share
 
 
 def check_share(options: Share, recipe: Recipe, config: Mapping[str, Any], where: str) -> Iterator[Problem]:

@@ -21,6 +21,7 @@ from attar.prune.cost import Operations, Parameters, cost_model
 from attar.prune.latency import Latency
 from attar.prune.plan import Cost, LayerPlan, Plan
 from attar.prune.published import published
+from attar.prune.reconstruct import TOKENS
 from attar.prune.run import Loss, Pruned, Recovery, mend, rounds
 from attar.prune.scores import magnitude
 from attar.prune.search import ALPHAS, LOOKS, Way, axes_of
@@ -74,7 +75,9 @@ class Pruning:
         self.way = replace(self.way, rounding=self._steps())
 
     def batches(self, loss: Loss, alike: bool = False, /) -> Source:
-        """The texts, as a loss wants them; of several processes each gets its own, or all the same where `alike`.
+        """The texts, as a loss wants them; of several processes each gets its own, or all the same ones where `alike`.
+
+        Those that are alike are looked at and not learned from: some of many are enough.
 
         Raises:
             ModelError, DataError: a loss that the model has no head for, or no labels.
@@ -85,6 +88,8 @@ class Pruning:
         if loss != "task" and "label" in table.column_names:
             table = table.remove_columns("label")
         rank, world = (0, 1) if alike else processes()
+        if alike and len(table) > TOKENS:  # at least as many tokens as are looked at
+            table = table.shuffle(seed=self.way.seed).select(range(TOKENS))
         dealt = Batches(
             encode(table, self.tokenizer, max_length=fitting(self.max_length, self.model)),
             self.tokenizer,

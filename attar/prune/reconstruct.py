@@ -13,6 +13,7 @@ from attar.maths.directions import Ridge
 from attar.model.data import Batch
 from attar.model.views import call
 from attar.model.weights import fit_norm, module_at, set_linear, weight_of
+from attar.progress import track
 from attar.prune.apply import rescaled
 from attar.prune.units import Indexer, Kept
 
@@ -60,7 +61,7 @@ def reconstruct(
         return False
     fit = _Fit(source, own, Indexer(form_of(model.config), kept), penalty)
     theirs, ours = _Stream(source, texts), _Stream(own, texts)
-    for layer in range(source.shape.layers):
+    for layer in track(range(source.shape.layers), "fit what stays"):
         place = fit.index.place.get(layer)
         before = theirs.real(theirs.hidden)
         seen = theirs.step(layer, () if place is None else fit.parts)

@@ -139,8 +139,8 @@ def prune(
         out: the directory to write; it appears whole, after it was loaded again and compared, with `plan.json` in it.
         fold: multiply the weights that stay by their alphas, as the paper does, where the alphas else only choose. With
             a short recovery that loses much (docs/guide-pruning.md, "what we measured").
-        reconstruct: where there are texts, fit what stays to what went by least squares after each cut, before
-            anything is trained (see `attar.prune.reconstruct`).
+        reconstruct: where there are texts and the vocabulary stays, fit what stays to what went by least squares after
+            each cut, before anything is trained (see `attar.prune.reconstruct`).
         dev: what the report measures on: against labels where it has them, else as agreement with the model before.
         recover: after each cut, `recover_steps` steps of staying close to the model before ("distill"), or of the loss
             "task" or "mlm"; None for none. Without texts there is none, as there is no reconstruction.

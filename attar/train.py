@@ -88,8 +88,12 @@ def agree(value: Any) -> Any:
 
 def averaged(tensors: list[Tensor]) -> list[Tensor]:
     """The mean of each over the processes: of gradients of losses that have the step's counts, the whole step's."""
-    found: list[Tensor] = tensors if processes()[1] == 1 else reduce(tensors, "mean")
-    return found
+    if processes()[1] == 1:
+        return tensors
+    # Where the processes talk to each other: a GPU's do not about what lies in main memory.
+    place = PartialState().device
+    found: list[Tensor] = reduce([tensor.to(place) for tensor in tensors], "mean")
+    return [mean.to(tensor.device) for mean, tensor in zip(found, tensors, strict=True)]
 
 
 def fit(

@@ -81,10 +81,29 @@ def read(made: argparse.ArgumentParser) -> argparse.Namespace:
 
 @contextmanager
 def workplace(options: argparse.Namespace) -> Iterator[Path]:
-    """The directory to keep models in, `--work` or one that is gone afterwards."""
+    """The directory to keep models in, `--work` or one that is gone afterwards.
+
+    It is of one benchmark with one set of constants: what was made with others would be told as if made with these.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
+        constants = {
+            name: value
+            for name, value in vars(sys.modules["__main__"]).items()
+            if name.isupper() and not isinstance(value, Path)
+        }
+        ours = json.dumps(
+            constants | {"QUICK_RUN": options.quick}, default=lambda x: type(x).__name__, sort_keys=True
+        )
+        note = work / "constants.json"
+        there = note.read_text() if note.is_file() else "" if any(work.iterdir()) else ours
+        if there != ours:
+            raise SystemExit(
+                f"expected {work} to be new, or of this benchmark with its present constants\n"
+                f"found what {'others' if there else 'nobody knows which'} made\ndo this: name another --work"
+            )
+        note.write_text(ours)
         yield work
 
 

@@ -91,7 +91,7 @@ def main() -> None:
     if options.one:
         print(measure(options.one, tokens, vocabulary))
         return
-    found = {way: _apart(way, quick=options.quick) for way in WAYS}
+    found = {way: _apart(way, options) for way in WAYS}
     base = found["plain cross-entropy"]
     table = Table("one step", "peak, GiB", "over plain cross-entropy", box=None)
     for way, size in found.items():
@@ -105,8 +105,9 @@ def main() -> None:
     report("lm_memory", figures, settings, keep=options.keep)
 
 
-def _apart(way: str, *, quick: bool) -> int:
-    command = [sys.executable, __file__, "--one", way, *(["--quick"] if quick else [])]
+def _apart(way: str, options: argparse.Namespace) -> int:
+    command = [sys.executable, __file__, "--one", way, "--threads", str(options.threads)]
+    command += ["--quick"] if options.quick else []
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 

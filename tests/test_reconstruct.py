@@ -11,9 +11,14 @@ import tiny
 from attar.anatomy.families import ENCODERS
 from attar.anatomy.form import form_of
 from attar.anatomy.resolve import resolve
+from attar.model.checkpoint import Loaded
 from attar.model.views import Need, call
 from attar.prune.apply import apply
+from attar.prune.cost import Parameters
+from attar.prune.job import Pruning
 from attar.prune.reconstruct import reconstruct
+from attar.prune.run import Recovery
+from attar.prune.search import Way
 from attar.prune.units import everything
 
 FAMILIES = [name for name in ENCODERS if name != "albert"]
@@ -94,6 +99,37 @@ def test_a_head_and_neurons_that_are_there_twice_are_taken_over_exactly(family):
     assert reconstruct(small, model, kept, rows(family), penalty=1e-6)
     assert before > 1e-3
     assert apart(small, model, kept, family) < 1e-5
+
+
+def test_a_unit_that_the_last_norm_switches_off_stays_off():
+    model = copy.deepcopy(slims.model("bert"))
+    form, bound = form_of(model.config), resolve(model)
+    with torch.no_grad():
+        bound.at(bound.anatomy.ffn_norm, 1).weight[5] = 0.0  # as MiniLM has some
+    whole = everything(form)
+    kept = replace(whole, layers=tuple(replace(x, ffn=x.ffn[::2]) for x in whole.layers))
+    small = apply(model, kept)
+    assert reconstruct(small, model, kept, rows("bert"))
+    assert abs(resolve(small).at(bound.anatomy.ffn_norm, 1).weight[5].item()) < 1e-6
+
+
+def test_rounds_fit_to_the_model_of_their_round_so_that_what_was_folded_stays(tmp_path):
+    model = tiny.model()
+    cost, place = Parameters(model), tmp_path
+
+    def pruned(*, fold, fit):
+        way = Way("schubert", ("heads", "ffn"), steps=30, lr=0.05, precision="fp32", fold=fold)
+        recovery = Recovery(None, precision="fp32", reconstruct=fit)
+        job = Pruning(Loaded(model, tiny.tokenizer(), "tiny"), way, texts=tiny.table(64))
+        here = place / f"{fold}-{fit}"
+        here.mkdir()
+        return job.rounds(0.8 * cost(form_of(model.config)), 1, recovery, here).model
+
+    plain, fitted = (pruned(fold=False, fit=fit) for fit in (False, True))
+    folded, both = (pruned(fold=True, fit=fit) for fit in (False, True))
+    # Folding moves what the model says by more than fitting does, and fitting does not take it back.
+    assert tiny.difference(folded, both) < 0.5 * tiny.difference(folded, plain)
+    assert tiny.difference(both, fitted) > 0.5 * tiny.difference(folded, plain)
 
 
 def test_layers_that_are_one_layer_are_left_alone():

@@ -41,7 +41,7 @@ def finetune(
     patience: Annotated[int, typer.Option(help="Stop after so many epochs without a better dev metric.")] = 2,
     metric: Annotated[
         str | None,
-        typer.Option(help="That decides which epoch is best: f1, matthews, …; accuracy if left out."),
+        typer.Option(help="Decides which epoch is best: f1, matthews, …; the task's own if left out."),
     ] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,

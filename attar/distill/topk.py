@@ -211,6 +211,7 @@ def _claim(directory: Path, key: Key) -> None:
         write_atomic(about, json.dumps(asdict(key), indent=2))
         return
     there = json.loads(about.read_text())
+    there = {"tail": 0} | there  # of before tails were drawn
     differ = [name for name, value in asdict(key).items() if there.get(name) != value]
     if differ:
         raise DataError(
@@ -252,7 +253,7 @@ def kept_of(logits: Tensor, key: Key, random: torch.Generator) -> Folded:
     log_p = fold(logits, index, temperature=key.temperature)
     if not key.drawn:
         return Folded(index, log_p)
-    drawn = draw(logits / key.temperature, index, key.drawn, random)
+    drawn = draw(logits.float() / key.temperature, index, key.drawn, random)
     theirs = log_probabilities(logits, drawn, temperature=key.temperature)
     return Folded(
         torch.cat([index, drawn], dim=-1), torch.cat([log_p[:, :-1], theirs, log_p[:, -1:]], dim=-1)

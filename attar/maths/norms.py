@@ -70,14 +70,19 @@ def _normed_error(z: Tensor, goal: Tensor, prior: Tensor, eps: float) -> float:
     return float((plain * gain + bias - goal).square().mean())
 
 
-def fit_gain(x: Tensor, goal: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-    """Per dimension the least squares line `gain · x + bias ≈ goal`, gain drawn slightly to its prior; (N, d), (d,)."""
+def fit_gain(x: Tensor, goal: Tensor, prior: Tensor, *, floor: bool = True) -> tuple[Tensor, Tensor]:
+    """Per dimension the least squares line `gain · x + bias ≈ goal`, gain drawn slightly to its prior; (N, d), (d,).
+
+    Args:
+        floor: no gain is near 0, for a matrix before the norm that is still to be solved.
+    """
     mean, to = x.mean(0), goal.mean(0)
     x, goal = x - mean, goal - to
     variance = x.square().mean(0)
     ground = GAIN_PENALTY * variance.mean()
     gain = ((x * goal).mean(0) + ground * prior) / (variance + ground)
-    # A gain near 0 would ask the matrix before the norm for boundless outputs.
-    floor = 0.05 * gain.abs().median()
-    gain = torch.where(gain.abs() < floor, torch.where(prior < 0, -floor, floor), gain)
+    if floor:
+        # A gain near 0 would ask the matrix before the norm for boundless outputs.
+        least = 0.05 * gain.abs().median()
+        gain = torch.where(gain.abs() < least, torch.where(prior < 0, -least, least), gain)
     return gain, to - mean * gain

@@ -15,8 +15,11 @@ def position_offset(config: Any) -> int:
     return int(config.pad_token_id) + 1 if config.model_type in {"roberta", "xlm-roberta", "camembert"} else 0
 
 
-def fit_norm(norm: nn.Module, z: Tensor, goal: Tensor, prior: Tensor) -> Tensor:
-    """Set a norm's gain and bias so that it maps z (N, d) as nearly to the goal as it can; return what it gives."""
+def fit_norm(norm: nn.Module, z: Tensor, goal: Tensor, prior: Tensor, *, floor: bool = True) -> Tensor:
+    """Set a norm's gain and bias so that it maps z (N, d) as nearly to the goal as it can; return what it gives.
+
+    See `fit_gain` for `floor`.
+    """
     weight, own_bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
     if weight is None:
         return cast(Tensor, norm(z))
@@ -24,7 +27,7 @@ def fit_norm(norm: nn.Module, z: Tensor, goal: Tensor, prior: Tensor) -> Tensor:
     if own_bias is not None:
         own_bias.data.zero_()
     plain = cast(Tensor, norm(z))
-    gain, bias = fit_gain(plain, goal, prior)
+    gain, bias = fit_gain(plain, goal, prior, floor=floor)
     if own_bias is None:
         gain = (plain * goal).sum(0) / plain.square().sum(0).clamp_min(1e-12)
     else:

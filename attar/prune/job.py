@@ -22,7 +22,7 @@ from attar.prune.latency import Latency
 from attar.prune.plan import Cost, LayerPlan, Plan
 from attar.prune.published import published
 from attar.prune.reconstruct import TOKENS
-from attar.prune.run import Loss, Pruned, Recovery, mend, rounds
+from attar.prune.run import Loss, Pruned, Recovery, fitted, recover, rounds
 from attar.prune.scores import magnitude
 from attar.prune.search import ALPHAS, LOOKS, Way, axes_of
 from attar.prune.select import best
@@ -219,17 +219,22 @@ class Pruning:
         whole = len(planned.vocab) == self.form.vocab
         ids = {} if whole else config_ids(self.model.config, planned.vocab)
         small = apply(self.model, planned.kept, **ids)
-        if self.texts is None:
+        trains = recovery.loss is not None and recovery.steps > 0
+        if self.texts is None or not (trains or recovery.reconstruct):
             return small, {}
         if not whole:
-            say("not recovered: model and smaller model have other token numbers")
+            say("neither fitted nor recovered: model and smaller model have other token numbers")
             return small, {}
-        content = self.batches(recovery.loss or "distill").content
-        here = self._own(place) / f"cut-{digest(small, vars(recovery), *content)}"
-        here.mkdir(parents=True, exist_ok=True)
         teacher, kept = self.model, planned.kept
-        curve = mend(small, recovery, self.batches, teacher=teacher, kept=kept, task=self.task, place=here)
-        return small.eval(), {"recover": curve} if curve else {}
+        if recovery.reconstruct:
+            fitted(small, teacher, kept, self.batches)
+        if recovery.loss is None or not trains:
+            return small, {}
+        batches = self.batches(recovery.loss)
+        here = self._own(place) / f"cut-{digest(small, vars(recovery), *batches.content)}"
+        here.mkdir(parents=True, exist_ok=True)
+        curve = recover(small, recovery, batches, teacher=teacher, kept=kept, task=self.task, place=here)
+        return small.eval(), {"recover": curve}
 
     def _own(self, place: Path) -> Path:
         """Where a run of these batches and this cost may go on from."""

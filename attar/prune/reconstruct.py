@@ -225,7 +225,8 @@ class _Fit:
         whole = module_at(self.source, part, layer)
         there = getattr(whole, "weight", None) is not None
         gain = self._kept(weight_of(whole)) if there else torch.ones(x.shape[1])
-        return fit_norm(module_at(self.own, part, place), x, self._kept(goal), gain)
+        # A dimension that the whole model's norm switches off stays off.
+        return fit_norm(module_at(self.own, part, place), x, self._kept(goal), gain, floor=False)
 
     def _kept(self, x: Tensor) -> Tensor:
         """The kept hidden units of (…, D)."""

@@ -122,13 +122,20 @@ def rounds(
         hidden = None if len(total.hidden) == form_of(teacher.config).hidden else total.hidden
         pulled = learner(loss, current, teacher=teacher, hidden=hidden, task=task).eval() if learns else None
         state = here / "alphas"
-        kept, current = choose(current, way, cost, goal, loss=pulled, batches=texts, checkpoint=state)
+        kept, whole = choose(current, way, cost, goal, loss=pulled, batches=texts, checkpoint=state)
         total = kept.after(total)
-        current = apply(current, kept)
+        current = apply(whole, kept)
         say(f"round {number} of {count}: {cost(kept.form) / first:.1%} of the cost stays")
         if recovery is not None and batches is not None:
-            curve = mend(current, recovery, batches, teacher=teacher, kept=total, task=task, place=here)
-            curves |= {f"recover {number}" if count > 1 else "recover": curve} if curve else {}
+            # To the model of this round: what folding and the rounds before it changed is meant to stay.
+            if recovery.reconstruct:
+                fitted(current, whole, kept, batches)
+            if recovery.loss is not None and recovery.steps:
+                name = f"recover {number}" if count > 1 else "recover"
+                dealt = batches(recovery.loss)
+                curves[name] = recover(
+                    current, recovery, dealt, teacher=teacher, kept=total, task=task, place=here
+                )
         if is_main():
             save_tensors(current.state_dict(), here / "done.pt")
             write_atomic(here / "done.json", _written(total))
@@ -136,27 +143,10 @@ def rounds(
     return Pruned(current.eval(), total, curves)
 
 
-def mend(
-    model: PreTrainedModel,
-    recovery: Recovery,
-    batches: Texts,
-    *,
-    teacher: PreTrainedModel,
-    kept: Kept,
-    task: Task | None,
-    place: Path,
-) -> tuple[Point, ...]:
-    """All of a recovery, on a cut model in place; the training curve, empty where nothing was trained.
-
-    Args:
-        place: a directory of this model, recovery and texts, to go on from.
-    """
-    if recovery.reconstruct and reconstruct(model, teacher, kept, batches("distill", True).epoch()):
+def fitted(small: PreTrainedModel, model: PreTrainedModel, kept: Kept, batches: Texts) -> None:
+    """Fit a cut model to the one it was cut from, in place; the texts are the same for all processes."""
+    if reconstruct(small, model, kept, batches("distill", True).epoch()):
         say("what stays was fitted by least squares to what went")
-    if recovery.loss is None or not recovery.steps:
-        return ()
-    dealt = batches(recovery.loss, False)
-    return recover(model, recovery, dealt, teacher=teacher, kept=kept, task=task, place=place)
 
 
 def recover(

@@ -102,7 +102,7 @@ def main() -> None:
     asked.add_argument("--rows", type=int, default=640, help="sentences of the memory runs")
     options = read(asked)
     if options.quick:
-        options.rounds, options.rows = 3, 64
+        options.rounds, options.rows = 2, 32
     loaded = load(model_directory(), head="sequence-classification", fresh_head=True, num_labels=2)
     table = reviews()["train"].select(range(320))
     encoded = encode(table, loaded.tokenizer, max_length=64)
@@ -110,14 +110,9 @@ def main() -> None:
     clock = "cpu" if options.threads == 1 else "wall"
     seconds = interleaved(steps(loaded.model, batches), repeats=options.rounds, clock=clock)  # type: ignore[arg-type]
     over = {name: median_interval(seconds["alphas"] / seconds[name]) for name in ("plain", "frozen")}
-    memory = {
-        name: peak(job, options.rows, options.threads, loss)
-        for name, job, loss in (
-            ("finetune", "finetune", ""),
-            ("plan, task", "plan", "task"),
-            ("plan, distill", "plan", "distill"),
-        )
-    }
+    memory = {"finetune": peak("finetune", options.rows, options.threads, "")}
+    for loss in ("task",) if options.quick else ("task", "distill"):
+        memory[f"plan, {loss}"] = peak("plan", options.rows, options.threads, loss)
     for name, values in seconds.items():
         print(f"{name:14} {sorted(values)[len(values) // 2] * 1000:8.0f} ms a step (median)")
     for name, around in over.items():
@@ -129,12 +124,13 @@ def main() -> None:
         {
             "alpha step over plain training step": figure(over["plain"].value, 1.15, at_least=False),
             "alpha step over frozen forward and backward": figure(over["frozen"].value),
-            "planning memory over fine-tuning (task)": figure(
-                memory["plan, task"] / memory["finetune"], 1.3, at_least=False
-            ),
-            "planning memory over fine-tuning (distill)": figure(
-                memory["plan, distill"] / memory["finetune"], 1.3, at_least=False
-            ),
+            **{
+                f"planning memory over fine-tuning ({name.removeprefix('plan, ')})": figure(
+                    size / memory["finetune"], 1.3, at_least=False
+                )
+                for name, size in memory.items()
+                if name != "finetune"
+            },
         },
         {
             "threads": options.threads,

@@ -157,7 +157,7 @@ def supervise(
     )
     exam = Exam(task, dev, tokenizer, batch_size=batch_size, max_length=max_length, stride=doc_stride)
     if metric is not None:
-        _check_metric(metric, exam.mark(model))
+        exam.mark(model).chosen(metric)  # an unknown one is found before training
     options = (epochs, lr, batch_size, patience, metric, seed, precision)
     key = digest(model, *batches.content, *exam.batches.content, options)
     place = place / f"finetune-{key}"
@@ -172,9 +172,7 @@ def supervise(
         for step in track(steps, "fine-tune", epochs * len(batches)):
             curve.add(step)
             if step.last_of_epoch:
-                found = exam.mark(model)
-                name = metric or found.main
-                value = found.metrics[name]
+                name, value = exam.mark(model).chosen(metric)
                 best.add(step.epoch, agree(value), model)
                 say(f"epoch {step.epoch + 1}: dev {name} {value:.4f}, loss {curve.recent():.4f}")
                 if best.exhausted:
@@ -191,15 +189,6 @@ def _check_head(model: PreTrainedModel, task: Task) -> None:
             expected=f"a model with a {task.head} head",
             found=type(model).__name__,
             fix="pass its name, so that it is loaded with a new head",
-        )
-
-
-def _check_metric(metric: str, found: Evaluation) -> None:
-    if metric not in found.metrics:
-        raise DataError(
-            expected=f"a metric among {', '.join(found.metrics)}",
-            found=repr(metric),
-            fix=f"name one of these, or leave it out for {found.main}",
         )
 
 

@@ -191,7 +191,7 @@ class Run:
     def stages(self, made: Student, table: Dataset, held: Dataset) -> dict[str, tuple[Point, ...]]:
         """General distillation, augmentation, intermediate and prediction phases; the student is trained in place."""
         o, curves = self.options, {}
-        start = made.projections
+        start, watch = made.projections, self.watch(held)
         if o.general is not None:
             curves["general"], start = self.general(made.model, start)
         if o.augment is not None:
@@ -215,9 +215,7 @@ class Run:
             learner = Distiller(
                 made.model, teacher, task=self.task, temperature=o.prediction.temperature, dropout=o.dropout
             )
-            curves["prediction"] = self.learn(
-                "prediction", learner, batches, o.prediction, watch=self.watch(held)
-            )
+            curves["prediction"] = self.learn("prediction", learner, batches, o.prediction, watch=watch)
         return curves
 
     def general(self, student: PreTrainedModel, start: Any) -> tuple[tuple[Point, ...], Any]:
@@ -335,11 +333,11 @@ class Run:
         )
 
     def watch(self, held: Dataset) -> Judge | None:
-        """Watches the dev table, where the task has a head."""
-        if self.task is None:
+        """Watches the dev table in the prediction phase."""
+        if self.task is None or self.options.prediction is None:
             return None
         exam = self.exam(self.task, held, 64)
-        return Judge(exam, exam.itself(exam.answer(self.teacher)))
+        return Judge(exam, exam.itself(exam.answer(self.teacher)), self.options.prediction.metric)
 
     def exam(self, task: Task, table: Dataset, batch_size: int) -> Exam:
         """A table to measure on."""

@@ -1,5 +1,7 @@
 """Laws of distillation: labels do not teach, a copy has nothing to learn, caching and resuming change nothing."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from attar.anatomy.resolve import shape_of
 from attar.distill.cache import LiveTeacher
 from attar.distill.objective import Intermediate, match, prediction
 from attar.distill.run import Distiller, learn
-from attar.errors import RecipeError
+from attar.errors import DataError, RecipeError
+from attar.finetune import finetune
 from attar.maths import losses
 from attar.maths.mapping import layer_map
 from attar.measure.evaluate import predict
@@ -183,6 +186,29 @@ def test_texts_are_enough_and_agreement_is_measured(tmp_path):
     assert set(report.rows[1].metrics) == {"agreement", "kl"}
     assert set(report.curves) == {"intermediate", "prediction"}
     assert read_lineage(tmp_path / "out")["stage"] == "distill"
+
+
+def test_the_metric_that_is_named_decides_which_epoch_of_the_prediction_phase_is_best(tmp_path, caplog):
+    data, dev = tiny.table(96, seed=1, longest=3), tiny.table(48, seed=2, longest=3)
+    options = {"lr": 4e-3, "epochs": 8, "batch_size": 8, "precision": "fp32", "max_length": 32}
+    finetune(tiny.model(), data, dev=dev, tokenizer=tiny.tokenizer(), out=tmp_path / "teacher", **options)
+    caplog.set_level("INFO", logger="attar")
+    phase = {"epochs": 8, "lr": 1e-3, "batch_size": 8, "metric": "matthews"}
+    parts = {"student": {"layers": 1, "init": "layers"}, "intermediate": None, "prediction": phase}
+    report = run(tmp_path / "out", load(tmp_path / "teacher").model, data=data, dev=dev, **parts)
+    said = [float(found) for found in re.findall(r"prediction, .*dev matthews (-?[\d.]+)", caplog.text)]
+    assert len(said) == 8
+    assert said[-1] < max(said)
+    assert report.rows[1].metrics["matthews"] == pytest.approx(max(said), abs=1e-4)
+
+
+@pytest.mark.parametrize("metric", ["bleu", "kl"])
+def test_a_metric_that_cannot_decide_is_named_before_anything_learns(tmp_path, metric, caplog):
+    caplog.set_level("INFO", logger="attar")
+    with pytest.raises(DataError, match=rf"(?s)accuracy.*found '{metric}'"):
+        run(tmp_path / "out", prediction={"metric": metric})
+    assert "building the student" in caplog.text
+    assert "epoch" not in caplog.text
 
 
 def test_labels_do_not_teach(tmp_path):

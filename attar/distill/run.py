@@ -79,14 +79,22 @@ class Distiller(nn.Module):
 
 @dataclass(frozen=True)
 class Judge:
-    """The dev table that a phase is watched on: labels where it has any, what the teacher says always."""
+    """The dev table that a phase is watched on: labels where it has any, what the teacher says always.
+
+    `metric` decides which epoch is best; the main one where None.
+    """
 
     exam: Exam
     teacher: Evaluation
+    metric: str | None = None
 
-    def __call__(self, model: nn.Module) -> Evaluation:
-        """Evaluate a model; against the labels, or against the teacher where there are none."""
-        return self.exam.mark(model, self.teacher)
+    def __post_init__(self) -> None:
+        """Find a metric that there is not before anything learns."""
+        self.teacher.chosen(self.metric)
+
+    def __call__(self, model: nn.Module) -> tuple[str, float]:
+        """A model's figure and its name; against the labels, or against the teacher where there are none."""
+        return self.exam.mark(model, self.teacher).chosen(self.metric)
 
 
 def teacher_of(
@@ -174,10 +182,10 @@ def learn(
                 continue
             line = f"{phase}, epoch {step.epoch + 1} of {epochs}: loss {curve.recent():.4f}"
             if judge is not None:
-                found = judge(learner.student)
-                line += f", dev {found.main} {found.value:.4f}"
+                name, value = judge(learner.student)
+                line += f", dev {name} {value:.4f}"
                 if choose:
-                    best.add(step.epoch, agree(found.value), learner)
+                    best.add(step.epoch, agree(value), learner)
             say(line)
         if choose:
             best.restore(learner)

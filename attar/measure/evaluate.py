@@ -51,6 +51,21 @@ class Evaluation:
         """The main figure."""
         return self.metrics[self.main]
 
+    def chosen(self, metric: str | None) -> tuple[str, float]:
+        """The name and figure that decide which of two models is better: `metric`, the main one where None.
+
+        Raises:
+            DataError: a metric that there is not, or of which less is better.
+        """
+        name, known = metric or self.main, [name for name in self.metrics if name != "kl"]
+        if name not in known:
+            raise DataError(
+                expected=f"a metric among {', '.join(known)}",
+                found=repr(metric),
+                fix=f"name one of these, or leave it out for {self.main}",
+            )
+        return name, self.metrics[name]
+
     @property
     def predictions(self) -> Array:
         """(S,) class numbers, (S, C) zeros and ones, (S,) scores, or (S,) answers."""

@@ -135,12 +135,16 @@ class Intermediate(Options):
 
 
 class Prediction(Options):
-    """Task distillation's second part: soft cross-entropy at `temperature`."""
+    """Task distillation's second part: soft cross-entropy at `temperature`.
+
+    `metric` decides which epoch is best (f1 or matthews where one label is rare); the task's own where null.
+    """
 
     epochs: Count = 3
     lr: Rate = 3e-5
     batch_size: Count = 32
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    metric: str | None = None
 
 
 class Distill(Options):

@@ -47,8 +47,8 @@ STUDENT = {"epochs": 1, "lr": 5e-4, "batch_size": BATCH, "max_length": LENGTH}
 # DistilGPT2's weights; no cosine loss, which a teacher that is kept as its likeliest tokens cannot give.
 LOSS: dict[str, Any] = {"kl": 5.0, "ce": 2.0, "cosine": 0.0, "temperature": 2.0}
 ALONE: dict[str, Any] = {"kl": 0.0, "ce": 1.0, "cosine": 0.0}
-# Kept of each position: as much again is drawn from the others.
-K = 32
+# Kept of each position, and drawn from the others.
+K, TAIL = 32, 64
 TABLE = (8, 16, 32, 64, 128, 256, 512)
 WAYS = ("distilled", "from the cache", "undistilled")
 
@@ -89,7 +89,7 @@ class Gpt:
         loss = ALONE if way == "undistilled" else LOSS
         more: dict[str, Any] = {}
         if way == "from the cache":
-            more = {"top_k": K, "tail": K, "cache": self.work / "logits"}
+            more = {"top_k": K, "tail": TAIL, "cache": self.work / "logits"}
         options = self.options(STUDENT) | {"student": {"layers": self.sizes["n_layer"] // 2}, "seed": seed}
         return once(
             self.work / f"{way.replace(' ', '-')}-{seed}",
@@ -143,7 +143,7 @@ def speeds(run: Gpt, rounds: int) -> tuple[float, float, float]:
     teacher = load(run.teacher).model
     blocks = run.blocks(run.train[: 400 if run.quick else 1500])
     with tempfile.TemporaryDirectory() as place:
-        cache = top_k(lambda: teacher, blocks, Path(place) / "c", run.key(K, K))
+        cache = top_k(lambda: teacher, blocks, Path(place) / "c", run.key(K, TAIL))
         sources: dict[str, LanguageTeacher] = {
             "cache": FromCache(cache, beta=0.0),
             "live": Live(teacher, vocab=len(run.tokenizer), beta=0.0, temperature=LOSS["temperature"]),
@@ -250,7 +250,7 @@ def show(run: Gpt, places: dict[str, list[Path]], seeds: list[int], *, keep: boo
         "teacher": {**run.sizes, "vocabulary": run.vocabulary, **run.options(TEACHER)},
         "student": {"layers": run.sizes["n_layer"] // 2, "init": "layers", **run.options(STUDENT), **LOSS},
         "k": K,
-        "tail": K,
+        "tail": TAIL,
         "seeds": seeds,
         "tokens": len(tokens_of(run.train, run.tokenizer).ids),
         "test": f"{'WikiText-2 test' if SHARED.is_dir() else 'plots'}, by a window that slides by three quarters",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel
 
 from attar import work
@@ -166,19 +167,23 @@ class Run:
         if not sizes:
             sizes["layers"] = len(o.mapping) if isinstance(o.mapping, tuple) else max(1, depth // 2)
             say(f"no size is named: the student gets {sizes['layers']} of the teacher's {depth} layers")
-        if wanted.family == "distilbert":
-            layers = layer_map(sizes.get("layers", depth), depth, o.mapping)
-            say(f"building a DistilBERT from the teacher's layers {', '.join(map(str, layers))}")
-            return as_distilbert(self.origin.model, layers)
-        say(f"building the student, started by {wanted.init}")
+        layers = layer_map(sizes.get("layers", depth), depth, o.mapping)
+        begin = "random weights" if wanted.init == "random" else f"layers {', '.join(map(str, layers))}"
+        say(f"building the student, started by {wanted.init}: {begin}")
         sample = None if wanted.init != "project" else self._sample()
         made = build(
             self.origin.model, init=wanted.init, mapping=o.mapping, texts=sample, seed=o.seed, **sizes
         )
+        if wanted.family == "distilbert":
+            return as_distilbert(made.model, tuple(range(1, len(layers) + 1)))
         return made.model
 
     def _sample(self) -> Batches:
-        table = self.corpus.dev.select(range(min(SAMPLE, len(self.corpus.dev))))
+        texts = self.corpus.train
+        if isinstance(texts, IterableDataset):
+            table = Dataset.from_dict({"text": [row["text"] for row in texts.take(SAMPLE)]})
+        else:
+            table = texts.shuffle(seed=self.options.seed).select(range(min(SAMPLE, len(texts))))
         return Batches(
             encode(table, self.origin.tokenizer, max_length=self.options.max_length), self.origin.tokenizer
         )

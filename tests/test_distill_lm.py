@@ -106,6 +106,22 @@ def test_a_distilbert_of_all_layers_says_what_its_teacher_says(family):
     )
 
 
+@pytest.mark.parametrize("init", ["layers", "project", "random"])
+def test_a_distilbert_is_started_and_sized_as_is_asked(tmp_path, init):
+    teacher = tiny.saved(tmp_path / "teacher", head="masked-lm")
+    sizes = {"layers": 1, "hidden": None if init == "layers" else 16, "ffn": None if init == "layers" else 20}
+    made = {}
+    for family in (None, "distilbert"):
+        options = {**QUICK, "lr": 1e-12, "student": {**sizes, "init": init, "family": family}, "mapping": [2]}
+        attar.distill_lm(teacher, TEXTS, out=tmp_path / str(family), **options)
+        made[family] = load(tmp_path / str(family), head="language").model
+    assert type(made["distilbert"]).__name__ == "DistilBertForMaskedLM"
+    batch = next(masked().epoch())
+    with torch.no_grad():
+        expected, found = (model(**batch.inputs).logits[batch.mask] for model in made.values())
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("family", ["albert", "electra", "modernbert"])
 def test_what_distilbert_cannot_compute_is_refused(family):
     with pytest.raises(ModelError, match=r"bert, roberta"):

@@ -176,7 +176,7 @@ class LanguageStudent(Student):
     """Shape of a language model's student and where its weights start; see `Student`.
 
     Where no size is named, it has half of the teacher's layers. `family: distilbert` makes it a stock DistilBERT (no
-    token types, no pooler) of copied layers.
+    token types, no pooler).
     """
 
     init: Literal["random", "layers", "project"] = "layers"

@@ -1,47 +1,52 @@
-"""How well a language model knows a text: perplexity by a sliding window, and what it loses to its teacher."""
+"""How well language models know a text: perplexity by a sliding window, and what a student loses to its teacher."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedModel
 
+from attar.anatomy.resolve import family
 from attar.errors import ModelError
+from attar.measure.compare import Reader, Source, machine, open_reader, timed
 from attar.measure.language import MAIN, Surprise, measure, pseudo_bits_per_byte, ratio, surprise
 from attar.measure.report import Report, Role, Row
-from attar.model.checkpoint import Loaded, load, saved_head, versions
+from attar.model.checkpoint import saved_head, versions
 from attar.model.corpus import Texts
-from attar.model.data import positions
-from attar.model.language import causal_head, reading, same_vocabulary
+from attar.model.language import Reading, same_vocabulary
 from attar.model.tables import SampleBy, read_texts
 
 
 def is_language_model(source: Any) -> bool:
-    """Whether what is named was saved as a language model; what cannot be read is none."""
+    """Whether what is named was saved, or exported, as a language model; what cannot be read is none."""
     if isinstance(source, PreTrainedModel):
         return source.get_output_embeddings() is not None
-    if not isinstance(source, str | Path) or not (Path(source) / "config.json").is_file():
+    if not isinstance(source, str | Path):
+        return False
+    place = Path(source).parent if Path(source).suffix == ".onnx" else Path(source)
+    if not (place / "config.json").is_file():
         return False
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(place)
     except (OSError, ValueError, KeyError):
         return False
     return saved_head(config) in {"masked-lm", "causal-lm"}
 
 
 def read(
-    model: str | Path | PreTrainedModel,
+    model: Source,
     texts: Texts,
     *,
-    teacher: str | Path | PreTrainedModel | None = None,
+    teacher: Source | None = None,
     tokenizer: Any = None,
     batch_size: int = 32,
     max_length: int | None = None,
     sample_by: SampleBy = "line",
 ) -> Report:
-    """Measure a language model on texts, and beside a teacher where one is named.
+    """Measure a language model, or an export of one, on texts, and beside a teacher where one is named.
 
-    A causal model reads every text through a window of `max_length` tokens (as many as it has positions for, at most
-    1024, where None) that moves by half of it, and every token is told once: `perplexity`, `bits_per_byte` and
+    A causal model reads every text through a window of `max_length` tokens (as many as every model has positions for,
+    at most 1024, where None) that moves by half of it, and every token is told once: `perplexity`, `bits_per_byte` and
     `word_perplexity`, of which the last two compare across tokenizers. A masked model tells 15% of the tokens of texts
     cut to `max_length` (128), the same for every model: `pseudo_perplexity`, `masked_accuracy`, and
     `pseudo_bits_per_byte`, which compares across tokenizers better than the other two.
@@ -49,57 +54,95 @@ def read(
     Raises:
         ModelError: no language-model head; a masked teacher with another tokenizer. DataError: no text.
     """
-    table = read_texts(texts, sample_by=sample_by)
-    lines = [row["text"] for row in table]
-    sources: list[tuple[Role, Any]] = [("student", model)]
+    lines = _lines(texts, sample_by)
+    opened: list[tuple[Role, Reader]] = [("student", open_reader(model, tokenizer=tokenizer))]
     if teacher is not None:
-        sources.insert(0, ("teacher", teacher))
-    opened = [(role, load(source, tokenizer=tokenizer, head="language")) for role, source in sources]
-    kinds = {causal_head(loaded.model) for _, loaded in opened}
+        opened.insert(0, ("teacher", open_reader(teacher, tokenizer=tokenizer)))
+    rows, notes, main = _measured(opened, lines, batch_size=batch_size, max_length=max_length)
+    title = f"{opened[-1][1].name} on {len(lines)} texts"
+    return Report(title, main, rows, notes=notes, versions=versions())
+
+
+def beside(
+    opened: Sequence[Reader],
+    texts: Texts,
+    *,
+    batch_size: int = 32,
+    max_length: int | None = None,
+    sample_by: SampleBy = "line",
+    latency_batch: int = 1,
+    latency_length: int = 128,
+    threads: int | None = None,
+) -> Report:
+    """Language models and exports of them side by side: what they know of texts (see `read`), size and latency.
+
+    The first is the teacher. Raises what `read` raises.
+    """
+    lines = _lines(texts, sample_by)
+    pairs: list[tuple[Role, Reader]] = [("student" if n else "teacher", one) for n, one in enumerate(opened)]
+    rows, notes, main = _measured(pairs, lines, batch_size=batch_size, max_length=max_length)
+    rows = timed(rows, opened, batch=latency_batch, length=latency_length, threads=threads)
+    settings = {"latency": f"batch {latency_batch}, {latency_length} tokens", "texts": len(lines)}
+    title = f"{len(opened)} models on {len(lines)} texts"
+    return Report(title, main, rows, settings=settings, notes=notes, versions=versions(), machine=machine())
+
+
+def _lines(texts: Texts, sample_by: SampleBy) -> list[str]:
+    return [row["text"] for row in read_texts(texts, sample_by=sample_by)]
+
+
+def _measured(
+    opened: Sequence[tuple[Role, Reader]], lines: list[str], *, batch_size: int, max_length: int | None
+) -> tuple[tuple[Row, ...], tuple[str, ...], str]:
+    """A row a model, the students' perplexities over the teacher's, and the figure that counts."""
+    kinds = {family(reader.config.model_type).causal for _, reader in opened}
     if len(kinds) > 1:
         raise ModelError(
-            expected="a teacher that is asked what the student is asked: hidden tokens, or the next",
-            found=" and ".join(type(loaded.model).__name__ for _, loaded in opened),
-            fix="name a teacher of the same kind",
+            expected="models that are asked the same: hidden tokens, or the next",
+            found=" and ".join(reader.config.model_type for _, reader in opened),
+            fix="name models of one kind",
         )
     causal = kinds.pop()
-    options = {"batch_size": batch_size, "max_length": max_length or (1024 if causal else 128)}
-    rows: list[Row] = []
-    notes: tuple[str, ...] = ()
+    first, *others = (reader for _, reader in opened)
+    # One length for all: hidden tokens are drawn by it, and a longer window would know more.
+    length = min([max_length or (1024 if causal else 128), *(reader.positions for _, reader in opened)])
     if causal:
-        found = {role: _surprise(loaded, lines, **options) for role, loaded in opened}
-        rows = [_row(role, loaded, found[role].metrics) for role, loaded in opened]
-        notes = _beside(opened, found)
-    else:
-        if len(opened) > 1:
-            same_vocabulary(opened[0][1].tokenizer, opened[1][1].tokenizer, opened[1][1].name)
-        for role, loaded in opened:
-            batches = reading(loaded.model, **options).batches(lines, loaded.tokenizer)
-            metrics = measure(loaded.model, batches)
-            metrics["pseudo_bits_per_byte"] = pseudo_bits_per_byte(
-                metrics["mlm_loss"], lines, loaded.tokenizer
-            )
-            rows.append(_row(role, loaded, metrics))
-    name = opened[-1][1].name
-    return Report(
-        f"{name} on {len(lines)} texts", MAIN[causal], tuple(rows), notes=notes, versions=versions()
+        options = {"max_length": length, "batch_size": batch_size}
+        found = [surprise(reader.model, lines, reader.tokenizer, **options) for _, reader in opened]
+        rows = [_row(*pair, run.metrics) for pair, run in zip(opened, found, strict=True)]
+        return tuple(rows), _ratios(first, found[0], list(zip(others, found[1:], strict=True))), MAIN[True]
+    for reader in others:
+        same_vocabulary(first.tokenizer, reader.tokenizer, reader.name)
+    batches = Reading(False, length, batch_size=batch_size).batches(lines, first.tokenizer)
+    rows = []
+    for role, reader in opened:
+        metrics = measure(reader.model, batches)
+        bits = pseudo_bits_per_byte(metrics["mlm_loss"], lines, reader.tokenizer)
+        rows.append(_row(role, reader, metrics | {"pseudo_bits_per_byte": bits}))
+    return tuple(rows), (), MAIN[False]
+
+
+def _ratios(teacher: Reader, known: Surprise, students: Sequence[tuple[Reader, Surprise]]) -> tuple[str, ...]:
+    """The ratios of the perplexities, where both models cut the texts into the same tokens."""
+    vocabulary, notes = teacher.tokenizer.get_vocab(), []
+    for reader, found in students:
+        if reader.tokenizer.get_vocab() != vocabulary:
+            continue
+        apart = ratio(found, known)
+        subject = "Perplexity" if len(students) == 1 else f"Perplexity of {reader.name}"
+        notes.append(
+            f"{subject} over the teacher's: {apart.value:.3f} ({apart.low:.3f} to {apart.high:.3f}, 95%)."
+        )
+    return tuple(notes)
+
+
+def _row(role: Role, reader: Reader, metrics: dict[str, float]) -> Row:
+    return Row(
+        reader.name,
+        role,
+        reader.runtime,
+        metrics=metrics,
+        parameters=reader.parameters,
+        bytes=reader.bytes,
+        directory=reader.directory,
     )
-
-
-def _surprise(loaded: Loaded, lines: list[str], *, batch_size: int, max_length: int) -> Surprise:
-    window = min(max_length, positions(loaded.model))
-    return surprise(loaded.model, lines, loaded.tokenizer, max_length=window, batch_size=batch_size)
-
-
-def _beside(opened: list[tuple[Role, Loaded]], found: dict[Role, Surprise]) -> tuple[str, ...]:
-    """The ratio of the perplexities, where both models cut the texts into the same tokens."""
-    if len(opened) < 2 or opened[0][1].tokenizer.get_vocab() != opened[1][1].tokenizer.get_vocab():
-        return ()
-    apart = ratio(found["student"], found["teacher"])
-    return (f"Perplexity over the teacher's: {apart.value:.3f} ({apart.low:.3f} to {apart.high:.3f}, 95%).",)
-
-
-def _row(role: Role, loaded: Loaded, metrics: dict[str, float]) -> Row:
-    size = loaded.model.num_parameters()
-    directory = loaded.name if Path(loaded.name).is_dir() else None
-    return Row(Path(loaded.name).name, role, metrics=metrics, parameters=size, directory=directory)

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from attar import work
 from attar.errors import PlanError
-from attar.measure.compare import Opened, measure
+from attar.measure.compare import measure, open_model
 from attar.measure.report import Report, Row
 from attar.model.checkpoint import load, save, versions
 from attar.model.columns import Columns
@@ -270,8 +270,8 @@ def _rows(
         main = "accuracy"
     else:
         opened = (
-            Opened("before", "torch fp32", found.model, found.tokenizer, task, before, None, None),
-            Opened(name, "torch fp32", small, tokenizer, task, after, None, None),
+            open_model(found.model, name="before", tokenizer=found.tokenizer),
+            open_model(small, name=name, tokenizer=tokenizer),
         )
         table = read_table(dev[0], columns=dev[1], task=task)[0]
         pair: Any = list(zip(("teacher", "student"), opened, strict=True))

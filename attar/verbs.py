@@ -14,7 +14,7 @@ from attar.export import export as export_one
 from attar.export.int8 import Precision
 from attar.measure.bench import Clock
 from attar.measure.bench import bench as bench_models
-from attar.measure.compare import Opened, Source, machine, measure, open_model
+from attar.measure.compare import Opened, Source, machine, measure, open_model, open_reader
 from attar.measure.compare import compare as compare_opened
 from attar.measure.report import Report, Role, Row
 from attar.measure.shape import Shape
@@ -22,7 +22,7 @@ from attar.model.checkpoint import load, versions
 from attar.model.columns import Columns
 from attar.model.tables import SampleBy, read_table
 from attar.model.writing import check_free
-from attar.perplexity import is_language_model, read
+from attar.perplexity import beside, is_language_model, read
 from attar.progress import say
 from attar.prune.plan import PLAN, Plan
 from attar.tinybert import candidates_from
@@ -92,34 +92,38 @@ def compare(
     doc_stride: int = 128,
     latency_batch: int = 1,
     latency_length: int = 128,
+    sample_by: SampleBy = "line",
     threads: int | None = None,
 ) -> Report:
     """Quality, size and latency of several models side by side, with intervals; the first is the teacher.
 
+    Language models are compared on plain text; see `attar.perplexity.beside`.
+
     Args:
         models: directories, hub names, ONNX exports or models; by name, or named after their directories.
-        data: a table; without labels the agreement with the first model is measured.
+        data: a table; without labels the agreement with the first model is measured. Texts for language models.
         batch_size, max_length, doc_stride: of the evaluation, see `attar.finetune`.
         latency_batch, latency_length: texts, and tokens each, of a timed call; all models are timed in turns.
+        sample_by: of language models, what a text is in a file: a line, a paragraph, or the whole file ("document").
         threads: that compute; torch's present number where None.
 
     Raises:
         ModelError, DataError: see `open_model`, `read_table`, `attar.measure.compare.compare`.
     """
-    sources = models.items() if isinstance(models, Mapping) else [(None, source) for source in models]
+    sources = list(models.items() if isinstance(models, Mapping) else [(None, source) for source in models])
+    length: dict[str, Any] = {"batch_size": batch_size, "max_length": max_length}
+    timing: dict[str, Any] = {"latency_batch": latency_batch, "threads": threads}
+    if all(is_language_model(source) for _, source in sources):
+        readers = [open_reader(source, name=name) for name, source in sources]
+        timing["latency_length"] = min([latency_length, *(reader.positions for reader in readers)])
+        return beside(readers, data, sample_by=sample_by, **length, **timing)
     opened = [open_model(source, name=name) for name, source in sources]
     table, _ = read_table(data, columns=columns, task=opened[0].task)
     roles: list[Role] = ["teacher"]
     roles += ["student"] * (len(opened) - 1)
-    options: dict[str, Any] = {
-        "batch_size": batch_size,
-        "max_length": max_length,
-        "doc_stride": doc_stride,
-        "latency_batch": latency_batch,
-        "latency_length": min([latency_length, *(model.positions for model in opened)]),
-        "threads": threads,
-    }
-    found = compare_opened(list(zip(roles, opened, strict=True)), table, **options)
+    timing["latency_length"] = min([latency_length, *(model.positions for model in opened)])
+    pairs = list(zip(roles, opened, strict=True))
+    found = compare_opened(pairs, table, doc_stride=doc_stride, **length, **timing)
     return replace(found, shapes=tuple(_shapes(opened)))
 
 

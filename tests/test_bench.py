@@ -29,6 +29,20 @@ def test_operations_are_those_on_paper(size, length):
     assert flops(model, size, length) == on_paper(model.config, size, length)
 
 
+def test_operations_of_a_decoder_are_those_on_paper():
+    model = tiny.model("gpt2", "causal-lm")
+    c, length = model.config, 9
+    layer = length * (8 * c.n_embd**2 + 4 * c.n_embd * c.n_inner) + 4 * length**2 * c.n_embd
+    assert flops(model, 2, length) == 2 * (c.n_layer * layer + 2 * length * c.n_embd * c.vocab_size)
+
+
+def test_a_language_model_is_timed_from_its_directory(tmp_path):
+    place = tiny.saved(tmp_path / "model", head="masked-lm")
+    (row,) = bench({"m": place}, lengths=(8,), repeats=1, threads=1)
+    assert row.flops == flops(tiny.model(head="masked-lm"), 1, 8)
+    assert row.flops > flops(tiny.model(), 1, 8)
+
+
 def test_operations_do_not_depend_on_the_attention_in_use():
     model = tiny.model("bert")
     model.set_attn_implementation("eager")

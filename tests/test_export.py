@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+import attar
 import tiny
 from attar.errors import DataError, ExportError, MissingExtraError, ModelError, OutputError
 from attar.export import export
 from attar.model import onnx as onnx_room
+from attar.model.checkpoint import save
 from attar.model.onnx import OnnxModel, is_onnx
 
 # Tracing takes seconds a layer. BERT is the last, since an int8 export after it goes on from the same graph.
@@ -186,21 +188,31 @@ def test_an_input_that_is_not_given_is_an_error_and_token_types_default_to_zero(
         model({"input_ids": inputs["input_ids"]})
 
 
-def test_a_language_model_says_in_onnx_what_it_says_in_torch(tmp_path):
-    model = tiny.model("gpt2", "causal-lm", num_hidden_layers=1)
-    ours = tiny.decoder_tokenizer()
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+def test_a_language_model_says_in_onnx_what_it_says_in_torch(tmp_path, family):
+    causal = family == "gpt2"
+    model = tiny.model(family, "causal-lm" if causal else "masked-lm", num_hidden_layers=1)
+    ours = tiny.decoder_tokenizer() if causal else tiny.tokenizer()
     texts = tiny.texts(12)
     found = export(model, tmp_path / "fp32", tokenizer=ours, data=texts, max_length=16)
     assert found.difference < 1e-4
     assert found.onnx == found.torch
-    assert found.metric == "token_accuracy"
+    assert found.metric == ("token_accuracy" if causal else "masked_accuracy")
     encoded = ours(texts[:3], padding=True, return_tensors="pt", return_token_type_ids=False)
     with torch.no_grad():
         expected = model(**encoded).logits
     seen = encoded["attention_mask"].bool()
     said = torch.from_numpy(OnnxModel(tmp_path / "fp32")(encoded))
     torch.testing.assert_close(said[seen], expected[seen], rtol=1e-4, atol=1e-4)
-    small = export(
-        model, tmp_path / "int8", tokenizer=ours, data=texts, max_length=16, precision="int8", max_drop=1.0
-    )
-    assert small.bytes < found.bytes
+    save(model, ours, tmp_path / "torch", lineage={})
+    # Windows of 6 tokens: documents are of several, and rows of a batch of unequal length.
+    pair = attar.compare([tmp_path / "torch", tmp_path / "fp32" / "model.onnx"], texts, max_length=6)
+    theirs, there = (row.metrics for row in pair.rows)
+    assert there == pytest.approx(theirs, rel=1e-4)
+    assert pair.rows[1].runtime == "ONNX Runtime fp32"
+    assert all(row.p50 and row.bytes for row in pair.rows)
+    assert len(pair.notes) == causal
+    alone = attar.evaluate(tmp_path / "fp32", texts, teacher=tmp_path / "torch", max_length=6)
+    assert alone.rows[1].metrics == there
+    small = {"precision": "int8", "max_drop": 1.0, "tokenizer": ours, "data": texts, "max_length": 16}
+    assert export(model, tmp_path / "int8", **small).bytes < found.bytes

@@ -19,6 +19,8 @@ from attar.cli.frame import (
     verb,
 )
 
+ReadBy = Annotated[str, typer.Option(help="Of a language model, a text is a line, paragraph or document.")]
+
 
 @verb
 def export(
@@ -66,9 +68,7 @@ def evaluate(
     batch_size: int = 32,
     max_length: TaskLength = None,
     doc_stride: Stride = 128,
-    sample_by: Annotated[
-        str, typer.Option(help="Of a language model, a text is a line, paragraph or document.")
-    ] = "line",
+    sample_by: ReadBy = "line",
 ) -> None:
     """Measure a model on a table against its labels or a teacher, or a language model on plain text."""
     import attar
@@ -111,13 +111,13 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Directory for report.html and report.json.")] = None,
     max_length: TaskLength = None,
     doc_stride: Stride = 128,
+    sample_by: ReadBy = "line",
 ) -> None:
-    """Quality, size and latency of models side by side, with intervals."""
+    """Quality, size and latency of models side by side, with intervals; of language models on plain text."""
     import attar
 
-    report = attar.compare(
-        models, data, columns=columns_of(columns), max_length=max_length, doc_stride=doc_stride
-    )
+    options: dict[str, Any] = {"max_length": max_length, "doc_stride": doc_stride, "sample_by": sample_by}
+    report = attar.compare(models, data, columns=columns_of(columns), **options)
     show(report)
     if out is not None:
         console.print(f"report: {report.write(out)}")

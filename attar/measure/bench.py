@@ -179,6 +179,8 @@ def flops_by_module(model: nn.Module, batch_size: int = 1, length: int = 128) ->
     ours: Any = model
     config = type(ours.config).from_dict(ours.config.to_dict())
     config._attn_implementation = "eager"
+    if ours.can_generate():  # would look for padding among tokens that have no value, to warn of it
+        config.pad_token_id = None
     with torch.device("meta"), torch.no_grad():
         empty = type(ours)(config).eval()
         ids = torch.ones((batch_size, length), dtype=torch.long)
@@ -196,7 +198,7 @@ def _load(model: Source, threads: int) -> nn.Module | OnnxModel:
         return OnnxModel(model.path, threads=threads)
     if is_onnx(model):
         return OnnxModel(model, threads=threads)
-    found: nn.Module = checkpoint.load(model, head="sequence-classification").model
+    found: nn.Module = checkpoint.load(model).model
     return found
 
 
@@ -251,7 +253,7 @@ def _shape(model: nn.Module | OnnxModel) -> Any:
     """A torch model to count in: itself, or, of an ONNX directory, what its config makes, without weights."""
     if isinstance(model, nn.Module):
         return model
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
     directory = model.path.parent
     if not (directory / "config.json").is_file():
@@ -260,8 +262,9 @@ def _shape(model: nn.Module | OnnxModel) -> Any:
             found="none",
             fix="use the directory that attar wrote",
         )
+    config = AutoConfig.from_pretrained(directory)
     with torch.device("meta"):
-        return AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(directory))
+        return checkpoint.HEADS[checkpoint.saved_head(config)].from_config(config)
 
 
 def _runtime(model: nn.Module | OnnxModel) -> str:

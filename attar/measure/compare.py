@@ -6,7 +6,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from datasets import Dataset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
@@ -18,7 +18,7 @@ from attar.measure.exam import Exam
 from attar.measure.examples import examples
 from attar.measure.report import Report, Role, Row
 from attar.measure.statistics import Interval
-from attar.model.checkpoint import load, versions
+from attar.model.checkpoint import Head, load, versions
 from attar.model.data import positions
 from attar.model.onnx import REPORT, OnnxModel, is_onnx
 from attar.model.tasks import Task
@@ -27,16 +27,16 @@ from attar.progress import say
 Source: TypeAlias = str | Path | PreTrainedModel
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A model that answers, in whatever runtime.
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """A language model, or what any model has, in whatever runtime.
 
     Attributes:
         name: for the report.
         runtime: what runs it and in which number format.
         model: called with the inputs of a batch.
+        config: the model's.
         tokenizer: its own.
-        task: what it was trained for.
         parameters: how many, None where an export does not say.
         bytes: on disk, None for a model that is in memory only.
         directory: where it is, None for a model that is in memory only.
@@ -46,12 +46,19 @@ class Opened:
     name: str
     runtime: str
     model: "PreTrainedModel | OnnxModel"
+    config: Any
     tokenizer: Any
-    task: Task
     parameters: int | None
-    bytes: int | None
-    directory: str | None
+    bytes: int | None = None
+    directory: str | None = None
     positions: int = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened(Reader):
+    """A model that answers; `task` is what it was trained for."""
+
+    task: Task
 
 
 def compare(
@@ -122,7 +129,7 @@ def compare(
 
 def timed(
     rows: Sequence[Row],
-    models: Sequence[Opened],
+    models: Sequence[Reader],
     *,
     batch: int = 1,
     length: int = 128,
@@ -164,7 +171,7 @@ def machine() -> dict[str, str]:
     }
 
 
-def _source(opened: Opened, memory: bool) -> "PreTrainedModel | OnnxModel | str":
+def _source(opened: Reader, memory: bool) -> "PreTrainedModel | OnnxModel | str":
     """What to time: the model in hand; by its directory where a fresh process has to open it for its peak memory."""
     return (
         opened.directory if memory and opened.directory and Path(opened.directory).is_dir() else opened.model
@@ -177,21 +184,38 @@ def open_model(source: Source, *, name: str | None = None, tokenizer: Any = None
     Raises:
         ModelError: it cannot be loaded; an export without its config and tokenizer beside it.
     """
+    reader = open_reader(source, name=name, tokenizer=tokenizer, head=None)
+    asked = reader.model if isinstance(reader.model, PreTrainedModel) else reader.config
+    return Opened(**vars(reader), task=Task.of(asked))
+
+
+def open_reader(
+    source: Source,
+    *,
+    name: str | None = None,
+    tokenizer: Any = None,
+    head: Head | Literal["language"] | None = "language",
+) -> Reader:
+    """Open what `open_model` opens, with a language model's head, or the one that it was saved with where None.
+
+    Raises:
+        ModelError: it cannot be loaded; an export without its config and tokenizer beside it.
+    """
     if isinstance(source, str | Path) and is_onnx(source):
         return _open_export(Path(source), name, tokenizer)
-    loaded = load(source, tokenizer=tokenizer)
+    loaded = load(source, tokenizer=tokenizer, head=head)
     where = None if isinstance(source, PreTrainedModel) else str(source)
     size = (
         sum(f.stat().st_size for f in Path(where).glob("*.safetensors"))
         if where and Path(where).is_dir()
         else 0
     )
-    return Opened(
+    return Reader(
         name=name or Path(loaded.name).name,
         runtime=f"torch {_FORMATS.get(str(loaded.model.dtype), str(loaded.model.dtype))}",
         model=loaded.model,
+        config=loaded.model.config,
         tokenizer=loaded.tokenizer,
-        task=Task.of(loaded.model),
         parameters=loaded.model.num_parameters(),
         bytes=size or loaded.model.num_parameters() * loaded.model.dtype.itemsize,
         directory=where,
@@ -202,7 +226,7 @@ def open_model(source: Source, *, name: str | None = None, tokenizer: Any = None
 _FORMATS = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
 
 
-def _open_export(source: Path, name: str | None, tokenizer: Any) -> Opened:
+def _open_export(source: Path, name: str | None, tokenizer: Any) -> Reader:
     model = OnnxModel(source)
     directory = model.path.parent
     try:
@@ -216,12 +240,12 @@ def _open_export(source: Path, name: str | None, tokenizer: Any) -> Opened:
         ) from error
     record = directory / REPORT
     written = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    return Opened(
+    return Reader(
         name=name or directory.name,
         runtime=f"ONNX Runtime {written.get('precision', '')}".strip(),
         model=model,
+        config=config,
         tokenizer=tokenizer,
-        task=Task.of(config),
         parameters=written.get("parameters"),
         bytes=model.bytes,
         directory=str(directory),

@@ -1,9 +1,10 @@
 """What a language model knows: of hidden or next tokens in batches, and of whole documents by a sliding window."""
 
+import contextlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,45 +18,49 @@ from attar.maths.chunks import LOGITS, slices
 from attar.measure.statistics import Interval
 from attar.model.blocks import CausalLanguage, Tokens, tokens_of
 from attar.model.language import TextBatches, causal_head
-from attar.model.masking import MaskedLanguage
+from attar.model.masking import IGNORED, MaskedLanguage
+from attar.model.onnx import OnnxModel
 from attar.model.readout import last_hidden, output
 from attar.progress import track
 
 Array = NDArray[Any]
+LanguageModel: TypeAlias = PreTrainedModel | OnnxModel
 # The figure that a language model is judged by, of masked and of causal ones.
 MAIN = {False: "masked_accuracy", True: "token_accuracy"}
 LOSS = {False: "mlm_loss", True: "clm_loss"}
 
 
 @torch.no_grad()
-def measure(model: PreTrainedModel, batches: TextBatches) -> dict[str, float]:
-    """What a model knows of the tokens of the first epoch.
+def measure(model: LanguageModel, batches: TextBatches) -> dict[str, float]:
+    """What a model knows of the tokens of the first epoch; of an exported one, what a masked model knows.
 
     Returns:
         A loss (a mean over tokens, in nats), its exponential, and the share of the tokens that it finds the likeliest:
         `mlm_loss`, `pseudo_perplexity`, `masked_accuracy` (and `nsp_accuracy` of pairs) of a masked model, `clm_loss`,
         `perplexity`, `token_accuracy` of a causal one.
     """
-    training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    causal = causal_head(model)
+    causal = isinstance(model, PreTrainedModel) and causal_head(model)
     loss, right, tokens, follow, pairs = 0.0, 0, 0, 0, 0
-    for batch in track(batches.epoch(0), "evaluate", len(batches)):
-        there = batch.to(device)
-        if causal:
-            each, hit = _told(model, *CausalLanguage(model).told(there))
-            loss, right, tokens = loss + float(each.sum()), right + int(hit.sum()), tokens + len(each)
-            continue
-        logits, wanted, follows = MaskedLanguage(model).tell(there)
-        loss += F.cross_entropy(logits.float(), wanted, reduction="sum").item()
-        right += int((logits.argmax(-1) == wanted).sum())
-        tokens += len(wanted)
-        following = getattr(there, "following", None)
-        if following is not None and follows is not None:
-            follow += int((follows.argmax(-1) == following).sum())
-            pairs += len(following)
-    model.train(training)
+    with _still(model) as device:
+        for batch in track(batches.epoch(0), "evaluate", len(batches)):
+            there, follows = batch.to(device), None
+            if isinstance(model, OnnxModel):
+                assert there.labels is not None
+                asked = there.labels != IGNORED
+                logits, wanted = torch.from_numpy(model(there.inputs))[asked], there.labels[asked]
+            elif causal:
+                each, hit = _told(model, *CausalLanguage(model).told(there))
+                loss, right, tokens = loss + float(each.sum()), right + int(hit.sum()), tokens + len(each)
+                continue
+            else:
+                logits, wanted, follows = MaskedLanguage(model).tell(there)
+            loss += F.cross_entropy(logits.float(), wanted, reduction="sum").item()
+            right += int((logits.argmax(-1) == wanted).sum())
+            tokens += len(wanted)
+            following = getattr(there, "following", None)
+            if following is not None and follows is not None:
+                follow += int((follows.argmax(-1) == following).sum())
+                pairs += len(following)
     mean = loss / max(1, tokens)
     perplexity = "perplexity" if causal else "pseudo_perplexity"
     found = {LOSS[causal]: mean, perplexity: _exp(mean), MAIN[causal]: right / max(1, tokens)}
@@ -77,16 +82,38 @@ def pseudo_bits_per_byte(loss: float, texts: Sequence[str], tokenizer: Any) -> f
     return loss / math.log(2) * tokens / letters
 
 
-def _told(model: PreTrainedModel, hidden: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+@contextlib.contextmanager
+def _still(model: LanguageModel) -> Iterator[torch.device]:
+    """A model in evaluation mode for the time, and where it is."""
+    if isinstance(model, OnnxModel):
+        yield torch.device("cpu")
+        return
+    training = model.training
+    model.eval()
+    yield next(model.parameters()).device
+    model.train(training)
+
+
+def _states(model: LanguageModel, ids: Tensor, lengths: Tensor) -> Tensor:
+    """What `_told` reads of rows filled up on the right, where nothing looks: last hidden states; logits of a graph."""
+    places = torch.arange(ids.shape[1], device=ids.device)
+    if isinstance(model, OnnxModel):
+        mask = places < lengths[:, None]
+        return torch.from_numpy(model({"input_ids": ids, "attention_mask": mask}))
+    return last_hidden(model, {"input_ids": ids, "position_ids": places.expand_as(ids)})
+
+
+def _told(model: LanguageModel, states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Loss in nats and whether it is the likeliest, of each token, (N,) both."""
-    weight, bias = output(model)
     losses, hits = [], []
-    for part in slices(len(hidden), max(1, LOGITS // len(weight))):
-        logits = F.linear(hidden[part], weight, bias).float()
+    weight, bias = (None, None) if isinstance(model, OnnxModel) else output(model)
+    vocabulary = states.shape[-1] if weight is None else len(weight)
+    for part in slices(len(states), max(1, LOGITS // vocabulary)):
+        logits = (states[part] if weight is None else F.linear(states[part], weight, bias)).float()
         losses.append(F.cross_entropy(logits, wanted[part], reduction="none"))
         hits.append(logits.argmax(-1) == wanted[part])
     if not losses:
-        return hidden.new_zeros(0), wanted.new_zeros(0)
+        return states.new_zeros(0), wanted.new_zeros(0)
     return torch.cat(losses), torch.cat(hits)
 
 
@@ -119,7 +146,7 @@ class Surprise:
 
 @torch.no_grad()
 def surprise(
-    model: PreTrainedModel,
+    model: LanguageModel,
     texts: Iterable[str],
     tokenizer: Any,
     *,
@@ -148,14 +175,14 @@ def surprise(
     documents = [text for text in texts if text.strip()]
     tokens = tokens_of(documents, tokenizer, end=False)
     windows = _windows(tokens, max_length, stride)
-    training = model.training
-    model.eval()
-    found = [
-        row
-        for part in track(list(slices(len(windows), batch_size)), "read")
-        for row in _read(model, tokens.ids, windows[part])
-    ]
-    model.train(training)
+    if isinstance(model, OnnxModel):  # gives all logits of a batch at once
+        batch_size = max(1, min(batch_size, LOGITS // (max_length * len(tokenizer))))
+    with _still(model) as device:
+        found = [
+            row
+            for part in track(list(slices(len(windows), batch_size)), "read")
+            for row in _read(model, tokens.ids, windows[part], device)
+        ]
     nats, hits = (np.array(column, dtype=np.float64) for column in zip(*found, strict=True))
     told = np.array([last - first for _, first, last in windows])
     letters, words = (
@@ -188,18 +215,15 @@ def _windows(tokens: Tokens, max_length: int, stride: int) -> list[tuple[int, in
 
 
 def _read(
-    model: PreTrainedModel, ids: Array, windows: Sequence[tuple[int, int, int]]
+    model: LanguageModel, ids: Array, windows: Sequence[tuple[int, int, int]], device: torch.device
 ) -> list[tuple[float, int]]:
     """Nats and hits of each window."""
-    width = max(last - begin for begin, _, last in windows)
-    # Shorter windows are filled up on the right, where nothing looks.
-    rows = [np.pad(ids[begin:last], (0, width - last + begin)) for begin, _, last in windows]
-    device = next(model.parameters()).device
+    lengths = [last - begin for begin, _, last in windows]
+    rows = [np.pad(ids[begin:last], (0, max(lengths) - last + begin)) for begin, _, last in windows]
     shown = torch.from_numpy(np.stack(rows).astype(np.int64)).to(device)
-    positions = torch.arange(width, device=device).expand_as(shown)
-    hidden = last_hidden(model, {"input_ids": shown, "position_ids": positions})
+    states = _states(model, shown, torch.tensor(lengths, device=device))
     found = []
-    for row, (begin, first, last) in zip(hidden, windows, strict=True):
+    for row, (begin, first, last) in zip(states, windows, strict=True):
         wanted = torch.from_numpy(ids[first + 1 : last + 1].astype(np.int64)).to(device)
         loss, hit = _told(model, row[first - begin : last - begin], wanted)
         found.append((float(loss.sum()), int(hit.sum())))

@@ -65,7 +65,7 @@ def _main(path: str, batch_size: int, length: int, threads: int) -> int:
         torch.set_num_threads(threads)
         torch.nn.Linear(2, 2)(torch.zeros(1, 2))
         before = resident("VmRSS")
-        model = checkpoint.load(path, head="sequence-classification").model
+        model = checkpoint.load(path).model
         with torch.inference_mode():
             model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
     return max(0, resident("VmHWM") - before)

@@ -11,15 +11,8 @@ from transformers import PreTrainedModel
 
 from attar import schema
 from attar.anatomy.resolve import shape_of
-from attar.augment import (
-    Candidates,
-    EmbeddingCandidates,
-    MaskedLMCandidates,
-    PaperCandidates,
-    WordVectorCandidates,
-)
 from attar.augment import augment as augment_table
-from attar.augment.masked import Masks
+from attar.augment import candidates_from
 from attar.distill.cache import Teacher
 from attar.distill.objective import Intermediate, Match, match
 from attar.distill.run import Distiller, Judge, learn, logits_of, projections, teacher_of
@@ -386,21 +379,3 @@ def interval(
     except DataError as error:
         say(f"no interval of {name}: expected {error.expected}, found {error.found}")
         return None
-
-
-def candidates_from(
-    source: str, vectors: str, model: PreTrainedModel, tokenizer: Any, *, masks: Masks = "one"
-) -> Candidates:
-    """Where augmentation takes words from: `schema.Augment` says what the names mean."""
-
-    def words(name: str) -> Candidates:
-        return (
-            EmbeddingCandidates(model, tokenizer)
-            if name == "embeddings"
-            else WordVectorCandidates.from_file(name)
-        )
-
-    if source == "embeddings" or Path(source).is_file():
-        return words(source)
-    masked = load(source, head="masked-lm")
-    return PaperCandidates(MaskedLMCandidates(masked.model, masked.tokenizer, masks=masks), words(vectors))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedModel
 
 from attar.anatomy.resolve import resolve
-from attar.augment import augment
+from attar.augment import augment, candidates_from
 from attar.errors import DataError, ModelError, OutputError
 from attar.export import export as export_one
 from attar.export.int8 import Precision
@@ -25,7 +25,6 @@ from attar.model.writing import check_free
 from attar.perplexity import beside, is_language_model, read
 from attar.progress import say
 from attar.prune.plan import PLAN, Plan
-from attar.tinybert import candidates_from
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 
 import pytest
@@ -95,6 +96,23 @@ def test_a_failure_leaves_nothing_and_keeps_what_was_there(tmp_path):
             raise error
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert read_lineage(tmp_path / "out")["n"] == 1
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    left = tmp_path / ".out.killed.part"
+    other = tmp_path / ".output.killed.part"
+    for place in (left, other):
+        place.mkdir()
+        (place / "half").write_text("written")
+    with new_directory(tmp_path / "out") as living:
+        assert not left.exists()
+        (living / "a").write_text("ours")
+        with new_directory(tmp_path / "out", overwrite=True) as place:
+            (place / "a").write_text("theirs")
+            assert (living / "a").read_text() == "ours"
+        shutil.rmtree(tmp_path / "out")
+    assert (tmp_path / "out" / "a").read_text() == "ours"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".output.killed.part", "out"]
 
 
 def test_overwriting_replaces_a_directory_of_attars_own_only(tmp_path):

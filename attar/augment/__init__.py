@@ -2,6 +2,7 @@
 
 from attar.augment.masked import MaskedLMCandidates
 from attar.augment.run import PaperCandidates, augment
+from attar.augment.sources import candidates_from
 from attar.augment.vectors import EmbeddingCandidates, WordVectorCandidates
 from attar.augment.words import Candidates, Place
 
@@ -13,4 +14,5 @@ __all__ = [
     "Place",
     "WordVectorCandidates",
     "augment",
+    "candidates_from",
 ]

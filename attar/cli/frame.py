@@ -68,6 +68,14 @@ def show(report: Any) -> None:
     """Print a report."""
     console.print(report.table(width=console.width))
     console.print(report.headline(), style="bold", markup=False, highlight=False)
+    show_notes(report)
+
+
+def show_notes(report: Any) -> None:
+    """Print the notes of a report, a line each; what stands before a colon is what the line is about."""
+    for note in report.notes:
+        name, colon, rest = note.partition(": ")
+        console.print(Text.assemble((name, "bold" if colon else ""), colon, rest))
 
 
 def complain(error: AttarError) -> None:

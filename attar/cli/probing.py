@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
-from attar.cli.frame import ColumnNames, Length, Model, Seed, columns_of, console, verb
+from attar.cli.frame import ColumnNames, Length, Model, Seed, columns_of, console, show_notes, verb
 
 
 @verb
@@ -31,8 +30,6 @@ def probe(
         console.print()
         console.print(heat_text(report.heat, width=console.width))
         console.print()
-    for note in report.notes:
-        name, colon, rest = note.partition(": ")
-        console.print(Text.assemble((name, "bold" if colon else ""), colon, rest))
+    show_notes(report)
     if out is not None:
         console.print(f"report: {report.write(out)}")

@@ -1,11 +1,13 @@
 """Writing to disk: whole or not at all, over nothing that is the user's, and full disks told from mistakes."""
 
 import errno
+import fcntl
+import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ LINEAGE = "lineage.json"
 def new_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary directory beside `out` that becomes `out` when the block ends well, and is removed when it fails.
 
+    What a killed process left behind of the same `out` is removed.
+
     Raises:
         OutputError: `out` holds something already (and is not attar's own to overwrite), or the disk is full.
     """
@@ -27,7 +31,9 @@ def new_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]
     check_free(out, overwrite=overwrite)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(out)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+        lock = _locked(temporary)
     except OSError as error:
         raise unwritable(out, error) from error
     try:
@@ -46,7 +52,31 @@ def new_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]
             raise unwritable(out, error) from error
         raise
     finally:
+        os.close(lock)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sweep(out: Path) -> None:
+    """Remove temporary directories of `out` that no living process has locked."""
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
+        with suppress(OSError):
+            os.close(_locked(left))
+            shutil.rmtree(left)
+
+
+def _locked(directory: Path) -> int:
+    """An open directory, locked until it is closed or the process ends, however it ends.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
+    opened = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(opened)
+        raise
+    return opened
 
 
 def check_free(out: str | Path, *, overwrite: bool = False) -> None:

@@ -14,7 +14,13 @@ from typing import Any, Literal, Protocol
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, reduce, set_seed
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    broadcast_object_list,
+    reduce,
+    set_seed,
+)
 from torch import Tensor, nn
 
 from attar.errors import TrainingError
@@ -254,11 +260,27 @@ def _accelerator(precision: Precision) -> Accelerator:
     cpu = not torch.cuda.is_available()
     mixed = {"fp32": "no", "bf16": "bf16"}[settle(precision)]
     AcceleratorState._reset_state()  # a second Accelerator of another precision is refused otherwise
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision=mixed,
         cpu=cpu,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    check_whole(accelerator.distributed_type)
+    return accelerator
+
+
+def check_whole(kind: DistributedType) -> None:
+    """Refuse ways of training that part a model among processes: students are read and saved whole in between.
+
+    Raises:
+        TrainingError: FSDP, DeepSpeed, Megatron.
+    """
+    if kind in {DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM}:
+        raise TrainingError(
+            expected="one process, or several that each hold the whole model (DDP)",
+            found=f"{kind.value}, which parts it among them",
+            fix="choose plain multi-GPU training in accelerate config, or start with torchrun",
+        )
 
 
 def _groups(learner: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

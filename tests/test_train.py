@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from datasets import Dataset
 from torch import nn
 
@@ -14,7 +15,7 @@ from attar.finetune import Supervised
 from attar.model.data import Batches, Counts
 from attar.model.tasks import Task
 from attar.model.vocabulary import used_rows
-from attar.train import _groups, _linear, fit, settle
+from attar.train import _groups, _linear, check_whole, fit, settle
 
 BINARY = Task("single_label", ("bad", "good"))
 
@@ -280,3 +281,9 @@ def test_counts_add_up():
     assert counts + Counts.of([5]) == Counts.of([3, 4, 5])
     assert replace(counts / 2, examples=1.0).tokens == 3.5
     assert isinstance(tiny.batches(), Batches)
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
+def test_a_model_that_is_parted_among_processes_is_refused(kind):
+    with pytest.raises(TrainingError, match=f"{kind}, which parts it"):
+        check_whole(DistributedType(kind))

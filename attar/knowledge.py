@@ -170,6 +170,8 @@ class Run:
         layers = layer_map(sizes.get("layers", depth), depth, o.mapping)
         begin = "random weights" if wanted.init == "random" else f"layers {', '.join(map(str, layers))}"
         say(f"building the student, started by {wanted.init}: {begin}")
+        if wanted.family == "distilbert" and wanted.init == "layers" and not {*sizes} - {"layers"}:
+            return as_distilbert(self.origin.model, layers)
         sample = None if wanted.init != "project" else self._sample()
         made = build(
             self.origin.model, init=wanted.init, mapping=o.mapping, texts=sample, seed=o.seed, **sizes

@@ -9,12 +9,22 @@ from transformers import AutoConfig, PreTrainedModel
 from attar.anatomy.resolve import family
 from attar.errors import ModelError
 from attar.measure.compare import Reader, Source, machine, open_reader, timed
-from attar.measure.language import MAIN, Surprise, measure, pseudo_bits_per_byte, ratio, surprise
+from attar.measure.language import (
+    MAIN,
+    Surprise,
+    measure,
+    pseudo_bits_per_byte,
+    ratio,
+    surprise,
+    whole_logits,
+)
 from attar.measure.report import Report, Role, Row
 from attar.model.checkpoint import saved_head, versions
 from attar.model.corpus import Texts
 from attar.model.language import Reading, same_vocabulary
+from attar.model.onnx import OnnxModel
 from attar.model.tables import SampleBy, read_texts
+from attar.progress import say
 
 
 def is_language_model(source: Any) -> bool:
@@ -23,11 +33,9 @@ def is_language_model(source: Any) -> bool:
         return source.get_output_embeddings() is not None
     if not isinstance(source, str | Path):
         return False
-    place = Path(source).parent if Path(source).suffix == ".onnx" else Path(source)
-    if not (place / "config.json").is_file():
-        return False
+    path = Path(source)
     try:
-        config = AutoConfig.from_pretrained(place)
+        config = AutoConfig.from_pretrained(path.parent if path.is_file() else source)
     except (OSError, ValueError, KeyError):
         return False
     return saved_head(config) in {"masked-lm", "causal-lm"}
@@ -58,9 +66,11 @@ def read(
     opened: list[tuple[Role, Reader]] = [("student", open_reader(model, tokenizer=tokenizer))]
     if teacher is not None:
         opened.insert(0, ("teacher", open_reader(teacher, tokenizer=tokenizer)))
-    rows, notes, main = _measured(opened, lines, batch_size=batch_size, max_length=max_length)
+    length = _window([reader for _, reader in opened], max_length)
+    rows, notes, main = _measured(opened, lines, batch_size=batch_size, length=length)
     title = f"{opened[-1][1].name} on {len(lines)} texts"
-    return Report(title, main, rows, notes=notes, versions=versions())
+    settings = {"texts": len(lines), "max_length": length}
+    return Report(title, main, rows, settings=settings, notes=notes, versions=versions())
 
 
 def beside(
@@ -80,9 +90,14 @@ def beside(
     """
     lines = _lines(texts, sample_by)
     pairs: list[tuple[Role, Reader]] = [("student" if n else "teacher", one) for n, one in enumerate(opened)]
-    rows, notes, main = _measured(pairs, lines, batch_size=batch_size, max_length=max_length)
+    length = _window(opened, max_length)
+    rows, notes, main = _measured(pairs, lines, batch_size=batch_size, length=length)
     rows = timed(rows, opened, batch=latency_batch, length=latency_length, threads=threads)
-    settings = {"latency": f"batch {latency_batch}, {latency_length} tokens", "texts": len(lines)}
+    settings = {
+        "latency": f"batch {latency_batch}, {latency_length} tokens",
+        "texts": len(lines),
+        "max_length": length,
+    }
     title = f"{len(opened)} models on {len(lines)} texts"
     return Report(title, main, rows, settings=settings, notes=notes, versions=versions(), machine=machine())
 
@@ -91,21 +106,37 @@ def _lines(texts: Texts, sample_by: SampleBy) -> list[str]:
     return [row["text"] for row in read_texts(texts, sample_by=sample_by)]
 
 
-def _measured(
-    opened: Sequence[tuple[Role, Reader]], lines: list[str], *, batch_size: int, max_length: int | None
-) -> tuple[tuple[Row, ...], tuple[str, ...], str]:
-    """A row a model, the students' perplexities over the teacher's, and the figure that counts."""
-    kinds = {family(reader.config.model_type).causal for _, reader in opened}
+def _causal(opened: Sequence[Reader]) -> bool:
+    """Whether the models tell next tokens.
+
+    Raises:
+        ModelError: some do and some do not.
+    """
+    kinds = {family(reader.config.model_type).causal for reader in opened}
     if len(kinds) > 1:
         raise ModelError(
             expected="models that are asked the same: hidden tokens, or the next",
-            found=" and ".join(reader.config.model_type for _, reader in opened),
+            found=" and ".join(reader.config.model_type for reader in opened),
             fix="name models of one kind",
         )
-    causal = kinds.pop()
+    return kinds.pop()
+
+
+def _window(opened: Sequence[Reader], asked: int | None) -> int:
+    """Tokens that all models read at once: hidden tokens are drawn by it, and a longer window would know more."""
+    wanted = asked or (1024 if _causal(opened) else 128)
+    length = min([wanted, *(reader.positions for reader in opened)])
+    if asked and length < asked:
+        say(f"texts are read {length} tokens at a time: a model has positions for no more")
+    return length
+
+
+def _measured(
+    opened: Sequence[tuple[Role, Reader]], lines: list[str], *, batch_size: int, length: int
+) -> tuple[tuple[Row, ...], tuple[str, ...], str]:
+    """A row a model, the students' perplexities over the teacher's, and the figure that counts."""
+    causal = _causal([reader for _, reader in opened])
     first, *others = (reader for _, reader in opened)
-    # One length for all: hidden tokens are drawn by it, and a longer window would know more.
-    length = min([max_length or (1024 if causal else 128), *(reader.positions for _, reader in opened)])
     if causal:
         options = {"max_length": length, "batch_size": batch_size}
         found = [surprise(reader.model, lines, reader.tokenizer, **options) for _, reader in opened]
@@ -113,6 +144,8 @@ def _measured(
         return tuple(rows), _ratios(first, found[0], list(zip(others, found[1:], strict=True))), MAIN[True]
     for reader in others:
         same_vocabulary(first.tokenizer, reader.tokenizer, reader.name)
+    if any(isinstance(reader.model, OnnxModel) for _, reader in opened):
+        batch_size = whole_logits(batch_size, length, first.tokenizer)
     batches = Reading(False, length, batch_size=batch_size).batches(lines, first.tokenizer)
     rows = []
     for role, reader in opened:

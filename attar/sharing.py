@@ -16,7 +16,6 @@ from attar.model.corpus import Texts
 from attar.model.data import Batches, encode, positions
 from attar.model.lines import lines_of
 from attar.model.writing import check_free
-from attar.progress import say
 
 # Texts that the embedding's directions are looked for in, at most, and tokens of each; operations are of one such text.
 LOOKED, LENGTH = 4000, 128
@@ -73,8 +72,6 @@ def share(
     )
     lineage = {"stage": "share", "parent": loaded.name, "options": options, "notes": notes}
     save(made, loaded.tokenizer, out, lineage=lineage, overwrite=overwrite)
-    for note in notes:
-        say(note)
     name = Path(loaded.name).name
     return Report(
         f"shared {name}: {made.config.num_hidden_groups * made.config.inner_group_num} layers run as "

@@ -112,7 +112,14 @@ def compare(
     sources = list(models.items() if isinstance(models, Mapping) else [(None, source) for source in models])
     length: dict[str, Any] = {"batch_size": batch_size, "max_length": max_length}
     timing: dict[str, Any] = {"latency_batch": latency_batch, "threads": threads}
-    if all(is_language_model(source) for _, source in sources):
+    reading = [is_language_model(source) for _, source in sources]
+    if any(reading) and not all(reading):
+        raise ModelError(
+            expected="models of one task, or language models",
+            found="language models and others: " + ", ".join(_name(source) for _, source in sources),
+            fix="compare them apart",
+        )
+    if all(reading):
         readers = [open_reader(source, name=name) for name, source in sources]
         timing["latency_length"] = min([latency_length, *(reader.positions for reader in readers)])
         return beside(readers, data, sample_by=sample_by, **length, **timing)

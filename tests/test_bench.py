@@ -34,6 +34,7 @@ def test_operations_of_a_decoder_are_those_on_paper():
     c, length = model.config, 9
     layer = length * (8 * c.n_embd**2 + 4 * c.n_embd * c.n_inner) + 4 * length**2 * c.n_embd
     assert flops(model, 2, length) == 2 * (c.n_layer * layer + 2 * length * c.n_embd * c.vocab_size)
+    assert flops(model.base_model, 2, length) == 2 * c.n_layer * layer
 
 
 def test_a_language_model_is_timed_from_its_directory(tmp_path):

@@ -101,11 +101,14 @@ def test_a_failure_leaves_nothing_and_keeps_what_was_there(tmp_path):
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
     left = tmp_path / ".out.killed.part"
     other = tmp_path / ".output.killed.part"
-    for place in (left, other):
+    old = tmp_path / ".out.before.old"
+    (tmp_path / "out").mkdir()
+    for place in (left, other, old):
         place.mkdir()
         (place / "half").write_text("written")
     with new_directory(tmp_path / "out") as living:
         assert not left.exists()
+        assert not old.exists()
         (living / "a").write_text("ours")
         with new_directory(tmp_path / "out", overwrite=True) as place:
             (place / "a").write_text("theirs")
@@ -113,6 +116,17 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
         shutil.rmtree(tmp_path / "out")
     assert (tmp_path / "out" / "a").read_text() == "ours"
     assert sorted(path.name for path in tmp_path.iterdir()) == [".output.killed.part", "out"]
+
+
+def test_what_was_moved_away_to_be_replaced_is_put_back(tmp_path):
+    # Killed between the two renames: what was there has gone aside, what is new has not come.
+    for place in (tmp_path / ".out.killed.part", tmp_path / ".out.killed.old"):
+        place.mkdir()
+        (place / "lineage.json").write_text(place.suffix)
+    with pytest.raises(OutputError, match="overwrite"):
+        check_free(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "lineage.json").read_text() == ".old"
 
 
 def test_overwriting_replaces_a_directory_of_attars_own_only(tmp_path):

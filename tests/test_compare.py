@@ -14,6 +14,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
+import attar
+import tiny
 from attar.errors import DataError, ModelError
 from attar.measure.compare import Opened, compare, machine, measure, open_model
 from attar.measure.statistics import Interval
@@ -146,3 +148,9 @@ def test_export_without_its_config_says_so(places: dict[str, Path], tmp_path: Pa
 
 def test_machine_tells_what_but_not_whose() -> None:
     assert set(machine()) == {"processor", "cores", "system", "python"}
+
+
+def test_a_language_model_is_not_compared_with_a_classifier(tmp_path):
+    places = [tiny.saved(tmp_path / "one"), tiny.saved(tmp_path / "two", head="masked-lm")]
+    with pytest.raises(ModelError, match=r"(?s)found language models and others: one, two.*apart"):
+        attar.compare(places, tiny.table(8))

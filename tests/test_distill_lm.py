@@ -122,6 +122,15 @@ def test_a_distilbert_is_started_and_sized_as_is_asked(tmp_path, init):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_start_is_fitted_on_the_texts_to_learn_from(tmp_path):
+    teacher = tiny.saved(tmp_path / "teacher", head="masked-lm")
+    options = {**QUICK, "lr": 1e-12, "student": {"hidden": 16, "init": "project"}}
+    for name, dev in (("one", TEXTS[:4]), ("other", tiny.texts(9, seed=5))):
+        attar.distill_lm(teacher, TEXTS, dev=dev, out=tmp_path / name, **options)
+    one, other = (load(tmp_path / name, head="language").model for name in ("one", "other"))
+    assert tiny.identical(one, other)
+
+
 @pytest.mark.parametrize("family", ["albert", "electra", "modernbert"])
 def test_what_distilbert_cannot_compute_is_refused(family):
     with pytest.raises(ModelError, match=r"bert, roberta"):

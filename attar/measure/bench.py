@@ -179,10 +179,10 @@ def flops_by_module(model: nn.Module, batch_size: int = 1, length: int = 128) ->
     ours: Any = model
     config = type(ours.config).from_dict(ours.config.to_dict())
     config._attn_implementation = "eager"
-    if ours.can_generate():  # would look for padding among tokens that have no value, to warn of it
-        config.pad_token_id = None
     with torch.device("meta"), torch.no_grad():
         empty = type(ours)(config).eval()
+        # It would look for padding among tokens that have no value.
+        empty.base_model.warn_if_padding_and_no_attention_mask = lambda *_: None
         ids = torch.ones((batch_size, length), dtype=torch.long)
         with FlopCounterMode(display=False) as counter:
             empty(input_ids=ids)  # a mask would be asked for its values, which nothing here has

@@ -175,8 +175,8 @@ def surprise(
     documents = [text for text in texts if text.strip()]
     tokens = tokens_of(documents, tokenizer, end=False)
     windows = _windows(tokens, max_length, stride)
-    if isinstance(model, OnnxModel):  # gives all logits of a batch at once
-        batch_size = max(1, min(batch_size, LOGITS // (max_length * len(tokenizer))))
+    if isinstance(model, OnnxModel):
+        batch_size = whole_logits(batch_size, max_length, tokenizer)
     with _still(model) as device:
         found = [
             row
@@ -190,6 +190,11 @@ def surprise(
         sum(len(text.split()) for text in documents),
     )
     return Surprise(nats, told, hits, letters, words)
+
+
+def whole_logits(batch_size: int, length: int, tokenizer: Any) -> int:
+    """Rows of a batch of which all logits are held at once, as an exported model gives them."""
+    return max(1, min(batch_size, LOGITS // (length * len(tokenizer))))
 
 
 def ratio(student: Surprise, teacher: Surprise, *, resamples: int = 2000, seed: int = 0) -> Interval:

@@ -31,11 +31,12 @@ def new_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]
     check_free(out, overwrite=overwrite)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(out)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-        lock = _locked(temporary)
     except OSError as error:
         raise unwritable(out, error) from error
+    lock = None
+    with suppress(OSError):  # where nothing can be locked, nothing is swept
+        lock = _locked(temporary)
     try:
         yield temporary
         _sync(temporary)
@@ -52,16 +53,23 @@ def new_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]
             raise unwritable(out, error) from error
         raise
     finally:
-        os.close(lock)
         shutil.rmtree(temporary, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
 def _sweep(out: Path) -> None:
-    """Remove temporary directories of `out` that no living process has locked."""
+    """Remove temporary directories of `out` that no living process has locked; what they had moved away is put back."""
     for left in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
         with suppress(OSError):
-            os.close(_locked(left))
+            lock, old = _locked(left), left.with_suffix(".old")
+            if old.exists() and not out.exists():
+                old.rename(out)
             shutil.rmtree(left)
+            os.close(lock)
+    if out.exists():
+        for old in out.parent.glob(f".{glob.escape(out.name)}.*.old"):
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _locked(directory: Path) -> int:
@@ -82,6 +90,7 @@ def _locked(directory: Path) -> int:
 def check_free(out: str | Path, *, overwrite: bool = False) -> None:
     """Raise OutputError where `out` is taken: before hours of work, not after them."""
     out = Path(out)
+    _sweep(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     ours = out.is_dir() and any((out / name).exists() for name in (LINEAGE, "export.json"))

@@ -158,16 +158,24 @@ class Study:
         options = self.options({**FINETUNE, "epochs": epochs}) | {"metric": metric, "max_length": length}
         finetune(model, self.tables[task][0], out=out, seed=seed, **options)
 
+    def tuned(self, task: str, seed: int) -> Path:
+        """The fine-tuned teacher."""
+        return once(self.work / f"tuned-{task}-{seed}", lambda out: self.tune(self.teacher, out, task, seed))
+
     def teach(self, out: Path, task: str, seed: int) -> None:
         """A student of the fine-tuned teacher, in as many steps as labels take; they choose its epoch, no more."""
-        teacher = once(
-            self.work / f"tuned-{task}-{seed}", lambda out: self.tune(self.teacher, out, task, seed)
-        )
         metric, _, epochs, length = TASKS.get(task, OTHER)
         phase = self.options({**FINETUNE, "epochs": epochs}) | {"metric": metric}
         phase.pop("patience")
         parts: dict[str, Any] = {"intermediate": None, "prediction": phase, "max_length": length}
-        distill(teacher, out=out, data=self.tables[task][0], student={"layers": 3}, seed=seed, **parts)
+        distill(
+            self.tuned(task, seed),
+            out=out,
+            data=self.tables[task][0],
+            student={"layers": 3},
+            seed=seed,
+            **parts,
+        )
 
     def score(self, name: str, task: str, seed: int) -> float:
         """The dev metric of the teacher, a variant or `taught` on a task, in points; kept."""
@@ -178,10 +186,12 @@ class Study:
         metric, _, _, length = TASKS.get(task, OTHER)
         with tempfile.TemporaryDirectory() as place:
             out = Path(place) / "tuned"
-            if name == self.taught:
+            if name == "teacher":
+                out = self.tuned(task, seed)
+            elif name == self.taught:
                 self.teach(out, task, seed)
             else:
-                self.tune(self.teacher if name == "teacher" else self.student(name, seed), out, task, seed)
+                self.tune(self.student(name, seed), out, task, seed)
             loaded = load(out)
             options: dict[str, Any] = {"task": Task.of(loaded.model.config), "max_length": length}
             found = evaluate(loaded.model, self.tables[task][1], tokenizer=loaded.tokenizer, **options)

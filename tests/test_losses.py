@@ -253,3 +253,16 @@ def test_half_precision_of_teacher_or_student_gives_full_precision_losses():
         assert formula(ours, theirs.bfloat16()).dtype == torch.float32
     scores = draw(B, H, T, T).bfloat16()
     assert losses.attention_error(scores, draw(B, H, T, T, seed=1), MASK).dtype == torch.float32
+
+
+def test_log_probabilities_of_some_classes_and_their_gradient_are_torchs():
+    generator = torch.Generator().manual_seed(0)
+    logits = (5 * torch.randn(7, 11, generator=generator)).requires_grad_()
+    index = torch.randint(11, (7, 4), generator=generator)  # a class may come twice
+    wanted = torch.randn(7, 4, generator=generator)
+    for t in (1.0, 2.0):
+        expected = (logits / t).log_softmax(-1).gather(-1, index)
+        found = losses.log_probabilities(logits, index, temperature=t)
+        torch.testing.assert_close(found, expected)
+        slopes = [torch.autograd.grad((said * wanted).sum(), logits)[0] for said in (found, expected)]
+        torch.testing.assert_close(*slopes)

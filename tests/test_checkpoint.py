@@ -99,9 +99,9 @@ def test_a_failure_leaves_nothing_and_keeps_what_was_there(tmp_path):
 
 
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
-    left = tmp_path / ".out.killed.part"
-    other = tmp_path / ".output.killed.part"
-    old = tmp_path / ".out.before.old"
+    left = tmp_path / ".out.killed__.part"
+    other = tmp_path / ".out.v2.killed__.part"
+    old = tmp_path / ".out.before__.old"
     (tmp_path / "out").mkdir()
     for place in (left, other, old):
         place.mkdir()
@@ -115,12 +115,12 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
             assert (living / "a").read_text() == "ours"
         shutil.rmtree(tmp_path / "out")
     assert (tmp_path / "out" / "a").read_text() == "ours"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".output.killed.part", "out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.v2.killed__.part", "out"]
 
 
 def test_what_was_moved_away_to_be_replaced_is_put_back(tmp_path):
     # Killed between the two renames: what was there has gone aside, what is new has not come.
-    for place in (tmp_path / ".out.killed.part", tmp_path / ".out.killed.old"):
+    for place in (tmp_path / ".out.killed__.part", tmp_path / ".out.killed__.old"):
         place.mkdir()
         (place / "lineage.json").write_text(place.suffix)
     with pytest.raises(OutputError, match="overwrite"):

@@ -60,15 +60,19 @@ def new_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]
 
 def _sweep(out: Path) -> None:
     """Remove temporary directories of `out` that no living process has locked; what they had moved away is put back."""
-    for left in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
+    # mkdtemp's letters, and not those of another output whose name begins as this one's: out and out.v2.
+    ours = f".{glob.escape(out.name)}." + "[!.]" * 8
+    for left in out.parent.glob(f"{ours}.part"):
         with suppress(OSError):
             lock, old = _locked(left), left.with_suffix(".old")
-            if old.exists() and not out.exists():
-                old.rename(out)
-            shutil.rmtree(left)
-            os.close(lock)
+            try:
+                if old.exists() and not out.exists():
+                    old.rename(out)
+                shutil.rmtree(left)
+            finally:
+                os.close(lock)
     if out.exists():
-        for old in out.parent.glob(f".{glob.escape(out.name)}.*.old"):
+        for old in out.parent.glob(f"{ours}.old"):
             shutil.rmtree(old, ignore_errors=True)
 
 

@@ -5,6 +5,8 @@ import os
 import shutil
 import tempfile
 
+import pytest
+
 _home = tempfile.mkdtemp(prefix="attar-tests-")
 atexit.register(shutil.rmtree, _home, ignore_errors=True)
 
@@ -19,3 +21,11 @@ os.environ.update(
     # torch reads it when it is first imported: two test processes share two cores.
     OMP_NUM_THREADS="1",
 )
+
+
+@pytest.fixture(autouse=True)
+def _no_console() -> None:
+    """A test of the command line attaches a console, and what is said goes there and not to the log ever after."""
+    from attar import progress
+
+    progress.attach(None)

@@ -214,5 +214,6 @@ def test_a_language_model_says_in_onnx_what_it_says_in_torch(tmp_path, family):
     assert len(pair.notes) == causal
     alone = attar.evaluate(tmp_path / "fp32", texts, teacher=tmp_path / "torch", max_length=6)
     assert alone.rows[1].metrics == there
-    small = {"precision": "int8", "max_drop": 1.0, "tokenizer": ours, "data": texts, "max_length": 16}
-    assert export(model, tmp_path / "int8", **small).bytes < found.bytes
+    if causal:  # tracing takes seconds, and int8 of encoders is tested above
+        small = {"precision": "int8", "max_drop": 1.0, "tokenizer": ours, "data": texts, "max_length": 16}
+        assert export(model, tmp_path / "int8", **small).bytes < found.bytes

@@ -90,8 +90,10 @@ def _still(model: LanguageModel) -> Iterator[torch.device]:
         return
     training = model.training
     model.eval()
-    yield next(model.parameters()).device
-    model.train(training)
+    try:
+        yield next(model.parameters()).device
+    finally:
+        model.train(training)
 
 
 def _states(model: LanguageModel, ids: Tensor, lengths: Tensor) -> Tensor:

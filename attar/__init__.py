@@ -5,26 +5,26 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from attar.model.late import announce
+from attar.model.auto_classes import announce
 
 if TYPE_CHECKING:
-    from attar.augment import augment as augment
+    from attar.augmentation import augment as augment
+    from attar.distillation.language_model import distill_lm as distill_lm
+    from attar.distillation.pipeline import distill as distill
     from attar.errors import AttarError as AttarError
-    from attar.finetune import finetune as finetune
-    from attar.generate import generate as generate
-    from attar.knowledge import distill_lm as distill_lm
-    from attar.measure.report import Report as Report
-    from attar.pipeline import distill as distill
-    from attar.pretrain import pretrain as pretrain
-    from attar.probing import probe as probe
-    from attar.prune.plan import Plan as Plan
-    from attar.pruning import plan as plan
-    from attar.pruning import prune as prune
-    from attar.recipe import run as run
-    from attar.schema import Recipe as Recipe
-    from attar.sharing import share as share
-    from attar.temperature import temperature as temperature
-    from attar.tokenizer import tokenizer as tokenizer
+    from attar.evaluation.generation import generate as generate
+    from attar.evaluation.temperature import temperature as temperature
+    from attar.pruning.pipeline import plan as plan
+    from attar.pruning.pipeline import prune as prune
+    from attar.pruning.plan import Plan as Plan
+    from attar.pruning.probing import probe as probe
+    from attar.recipes import Recipe as Recipe
+    from attar.recipes.running import run as run
+    from attar.report.report import Report as Report
+    from attar.sharing.run import share as share
+    from attar.training.finetuning import finetune as finetune
+    from attar.training.pretraining import pretrain as pretrain
+    from attar.training.tokenizer import tokenizer as tokenizer
     from attar.verbs import bench as bench
     from attar.verbs import compare as compare
     from attar.verbs import evaluate as evaluate
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
 
 _HOME = {
     "AttarError": "attar.errors",
-    "Plan": "attar.prune.plan",
-    "Recipe": "attar.schema",
-    "Report": "attar.measure.report",
-    "augment": "attar.augment",
+    "Plan": "attar.pruning.plan",
+    "Recipe": "attar.recipes",
+    "Report": "attar.report.report",
+    "augment": "attar.augmentation",
     "bench": "attar.verbs",
     "compare": "attar.verbs",
-    "distill": "attar.pipeline",
-    "distill_lm": "attar.knowledge",
+    "distill": "attar.distillation.pipeline",
+    "distill_lm": "attar.distillation.language_model",
     "evaluate": "attar.verbs",
     "export": "attar.verbs",
-    "finetune": "attar.finetune",
-    "generate": "attar.generate",
-    "plan": "attar.pruning",
-    "pretrain": "attar.pretrain",
-    "probe": "attar.probing",
-    "prune": "attar.pruning",
-    "run": "attar.recipe",
-    "share": "attar.sharing",
-    "temperature": "attar.temperature",
-    "tokenizer": "attar.tokenizer",
+    "finetune": "attar.training.finetuning",
+    "generate": "attar.evaluation.generation",
+    "plan": "attar.pruning.pipeline",
+    "pretrain": "attar.training.pretraining",
+    "probe": "attar.pruning.probing",
+    "prune": "attar.pruning.pipeline",
+    "run": "attar.recipes.running",
+    "share": "attar.sharing.run",
+    "temperature": "attar.evaluation.temperature",
+    "tokenizer": "attar.training.tokenizer",
 }
 __all__ = [
     "AttarError",
@@ -90,8 +90,7 @@ def __getattr__(name: str) -> Any:
 class _Door(ModuleType):
     """The package, whose verbs keep their names though rooms are called alike.
 
-    Importing `attar.distill.student` makes Python set `attar.distill` to the room; the verb of that name would be gone
-    from then on. The rooms are found through `sys.modules` all the same.
+    Importing `attar.distillation.student` makes Python set the room's name; a verb of that name would be gone then. The rooms are found through `sys.modules` all the same.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedModel
 
 from attar.anatomy.resolve import resolve
-from attar.augment import augment, candidates_from
+from attar.augmentation import augment, candidates_from
+from attar.data.columns import Columns
+from attar.data.tables import SampleBy, read_table
 from attar.errors import DataError, ModelError, OutputError
-from attar.export import export as export_one
-from attar.export.int8 import Precision
-from attar.measure.bench import Clock
-from attar.measure.bench import bench as bench_models
-from attar.measure.compare import Opened, Source, machine, measure, open_model, open_reader
-from attar.measure.compare import compare as compare_opened
-from attar.measure.report import Report, Role, Row
-from attar.measure.shape import Shape
+from attar.evaluation.benchmark import Clock
+from attar.evaluation.benchmark import bench as bench_models
+from attar.evaluation.comparison import Opened, Source, machine, measure, open_model, open_reader
+from attar.evaluation.comparison import compare as compare_opened
+from attar.evaluation.perplexity import beside, is_language_model, read
+from attar.exporting import export as export_one
+from attar.exporting.int8 import Precision
 from attar.model.checkpoint import load, versions
-from attar.model.columns import Columns
-from attar.model.tables import SampleBy, read_table
-from attar.model.writing import check_free
-from attar.perplexity import beside, is_language_model, read
 from attar.progress import say
-from attar.prune.plan import PLAN, Plan
+from attar.pruning.plan import PLAN, Plan
+from attar.report.report import Report, Role, Row
+from attar.report.shape import Shape
+from attar.storage.writing import check_free
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,7 +44,7 @@ def evaluate(
 ) -> Report:
     """Measure a model on a table, against its labels where it has any, and against a teacher where one is named.
 
-    A language model is measured on plain text; see `attar.perplexity.read`.
+    A language model is measured on plain text; see `attar.evaluation.perplexity.read`.
 
     Args:
         model: a directory, a hub name, an ONNX export, or a model (then with its `tokenizer`).
@@ -96,7 +96,7 @@ def compare(
 ) -> Report:
     """Quality, size and latency of several models side by side, with intervals; the first is the teacher.
 
-    Language models are compared on plain text; see `attar.perplexity.beside`.
+    Language models are compared on plain text; see `attar.evaluation.perplexity.beside`.
 
     Args:
         models: directories, hub names, ONNX exports or models; by name, or named after their directories.
@@ -107,7 +107,7 @@ def compare(
         threads: that compute; torch's present number where None.
 
     Raises:
-        ModelError, DataError: see `open_model`, `read_table`, `attar.measure.compare.compare`.
+        ModelError, DataError: see `open_model`, `read_table`, `attar.evaluation.comparison.compare`.
     """
     sources = list(models.items() if isinstance(models, Mapping) else [(None, source) for source in models])
     length: dict[str, Any] = {"batch_size": batch_size, "max_length": max_length}
@@ -145,7 +145,7 @@ def bench(
 ) -> Report:
     """Size and speed of several models, timed in turns in one run; the first is the reference.
 
-    See `attar.measure.bench.bench`, whose rows this puts into a report, one for each model and shape.
+    See `attar.evaluation.benchmark.bench`, whose rows this puts into a report, one for each model and shape.
     """
     sources = (
         models.items()

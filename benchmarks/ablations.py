@@ -15,10 +15,10 @@ from datasets import Dataset
 from rich.console import Console
 
 from attar import progress
-from attar.demo_data import model_directory, reviews, unlabelled_texts
-from attar.finetune import finetune
-from attar.measure.statistics import seed_interval
-from attar.pipeline import distill
+from attar.demo.data import model_directory, reviews, unlabelled_texts
+from attar.distillation.pipeline import distill
+from attar.maths.statistics import seed_interval
+from attar.training.finetuning import finetune
 from common import Figure, figure, parser, read, report, trains, workplace
 
 STUDENT: dict[str, Any] = {

@@ -20,10 +20,10 @@ from functools import partial
 import torch
 from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForMaskedLM, PreTrainedTokenizerBase
 
-from attar.augment import MaskedLMCandidates, Place
-from attar.augment.masked import Masks
-from attar.augment.words import words
-from attar.demo_data import model_directory, reviews
+from attar.augmentation import MaskedLMCandidates, Place
+from attar.augmentation.masked_lm import Masks
+from attar.augmentation.words import words
+from attar.demo.data import model_directory, reviews
 from common import Figure, figure, parser, read, report
 
 K = 15

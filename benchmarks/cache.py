@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 
 from attar.anatomy.resolve import shape_of
-from attar.demo_data import model_directory, reviews
-from attar.distill.cache import LiveTeacher
-from attar.distill.objective import Intermediate, match
-from attar.distill.run import Distiller, teacher_of
-from attar.distill.student import student
+from attar.data.batches import Batches, encode
+from attar.demo.data import model_directory, reviews
+from attar.distillation.cache import LiveTeacher
+from attar.distillation.objective import Intermediate, match
+from attar.distillation.phases import Distiller, teacher_of
+from attar.distillation.student import student
 from attar.maths.mapping import layer_map
 from attar.model.checkpoint import load
-from attar.model.data import Batches, encode
-from attar.model.vocabulary import used_rows
-from attar.train import Step, fit
+from attar.training.loop import Step, fit
+from attar.training.used_embeddings import used_rows
 from common import figure, parser, read, report
 
 SIZES: dict[str, Any] = {"layers": 4, "hidden": 312, "heads": 12, "ffn": 1200}

@@ -27,16 +27,16 @@ from rich.table import Table
 
 from attar import distill, distill_lm, pretrain, progress
 from attar.anatomy.form import form_of
-from attar.demo_data import model_directory, reviews, unlabelled_texts
-from attar.finetune import finetune
-from attar.measure.evaluate import evaluate
-from attar.measure.statistics import seed_interval
+from attar.data.tables import read_table
+from attar.data.tasks import Task
+from attar.demo.data import model_directory, reviews, unlabelled_texts
+from attar.evaluation.quality import evaluate
+from attar.maths.statistics import seed_interval
 from attar.model.checkpoint import load, save
-from attar.model.tables import read_table
-from attar.model.tasks import Task
-from attar.prune.apply import apply
-from attar.prune.units import everything
-from attar.prune.vocabulary import config_ids, trim
+from attar.pruning.apply import apply
+from attar.pruning.units import everything
+from attar.pruning.vocabulary import config_ids, trim
+from attar.training.finetuning import finetune
 from common import Figure, figure, keeps, once, parser, read, report, trains, workplace
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"

@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
-from attar.demo_data import model_directory
+from attar.demo.data import model_directory
 
 PIP = "pip install --no-deps textbrewer==0.2.1.post1 tqdm"
 BATCH, LR, POOL = 32, 5e-5, 50

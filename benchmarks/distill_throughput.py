@@ -30,13 +30,13 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from attar.anatomy.resolve import shape_of
-from attar.demo_data import model_directory, reviews
-from attar.distill.objective import Intermediate, match
-from attar.distill.run import Distiller, teacher_of
+from attar.data.batches import Batches, encode
+from attar.demo.data import model_directory, reviews
+from attar.distillation.objective import Intermediate, match
+from attar.distillation.phases import Distiller, teacher_of
 from attar.maths.mapping import layer_map
-from attar.model.data import Batches, encode
-from attar.model.vocabulary import used_rows
-from attar.train import Step, faster_precision, fit
+from attar.training.loop import Step, faster_precision, fit
+from attar.training.used_embeddings import used_rows
 from common import Figure, figure, parser, read, report
 
 TARGETS: dict[str, float | None] = {"textbrewer": 6.0, "textbook": None, "tuned": 2.0}

@@ -25,15 +25,15 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from attar import distill_lm, pretrain, progress, tokenizer
-from attar.demo_data import reviews, unlabelled_texts
-from attar.distill.language import FromCache, LanguageDistiller, LanguageTeacher, Live
-from attar.distill.topk import Key, kept_of, row_bytes, top_k
+from attar.data.blocks import Blocks, tokens_of
+from attar.demo.data import reviews, unlabelled_texts
+from attar.distillation.language_objective import FromCache, LanguageDistiller, LanguageTeacher, Live
+from attar.distillation.top_k_cache import Key, kept_of, row_bytes, top_k
+from attar.evaluation.language_model import Surprise, ratio, surprise
 from attar.maths.losses import divergence, fold, log_probabilities, sampled_divergence
-from attar.measure.language import Surprise, ratio, surprise
-from attar.model.blocks import Blocks, tokens_of
 from attar.model.checkpoint import load
-from attar.model.readout import last_hidden, output
-from attar.train import fit
+from attar.model.lm_head import last_hidden, output
+from attar.training.loop import fit
 from common import figure, keeps, once, parser, read, report, trains, workplace
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "lm_wikitext2_validtest"

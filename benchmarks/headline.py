@@ -15,20 +15,20 @@ from datasets import Dataset
 from rich.console import Console
 
 from attar import progress
-from attar.augment import EmbeddingCandidates, augment
-from attar.demo_data import model_directory, reviews, unlabelled_texts
-from attar.distill.student import student as build
-from attar.export import export
-from attar.finetune import finetune
-from attar.measure.bench import bench
-from attar.measure.compare import open_model
-from attar.measure.evaluate import Evaluation, evaluate, retained
-from attar.measure.statistics import Interval
+from attar.augmentation import EmbeddingCandidates, augment
+from attar.data.batches import Batches, encode
+from attar.data.tasks import Task
+from attar.demo.data import model_directory, reviews, unlabelled_texts
+from attar.distillation.pipeline import distill
+from attar.distillation.student import student as build
+from attar.evaluation.benchmark import bench
+from attar.evaluation.comparison import open_model
+from attar.evaluation.quality import Evaluation, evaluate, retained
+from attar.exporting import export
+from attar.maths.statistics import Interval
 from attar.model.checkpoint import load
-from attar.model.data import Batches, encode
 from attar.model.onnx import OnnxModel
-from attar.model.tasks import Task
-from attar.pipeline import distill
+from attar.training.finetuning import finetune
 from common import figure, once, parser, read, report, trains, workplace
 
 TEACHER = {"epochs": 3, "lr": 1e-4}

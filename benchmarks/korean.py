@@ -22,12 +22,12 @@ from rich.table import Table
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
 from attar import distill, distill_lm, finetune, pretrain, progress, tokenizer
-from attar.distill.stock import as_distilbert
-from attar.measure.evaluate import Evaluation, evaluate, retained
-from attar.measure.statistics import Interval
+from attar.data.tables import read_table
+from attar.data.tasks import Task
+from attar.distillation.distilbert import as_distilbert
+from attar.evaluation.quality import Evaluation, evaluate, retained
+from attar.maths.statistics import Interval
 from attar.model.checkpoint import load
-from attar.model.tables import read_table
-from attar.model.tasks import Task
 from common import figure, keeps, once, parser, read, report, trains, workplace
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "nsmc"

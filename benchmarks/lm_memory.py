@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from attar.distill.language import LanguageDistiller, Live
-from attar.model.blocks import Blocks, CausalLanguage, Packed, Tokens
+from attar.data.blocks import Blocks, CausalLanguage, Packed, Tokens
+from attar.distillation.language_objective import LanguageDistiller, Live
 from common import figure, keeps, parser, read, report
 
 SIZES = {

@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from attar.demo_data import model_directory, reviews
-from attar.measure.bench import interleaved, median_interval
+from attar.data.batches import Batch, Batches, encode
+from attar.data.tasks import Supervised, Task
+from attar.demo.data import model_directory, reviews
+from attar.evaluation.benchmark import interleaved, median_interval
 from attar.model.checkpoint import load
-from attar.model.data import Batch, Batches, encode
-from attar.model.tasks import Supervised, Task
-from attar.prune.alphas import alphas_for, betas, gated
-from attar.prune.cost import Parameters
-from attar.prune.schubert import VARIANTS, Penalised
-from attar.prune.scores import frozen
+from attar.pruning.alphas import alphas_for, betas, gated
+from attar.pruning.cost import Parameters
+from attar.pruning.schubert import VARIANTS, Penalised
+from attar.pruning.scores import frozen
 from common import figure, parser, read, report
 
 # A process that does one job and prints the bytes of memory it took at most, libraries included. The kernel's own mark:
@@ -31,9 +31,9 @@ from common import figure, parser, read, report
 JOB = """
 import sys, tempfile
 import torch
-from attar.demo_data import model_directory, reviews
-from attar.pruning import plan
-from attar.finetune import finetune
+from attar.demo.data import model_directory, reviews
+from attar.pruning.pipeline import plan
+from attar.training.finetuning import finetune
 torch.set_num_threads(int(sys.argv[3]))
 rows = int(sys.argv[2])
 table = reviews()["train"].select(range(rows))
@@ -48,7 +48,7 @@ with tempfile.TemporaryDirectory() as place:
     else:
         finetune(model_directory(), table, dev=table.select(range(32)), out=place + "/out", epochs=1,
                  max_length=64)
-from attar.measure.memory import resident
+from attar.evaluation.memory import resident
 print(resident("VmHWM"))
 """
 

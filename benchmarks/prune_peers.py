@@ -39,23 +39,23 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from attar.anatomy.form import Form, LayerForm, form_of
-from attar.demo_data import model_directory, reviews
-from attar.finetune import finetune
-from attar.measure.evaluate import predict
-from attar.measure.statistics import Interval, Ratio, bootstrap, seed_interval
+from attar.data.batches import Batches, encode
+from attar.data.tasks import Task
+from attar.demo.data import model_directory, reviews
+from attar.evaluation.quality import predict
+from attar.maths.statistics import Interval, Ratio, bootstrap, seed_interval
 from attar.model.checkpoint import load
-from attar.model.data import Batches, encode
 from attar.model.slim import class_for, config_for
-from attar.model.tasks import Task
-from attar.prune.alphas import Alphas, alphas_for, betas
-from attar.prune.apply import apply
-from attar.prune.cost import Parameters
-from attar.prune.reconstruct import reconstruct
-from attar.prune.run import Loss, Recovery, learner, recover
-from attar.prune.schubert import PROBES, learn_alphas
-from attar.prune.scores import per_cost, taylor
-from attar.prune.select import Scores, in_order
-from attar.prune.units import Kept, everything
+from attar.pruning.alphas import Alphas, alphas_for, betas
+from attar.pruning.apply import apply
+from attar.pruning.cost import Parameters
+from attar.pruning.reconstruction import reconstruct
+from attar.pruning.rounds import Loss, Recovery, learner, recover
+from attar.pruning.schubert import PROBES, learn_alphas
+from attar.pruning.scores import per_cost, taylor
+from attar.pruning.selection import Scores, in_order
+from attar.pruning.units import Kept, everything
+from attar.training.finetuning import finetune
 from common import Figure, figure, parser, read, report, trains, workplace
 
 HERE = Path(__file__).parent

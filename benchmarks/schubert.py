@@ -31,25 +31,25 @@ from transformers import PreTrainedModel
 
 from attar import progress
 from attar.anatomy.form import Form, form_of
-from attar.demo_data import model_directory, reviews
+from attar.data.batches import Batches, encode
+from attar.data.masking import MaskedBatches, MaskedLanguage
+from attar.demo.data import model_directory, reviews
 from attar.errors import AttarError
-from attar.finetune import finetune
-from attar.measure.evaluate import predict
-from attar.measure.statistics import seed_interval
+from attar.evaluation.quality import predict
+from attar.maths.statistics import seed_interval
 from attar.model.checkpoint import Loaded, load, save
-from attar.model.data import Batches, encode
-from attar.model.masking import MaskedBatches, MaskedLanguage
-from attar.pretrain import pretrain
-from attar.prune.alphas import Alphas, alphas_for, fold
-from attar.prune.apply import apply
-from attar.prune.closeness import Close
-from attar.prune.cost import Parameters
-from attar.prune.run import Recovery, recover
-from attar.prune.schubert import VARIANTS, learn_alphas
-from attar.prune.scores import drop_layers
-from attar.prune.select import in_order, uniform
-from attar.prune.units import Kept, everything
-from attar.prune.vocabulary import config_ids, trim
+from attar.pruning.alphas import Alphas, alphas_for, fold
+from attar.pruning.apply import apply
+from attar.pruning.cost import Parameters
+from attar.pruning.rounds import Recovery, recover
+from attar.pruning.schubert import VARIANTS, learn_alphas
+from attar.pruning.scores import drop_layers
+from attar.pruning.selection import in_order, uniform
+from attar.pruning.self_distillation import Close
+from attar.pruning.units import Kept, everything
+from attar.pruning.vocabulary import config_ids, trim
+from attar.training.finetuning import finetune
+from attar.training.pretraining import pretrain
 from common import Figure, figure, parser, read, report, trains, workplace
 from common import save as save_result
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from attar.measure.shape import Shape, Sizes, shape_svg
+from attar.report.shape import Shape, Sizes, shape_svg
 from common import RESULTS
 
 COLOURS = {

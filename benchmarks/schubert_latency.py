@@ -19,22 +19,22 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from attar.anatomy.form import form_of
-from attar.demo_data import model_directory, reviews
-from attar.finetune import finetune
-from attar.measure.bench import bench
-from attar.measure.evaluate import predict
-from attar.measure.statistics import seed_interval
+from attar.data.batches import Batches, encode
+from attar.data.tasks import Task
+from attar.demo.data import model_directory, reviews
+from attar.evaluation.benchmark import bench
+from attar.evaluation.quality import predict
+from attar.maths.statistics import seed_interval
 from attar.model.checkpoint import load
-from attar.model.data import Batches, encode
-from attar.model.tasks import Task
-from attar.prune.apply import apply
-from attar.prune.closeness import Close
-from attar.prune.cost import Parameters
-from attar.prune.latency import Latency
-from attar.prune.run import Recovery, recover
-from attar.prune.schubert import VARIANTS, learn_alphas
-from attar.prune.select import Cost, in_order
-from attar.prune.units import Kept
+from attar.pruning.apply import apply
+from attar.pruning.cost import Parameters
+from attar.pruning.latency import Latency
+from attar.pruning.rounds import Recovery, recover
+from attar.pruning.schubert import VARIANTS, learn_alphas
+from attar.pruning.selection import Cost, in_order
+from attar.pruning.self_distillation import Close
+from attar.pruning.units import Kept
+from attar.training.finetuning import finetune
 from common import figure, report
 
 BUDGET = 0.5  # of the teacher's seconds

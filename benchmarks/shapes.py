@@ -22,8 +22,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from attar.export import export
-from attar.measure.bench import Clock, Speed, bench
+from attar.evaluation.benchmark import Clock, Speed, bench
+from attar.exporting import export
 from attar.model.onnx import OnnxModel
 from common import figure, keeps, parser, read, report
 

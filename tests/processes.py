@@ -13,12 +13,12 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 import tiny
-from attar import train
-from attar.finetune import finetune
-from attar.knowledge import distill_lm
-from attar.pipeline import distill
-from attar.pretrain import pretrain
-from attar.pruning import prune
+from attar.distillation.language_model import distill_lm
+from attar.distillation.pipeline import distill
+from attar.pruning.pipeline import prune
+from attar.training import loop as train
+from attar.training.finetuning import finetune
+from attar.training.pretraining import pretrain
 
 ROWS, BATCH = 24, 5
 # Optimizer steps of each life; of 15, of 10 and 10 in distillation's two phases, and of 2 rounds of 4 and 4 in pruning.
@@ -77,7 +77,7 @@ def keep_caches(into: Path) -> None:
     """Note the files of the teacher's caches before the work directory goes."""
     import shutil
 
-    from attar import work
+    from attar.training import resuming as work
 
     remove = shutil.rmtree
 

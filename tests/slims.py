@@ -15,8 +15,8 @@ from attar.anatomy.form import Form, form_of
 from attar.anatomy.parts import Anatomy
 from attar.anatomy.resolve import family as family_of
 from attar.model.modeling_slim import HEADS
-from attar.prune.apply import apply
-from attar.prune.units import Kept, KeptLayer, everything
+from attar.pruning.apply import apply
+from attar.pruning.units import Kept, KeptLayer, everything
 
 
 def kind(family: str, head: str) -> type[PreTrainedModel] | None:

@@ -10,19 +10,19 @@ from datasets import Dataset
 
 import asked
 import tiny
+from attar.data.batches import Batches
+from attar.data.question_answering import Answering
+from attar.data.tables import read_table
+from attar.data.tasks import Supervised, Task
+from attar.distillation.pipeline import distill
 from attar.errors import DataError
-from attar.export import export
-from attar.finetune import finetune
-from attar.measure.compare import compare, open_model
-from attar.measure.evaluate import predict
-from attar.measure.exam import Exam
-from attar.model.answering import Answering
+from attar.evaluation.comparison import compare, open_model
+from attar.evaluation.quality import predict
+from attar.evaluation.table import Exam
+from attar.exporting import export
 from attar.model.checkpoint import load
-from attar.model.data import Batches
-from attar.model.tables import read_table
-from attar.model.tasks import Supervised, Task
-from attar.pipeline import distill
-from attar.recipe import run
+from attar.recipes.running import run
+from attar.training.finetuning import finetune
 from attar.verbs import evaluate
 
 TASK = Answering("answer", ("start", "end"))
@@ -51,7 +51,7 @@ def batches(table, length=40, **options):
 @pytest.fixture
 def said(monkeypatch):
     lines = []
-    for name in ("attar.model.questions", "attar.model.answering"):
+    for name in ("attar.data.question_tables", "attar.data.question_answering"):
         monkeypatch.setattr(f"{name}.say", lines.append)
     return lines
 

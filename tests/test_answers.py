@@ -5,7 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
-from attar.measure.answers import (
+from attar.data.windows import answers_of
+from attar.evaluation.answers import (
     answer_f1,
     entities,
     entity_f1,
@@ -15,8 +16,7 @@ from attar.measure.answers import (
     same_answer,
     tag_accuracy,
 )
-from attar.measure.statistics import bootstrap, paired_bootstrap
-from attar.model.windows import answers_of
+from attar.maths.statistics import bootstrap, paired_bootstrap
 
 # An answer, the right ones, and (exact match, F1) by the scripts of version 1.1 and 2.0 (None: it cannot run).
 OFFICIAL = [

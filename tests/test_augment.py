@@ -22,14 +22,14 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from attar.augment import (
+from attar.augmentation import (
     EmbeddingCandidates,
     MaskedLMCandidates,
     PaperCandidates,
     WordVectorCandidates,
     augment,
 )
-from attar.augment.words import is_word, match_case, words
+from attar.augmentation.words import is_word, match_case, words
 from attar.errors import DataError, ModelError
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -9,8 +9,8 @@ from datasets import Dataset
 from transformers import BertConfig, BertForMaskedLM
 
 import attar
-from attar.augment import EmbeddingCandidates, MaskedLMCandidates, augment
-from attar.augment.words import is_word, words
+from attar.augmentation import EmbeddingCandidates, MaskedLMCandidates, augment
+from attar.augmentation.words import is_word, words
 
 TEXTS = [
     "영화가 정말 재미있었다",

@@ -11,16 +11,16 @@ from transformers import BloomConfig, BloomForCausalLM
 
 import tiny
 from attar.anatomy.resolve import family, resolve
+from attar.data.batches import fitting
+from attar.data.streaming import StreamBatches
+from attar.data.tables import read_table, read_texts
+from attar.data.tasks import Task
+from attar.distillation.pipeline import distill
 from attar.errors import DataError, ModelError, OutputError, RecipeError
-from attar.finetune import finetune
-from attar.measure.evaluate import predict
+from attar.evaluation.quality import predict
 from attar.model.checkpoint import load
-from attar.model.data import fitting
-from attar.model.stream import StreamBatches
-from attar.model.tables import read_table, read_texts
-from attar.model.tasks import Task
-from attar.model.writing import new_directory
-from attar.pipeline import distill
+from attar.storage.writing import new_directory
+from attar.training.finetuning import finetune
 
 BINARY = Task("single_label", ("bad", "good"))
 
@@ -397,7 +397,7 @@ def test_nothing_to_compare(tmp_path):
 
 @pytest.mark.parametrize("run", [tune, distil])
 def test_ctrl_c_leaves_no_output_and_what_to_go_on_from(tmp_path, run, monkeypatch):
-    from attar import train
+    from attar.training import loop as train
 
     inner, steps = train._step, []
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import tiny
 from attar.errors import ModelError
-from attar.measure.bench import bench, flops, interleaved, median_interval, parameters
+from attar.evaluation.benchmark import bench, flops, interleaved, median_interval, parameters
 
 
 def on_paper(config, size, length):

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
+from attar.data.blocks import LETTERS, Blocks, CausalLanguage, Tokens, blocks_of, pieces, tokens_of
+from attar.data.masking import IGNORED
 from attar.errors import DataError, ModelError
-from attar.model.blocks import LETTERS, Blocks, CausalLanguage, Tokens, blocks_of, pieces, tokens_of
-from attar.model.masking import IGNORED
-from attar.model.readout import features, last_hidden, output
+from attar.model.lm_head import features, last_hidden, output
 
 DOCUMENTS = st.lists(st.lists(st.integers(3, 90), min_size=1, max_size=9), min_size=1, max_size=9)
 

@@ -9,9 +9,9 @@ import torch
 
 import tiny
 from attar.anatomy.families import ENCODERS
-from attar.distill import cache
-from attar.distill.cache import CachedTeacher, LiveTeacher, cached
-from attar.distill.run import logits_of, teacher_of
+from attar.distillation import cache
+from attar.distillation.cache import CachedTeacher, LiveTeacher, cached
+from attar.distillation.phases import logits_of, teacher_of
 from attar.model.checkpoint import digest
 from attar.model.views import Need
 

@@ -13,7 +13,7 @@ import tiny
 from attar.anatomy.families import ENCODERS
 from attar.errors import ModelError, OutputError
 from attar.model.checkpoint import load, read_lineage, save, verify
-from attar.model.writing import check_free, new_directory, save_tensors, write_atomic
+from attar.storage.writing import check_free, new_directory, save_tensors, write_atomic
 
 
 @pytest.mark.parametrize("family", ENCODERS)

@@ -17,8 +17,8 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 import attar
 import tiny
 from attar.errors import DataError, ModelError
-from attar.measure.compare import Opened, compare, machine, measure, open_model
-from attar.measure.statistics import Interval
+from attar.evaluation.comparison import Opened, compare, machine, measure, open_model
+from attar.maths.statistics import Interval
 
 WORDS = [f"w{i}" for i in range(30)]
 

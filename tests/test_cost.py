@@ -13,11 +13,11 @@ import tiny
 from attar.anatomy.families import ENCODERS
 from attar.anatomy.form import Form, LayerForm, form_of
 from attar.errors import PlanError
-from attar.measure.bench import flops, flops_by_module, parameters
-from attar.prune.apply import apply
-from attar.prune.cost import Operations, Parameters, cost_model
-from attar.prune.latency import Grid, Latency
-from attar.prune.units import Kept, KeptLayer, everything
+from attar.evaluation.benchmark import flops, flops_by_module, parameters
+from attar.pruning.apply import apply
+from attar.pruning.cost import Operations, Parameters, cost_model
+from attar.pruning.latency import Grid, Latency
+from attar.pruning.units import Kept, KeptLayer, everything
 
 HEADS = [
     "Model",

@@ -11,12 +11,12 @@ import tiny
 from attar.anatomy.families import ENCODERS
 from attar.anatomy.form import form_of
 from attar.errors import PlanError
-from attar.measure import bench
+from attar.evaluation import benchmark
 from attar.model import modeling_slim
 from attar.model.slim import is_slim
 from attar.model.views import Need, call
-from attar.prune.apply import apply, masked
-from attar.prune.units import Kept, KeptLayer, everything
+from attar.pruning.apply import apply, masked
+from attar.pruning.units import Kept, KeptLayer, everything
 
 few = settings(max_examples=3, deadline=None)
 
@@ -153,8 +153,10 @@ def test_what_a_slim_model_costs_is_counted():
     for x in form.layers:
         inner = 2 * x.heads * (x.key + x.value) + 2 * x.ffn
         expected += 2 * length * form.hidden * inner + 2 * length**2 * x.heads * (x.key + x.value)
-    assert bench.flops(small, 1, length) == expected
-    rows = bench.bench({"whole": slims.model("bert"), "small": slims.slim("bert")}, lengths=(7,), repeats=2)
+    assert benchmark.flops(small, 1, length) == expected
+    rows = benchmark.bench(
+        {"whole": slims.model("bert"), "small": slims.slim("bert")}, lengths=(7,), repeats=2
+    )
     assert rows[1].flops < rows[0].flops
     assert rows[1].parameters < rows[0].parameters
     assert rows[1].bytes == 4 * rows[1].parameters

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
+from attar.data.batches import Batches, Counts, encode
+from attar.data.streaming import StreamBatches
+from attar.data.tables import read_table, read_texts
+from attar.data.tasks import Task
 from attar.errors import DataError
-from attar.model.data import Batches, Counts, encode
-from attar.model.stream import StreamBatches
-from attar.model.tables import read_table, read_texts
-from attar.model.tasks import Task
 
 ROWS = 37
 ENCODED = encode(tiny.table(ROWS, longest=14), tiny.tokenizer(), max_length=12)

@@ -15,11 +15,11 @@ import tiny
 from attar.anatomy.families import DECODERS
 from attar.anatomy.form import form_of, slots
 from attar.anatomy.resolve import resolve
-from attar.distill.attention import assign, split
-from attar.distill.student import student
+from attar.data.batches import Batches
+from attar.distillation.head_outputs import assign, split
+from attar.distillation.student import student
 from attar.errors import ModelError
 from attar.model.checkpoint import load, save
-from attar.model.data import Batches
 from attar.model.views import Need, call
 
 PARTS = (

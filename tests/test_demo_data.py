@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from attar import demo_data
+from attar.demo import data as demo_data
 from attar.errors import MissingExtraError
 
 

@@ -10,19 +10,19 @@ from scipy import stats
 
 import tiny
 from attar.anatomy.resolve import shape_of
-from attar.distill.cache import LiveTeacher
-from attar.distill.objective import Intermediate, match, prediction
-from attar.distill.run import Distiller, learn
+from attar.data.batches import Counts
+from attar.data.tasks import Task
+from attar.distillation.cache import LiveTeacher
+from attar.distillation.objective import Intermediate, match, prediction
+from attar.distillation.phases import Distiller, learn
+from attar.distillation.pipeline import distill
 from attar.errors import DataError, RecipeError
-from attar.finetune import finetune
+from attar.evaluation.quality import predict
 from attar.maths import losses
 from attar.maths.mapping import layer_map
-from attar.measure.evaluate import predict
 from attar.model.checkpoint import load, read_lineage, save
-from attar.model.data import Counts
-from attar.model.tasks import Task
 from attar.model.views import call
-from attar.pipeline import distill
+from attar.training.finetuning import finetune
 
 BINARY = Task("single_label", ("bad", "good"))
 SMALL = {"layers": 1, "hidden": 16, "ffn": 20, "init": "random"}
@@ -349,7 +349,7 @@ def _file(place):
 
 
 def test_a_stream_that_was_interrupted_goes_on(tmp_path, monkeypatch):
-    from attar import train
+    from attar.training import loop as train
 
     general = {"texts": str(_file(tmp_path)), "epochs": 3, "batch_size": 4, "streaming": True, "steps": 4}
     run(tmp_path / "whole", general=general)

@@ -7,15 +7,15 @@ from torch.nn import functional as F
 
 import attar
 import tiny
-from attar.distill.language import LanguageDistiller, Live
-from attar.distill.stock import as_distilbert
-from attar.distill.student import student as build
+from attar.data.blocks import Blocks, tokens_of
+from attar.data.language_modeling import reading
+from attar.data.masking import IGNORED
+from attar.distillation.distilbert import as_distilbert
+from attar.distillation.language_objective import LanguageDistiller, Live
+from attar.distillation.student import student as build
 from attar.errors import DataError, ModelError
-from attar.measure.language import measure, pseudo_bits_per_byte, ratio, surprise
-from attar.model.blocks import Blocks, tokens_of
+from attar.evaluation.language_model import measure, pseudo_bits_per_byte, ratio, surprise
 from attar.model.checkpoint import load, read_lineage
-from attar.model.language import reading
-from attar.model.masking import IGNORED
 
 TEXTS = tiny.texts(80)
 QUICK = {"epochs": 1, "lr": 3e-3, "batch_size": 16, "max_length": 16, "precision": "fp32"}

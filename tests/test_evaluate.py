@@ -15,8 +15,11 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
+from attar.data.batches import Batches, encode
+from attar.data.tasks import Kind, Task
 from attar.errors import DataError
-from attar.measure.evaluate import (
+from attar.evaluation.examples import examples
+from attar.evaluation.quality import (
     Evaluation,
     agreement,
     evaluate,
@@ -27,10 +30,7 @@ from attar.measure.evaluate import (
     quality,
     retained,
 )
-from attar.measure.examples import examples
-from attar.measure.statistics import Interval
-from attar.model.data import Batches, encode
-from attar.model.tasks import Kind, Task
+from attar.maths.statistics import Interval
 
 WORDS = [f"w{i}" for i in range(30)]
 BINARY = Task("single_label", ("bad", "good"))

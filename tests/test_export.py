@@ -11,7 +11,7 @@ import torch
 import attar
 import tiny
 from attar.errors import DataError, ExportError, MissingExtraError, ModelError, OutputError
-from attar.export import export
+from attar.exporting import export
 from attar.model import onnx as onnx_room
 from attar.model.checkpoint import save
 from attar.model.onnx import OnnxModel, is_onnx

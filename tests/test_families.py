@@ -8,17 +8,17 @@ import torch
 import tiny
 from attar.anatomy.families import ENCODERS
 from attar.anatomy.resolve import family, resolve, shape_of
-from attar.distill.cache import LiveTeacher
-from attar.distill.objective import Intermediate, match
-from attar.distill.run import Distiller
-from attar.distill.student import student
+from attar.data.tasks import Task
+from attar.distillation.cache import LiveTeacher
+from attar.distillation.objective import Intermediate, match
+from attar.distillation.phases import Distiller
+from attar.distillation.student import student
 from attar.errors import ModelError
-from attar.finetune import Supervised
 from attar.maths.mapping import layer_map
 from attar.model.checkpoint import load, save
-from attar.model.tasks import Task
 from attar.model.views import Need, call
-from attar.train import fit
+from attar.training.finetuning import Supervised
+from attar.training.loop import fit
 
 BINARY = Task("single_label", ("bad", "good"))
 PARTS = ("query", "key", "value", "attention_out", "ffn_in", "ffn_out", "ffn_norm")

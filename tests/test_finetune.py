@@ -10,11 +10,11 @@ from datasets import Dataset
 from transformers import pipeline
 
 import tiny
+from attar.data.tasks import Task
 from attar.errors import DataError
-from attar.finetune import finetune
 from attar.model.checkpoint import load, read_lineage
-from attar.model.tasks import Task
-from attar.work import Best, Curve, space
+from attar.training.finetuning import finetune
+from attar.training.resuming import Best, Curve, space
 
 OPTIONS = {"epochs": 8, "lr": 4e-3, "batch_size": 8, "max_length": 32, "precision": "fp32"}
 
@@ -152,7 +152,7 @@ def test_a_base_model_gets_a_new_head(tmp_path):
 
 
 def test_a_curve_is_whole_after_a_kill(tmp_path):
-    from attar.train import Step
+    from attar.training.loop import Step
 
     curve = Curve(tmp_path / "curve.json")
     for index in range(1, 46):

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import attar
 import tiny
 from attar.cli import app
-from attar.distill.student import student
+from attar.distillation.student import student
 from attar.errors import DataError, ModelError
 from attar.model.checkpoint import save
 

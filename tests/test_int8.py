@@ -3,7 +3,7 @@
 import pytest
 
 from attar.errors import ExportError
-from attar.export.int8 import kept_nodes, layer_of
+from attar.exporting.int8 import kept_nodes, layer_of
 
 LAYERS = {
     "bert.embeddings.word_embeddings": "bert.embeddings.word_embeddings",

@@ -17,18 +17,18 @@ from transformers import (
 )
 
 import tiny
-from attar import train
+from attar.data import corpus
+from attar.data.batches import Batches, encode
+from attar.data.corpus import FOLLOWS, RANDOM, hold_out, next_sentences, read_corpus, read_documents
+from attar.data.masking import IGNORED, MaskedBatches, MaskedLanguage, choose, gathered
+from attar.data.streaming import StreamBatches
 from attar.errors import DataError, ModelError
-from attar.finetune import finetune
-from attar.model import corpus
 from attar.model.checkpoint import load, read_lineage
-from attar.model.corpus import FOLLOWS, RANDOM, hold_out, next_sentences, read_corpus, read_documents
-from attar.model.data import Batches, encode
-from attar.model.masking import IGNORED, MaskedBatches, MaskedLanguage, choose, gathered
-from attar.model.stream import StreamBatches
-from attar.pretrain import pretrain
-from attar.recipe import run
-from attar.train import _share_counts, fit
+from attar.recipes.running import run
+from attar.training import loop as train
+from attar.training.finetuning import finetune
+from attar.training.loop import _share_counts, fit
+from attar.training.pretraining import pretrain
 
 TOKENIZER = tiny.tokenizer()
 MASK, SPECIAL = TOKENIZER.mask_token_id, np.array(TOKENIZER.all_special_ids)

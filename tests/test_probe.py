@@ -17,18 +17,18 @@ from attar.anatomy.families import ENCODERS
 from attar.anatomy.form import form_of
 from attar.anatomy.resolve import resolve
 from attar.cli import app
+from attar.data.tasks import Task
 from attar.errors import DataError, ModelError
-from attar.measure.evaluate import predict
-from attar.measure.heat import heat_text
-from attar.measure.page import render
-from attar.measure.report import Report
-from attar.model.tasks import Task
-from attar.probing import heat, notes, passes
-from attar.prune import switch
-from attar.prune.apply import masked
-from attar.prune.probe import probe
-from attar.prune.switch import Part, logits_without, parts_of
-from attar.prune.units import Kept, everything
+from attar.evaluation.quality import predict
+from attar.pruning import switching
+from attar.pruning.ablation import probe
+from attar.pruning.apply import masked
+from attar.pruning.probing import heat, notes, passes
+from attar.pruning.switching import Part, logits_without, parts_of
+from attar.pruning.units import Kept, everything
+from attar.report.heatmap import heat_text
+from attar.report.page import render
+from attar.report.report import Report
 
 GUIDE = Path(__file__).parent.parent / "docs" / "guide-probe.md"
 SLIM = [family for family in ENCODERS if family not in {"xlm-roberta", "camembert"}]
@@ -152,8 +152,8 @@ def test_the_model_is_as_before(family, monkeypatch):
             raise KeyboardInterrupt
         return real(*given)
 
-    real = switch.call
-    monkeypatch.setattr(switch, "call", breaks)
+    real = switching.call
+    monkeypatch.setattr(switching, "call", breaks)
     with pytest.raises(KeyboardInterrupt):
         probe(model, batches(family), Task.of(model.config), tokens=1)
     assert state(model) == before

@@ -15,20 +15,21 @@ from typer.testing import CliRunner
 
 import attar
 import tiny
-from attar import cli, train
+from attar import cli
 from attar.anatomy.form import form_of
+from attar.data.tasks import Task
 from attar.model.checkpoint import digest, load, read_lineage
-from attar.model.tasks import Task
-from attar.prune.alphas import alphas_for, betas, fold, gated
-from attar.prune.apply import apply
-from attar.prune.closeness import Close
-from attar.prune.cost import Parameters
-from attar.prune.latency import Latency
-from attar.prune.published import PUBLISHED, published
-from attar.prune.run import rounds
-from attar.prune.schubert import VARIANTS, learn_alphas
-from attar.prune.search import Way, axes_of
-from attar.prune.select import Scores, in_order, uniform
+from attar.pruning.alphas import alphas_for, betas, fold, gated
+from attar.pruning.apply import apply
+from attar.pruning.cost import Parameters
+from attar.pruning.latency import Latency
+from attar.pruning.published_shapes import PUBLISHED, published
+from attar.pruning.round import Way, axes_of
+from attar.pruning.rounds import rounds
+from attar.pruning.schubert import VARIANTS, learn_alphas
+from attar.pruning.selection import Scores, in_order, uniform
+from attar.pruning.self_distillation import Close
+from attar.training import loop as train
 
 FAST = {"precision": "fp32", "max_length": 16, "batch_size": 8}
 TASKS = {

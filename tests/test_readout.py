@@ -7,7 +7,7 @@ from torch.nn import functional as F
 import tiny
 from attar.maths.chunks import chunked
 from attar.maths.losses import divergence, fold
-from attar.model.readout import features, last_hidden, output
+from attar.model.lm_head import features, last_hidden, output
 
 
 def readout(model, inputs):

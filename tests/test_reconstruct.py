@@ -13,13 +13,13 @@ from attar.anatomy.form import form_of
 from attar.anatomy.resolve import resolve
 from attar.model.checkpoint import Loaded
 from attar.model.views import Need, call
-from attar.prune.apply import apply
-from attar.prune.cost import Parameters
-from attar.prune.job import Pruning
-from attar.prune.reconstruct import reconstruct
-from attar.prune.run import Recovery
-from attar.prune.search import Way
-from attar.prune.units import everything
+from attar.pruning.apply import apply
+from attar.pruning.cost import Parameters
+from attar.pruning.pruner import Pruning
+from attar.pruning.reconstruction import reconstruct
+from attar.pruning.round import Way
+from attar.pruning.rounds import Recovery
+from attar.pruning.units import everything
 
 FAMILIES = [name for name in ENCODERS if name != "albert"]
 

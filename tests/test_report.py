@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from attar.errors import OutputError
-from attar.measure import plots, wording
-from attar.measure.card import card, write_card
-from attar.measure.page import render
-from attar.measure.placement import dodge, free_spot
-from attar.measure.report import Example, Report, Row, Said
-from attar.measure.statistics import Interval
+from attar.maths.statistics import Interval
+from attar.report import formatting, plots
+from attar.report.card import card, write_card
+from attar.report.label_layout import dodge, free_spot
+from attar.report.page import render
+from attar.report.report import Example, Report, Row, Said
 
 EVIL = "<script>alert('x')</script> & \"quoted\" $x^2$ 재미없다"
 
@@ -203,18 +203,18 @@ def test_no_label_covers_another_or_a_point(seed: int) -> None:
 
 
 def test_figures_in_words() -> None:
-    assert [wording.count(x) for x in (22_713_216, 999_999, 1.2e9, 512, None)] == [
+    assert [formatting.count(x) for x in (22_713_216, 999_999, 1.2e9, 512, None)] == [
         "22.7M",
         "1M",
         "1.2G",
         "512",
         "–",
     ]
-    assert wording.size(90_900_000) == "90.9 MB"
-    assert [wording.duration(x) for x in (0.00785, 2.5, float("nan"))] == ["7.85 ms", "2.5 s", "–"]
-    assert wording.figure("accuracy", 0.8594) == "85.9%"
-    assert wording.figure("spearman", 0.8594) == "0.859"
-    assert wording.figure("spearman", float("nan")) == "–"
+    assert formatting.size(90_900_000) == "90.9 MB"
+    assert [formatting.duration(x) for x in (0.00785, 2.5, float("nan"))] == ["7.85 ms", "2.5 s", "–"]
+    assert formatting.figure("accuracy", 0.8594) == "85.9%"
+    assert formatting.figure("spearman", 0.8594) == "0.859"
+    assert formatting.figure("spearman", float("nan")) == "–"
 
 
 def test_write_leaves_both_files(tmp_path: Path) -> None:

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, BertConfig, GPT2Config
 
-from attar import schema
-from attar.distill.stock import as_distilbert
-from attar.distill.student import student
+from attar import recipes as schema
+from attar.distillation.distilbert import as_distilbert
+from attar.distillation.student import student
 from attar.errors import DataError, ModelError, RecipeError
-from attar.schema import check, load_recipe, options, parse, smaller
-from attar.schema.reading import RECIPES
+from attar.recipes import check, load_recipe, parse, smaller
+from attar.recipes import schema as options
+from attar.recipes.reading import RECIPES
 
 PACKAGED = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 RECIPE = {"name": "small", "model": "some/model", "stages": [{"distill": {"student": {"layers": 2}}}]}
@@ -379,14 +380,14 @@ def test_what_a_family_cannot_lose_is_told(recipe, tmp_path, family, given, wher
 
 
 def test_the_names_of_shapes_methods_and_axes_are_those_of_the_library():
-    published = importlib.import_module("attar.prune.published").PUBLISHED
-    search = importlib.import_module("attar.prune.search")
+    published = importlib.import_module("attar.pruning.published_shapes").PUBLISHED
+    search = importlib.import_module("attar.pruning.round")
     fields = options.Prune.model_fields
     assert set(get_args(get_args(fields["shape"].annotation)[0])) == set(published)
     assert set(get_args(fields["method"].annotation)) == {*get_args(search.Method), "vocabulary"}
     assert set(get_args(smaller.Axis)) == set(search.VARIANTS["all"])
     assert set(get_args(smaller.Variant)) == set(search.VARIANTS)
-    assert set(get_args(smaller.Loss)) == set(get_args(importlib.import_module("attar.prune.run").Loss))
+    assert set(get_args(smaller.Loss)) == set(get_args(importlib.import_module("attar.pruning.rounds").Loss))
 
 
 def test_schubert_recipes_have_the_papers_sizes():
@@ -459,7 +460,7 @@ def test_a_table_that_can_be_read_is_no_problem(recipe, tmp_path, name, content)
 
 def test_reading_and_checking_import_no_torch():
     code = (
-        "import sys; from attar.schema import check, load_recipe; check(load_recipe('tinybert4')); "
+        "import sys; from attar.recipes import check, load_recipe; check(load_recipe('tinybert4')); "
         "print(sorted({'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules)))"
     )
     run = subprocess.run(
@@ -506,6 +507,6 @@ def test_defaults_are_those_of_the_public_function(verb):
 
 
 def test_the_students_defaults_are_those_of_its_builder():
-    builder = importlib.import_module("attar.distill.student").student
+    builder = importlib.import_module("attar.distillation.student").student
     signed = {key: inspect.signature(builder).parameters[key].default for key in options.Student.model_fields}
     assert options.Student(**signed) == options.Student()

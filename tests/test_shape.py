@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from attar.anatomy.form import Form, LayerForm
-from attar.measure.heat import Heat, heat_svg, heat_text
-from attar.measure.page import render
-from attar.measure.report import Report, Row
-from attar.measure.shape import Shape, shape_svg, shape_text
+from attar.report.heatmap import Heat, heat_svg, heat_text
+from attar.report.page import render
+from attar.report.report import Report, Row
+from attar.report.shape import Shape, shape_svg, shape_text
 
 BEFORE = Form(768, 768, 30522, (LayerForm(12, 64, 64, 3072),) * 5)
 AFTER = Form(

@@ -12,12 +12,12 @@ import attar
 import tiny
 from attar.anatomy.resolve import resolve
 from attar.cli import app
-from attar.distill.sharing import shared
 from attar.errors import ModelError
-from attar.measure.bench import flops
-from attar.measure.evaluate import predict
+from attar.evaluation.benchmark import flops
+from attar.evaluation.quality import predict
 from attar.model.checkpoint import load
 from attar.model.views import Need, call
+from attar.sharing.albert import shared
 
 KIN = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")
 WHERE = [
@@ -175,7 +175,7 @@ def test_parameters_fall_and_operations_do_not(place):
 
 
 def test_distillation_recovers(place):
-    from attar.model.data import Batches, encode
+    from attar.data.batches import Batches, encode
 
     report = attar.distill(
         place / "teacher",
@@ -234,7 +234,7 @@ def test_a_recipe_shares_and_recovers(place, tmp_path):
 
 
 def problems(recipe):
-    from attar.schema import check, parse
+    from attar.recipes import check, parse
 
     return check(parse(recipe))
 

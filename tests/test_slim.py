@@ -17,14 +17,14 @@ import tiny
 from attar.anatomy.families import ENCODERS
 from attar.anatomy.form import form_of
 from attar.anatomy.resolve import shape_of
-from attar.distill.objective import match
-from attar.distill.student import student
+from attar.distillation.objective import match
+from attar.distillation.student import student
 from attar.errors import ModelError, RecipeError
-from attar.measure.card import card
 from attar.model.checkpoint import digest, load, read_lineage, save
 from attar.model.slim import is_slim, travelling
-from attar.prune.apply import apply
-from attar.prune.units import Kept, KeptLayer
+from attar.pruning.apply import apply
+from attar.pruning.units import Kept, KeptLayer
+from attar.report.card import card
 from attar.verbs import anatomy
 
 TASKS = (

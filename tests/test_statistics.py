@@ -8,8 +8,8 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from attar.errors import DataError
-from attar.measure import statistics
-from attar.measure.statistics import Interval, bootstrap, paired_bootstrap, seed_interval, swap_test
+from attar.maths import statistics
+from attar.maths.statistics import Interval, bootstrap, paired_bootstrap, seed_interval, swap_test
 
 
 def _classes(rows: int, seed: int, accuracy: float = 0.8) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,8 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from attar.distill.student import parameters, student
+from attar.data.batches import Batches
+from attar.distillation.student import parameters, student
 from attar.errors import ModelError, RecipeError
 from attar.maths.directions import (
     Metric,
@@ -35,7 +36,6 @@ from attar.maths.directions import (
     second_moment,
 )
 from attar.model.checkpoint import verify
-from attar.model.data import Batches
 
 COMMON = {
     "vocab_size": 120,

@@ -12,22 +12,22 @@ from transformers import pipeline
 import asked
 import tiny
 from attar.cli import app
-from attar.distill.cache import CachedTeacher, LiveTeacher, cached
-from attar.distill.objective import prediction
-from attar.distill.student import student as build
+from attar.data.batches import Batches, Counts
+from attar.data.tables import read_table
+from attar.data.tasks import Supervised, Task
+from attar.data.token_classification import Tagging
+from attar.distillation.cache import CachedTeacher, LiveTeacher, cached
+from attar.distillation.objective import prediction
+from attar.distillation.pipeline import distill
+from attar.distillation.student import student as build
 from attar.errors import DataError, ModelError, RecipeError
-from attar.finetune import finetune
+from attar.evaluation.comparison import compare, open_model
+from attar.evaluation.quality import predict
+from attar.evaluation.table import Exam
 from attar.maths.losses import soft_cross_entropy
-from attar.measure.compare import compare, open_model
-from attar.measure.evaluate import predict
-from attar.measure.exam import Exam
 from attar.model.checkpoint import load
-from attar.model.data import Batches, Counts
-from attar.model.tables import read_table
-from attar.model.tagging import Tagging
-from attar.model.tasks import Supervised, Task
 from attar.model.views import Need
-from attar.pipeline import distill
+from attar.training.finetuning import finetune
 from attar.verbs import evaluate
 
 TASK = Tagging("tags", asked.TAGS)

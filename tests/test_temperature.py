@@ -13,7 +13,7 @@ import attar
 import tiny
 from attar.cli import app
 from attar.errors import DataError, ModelError, OutputError
-from attar.temperature import shown
+from attar.evaluation.temperature import shown
 
 MASKED, PLAIN = "the film was [MASK] and warm", "the film was"
 FAMILIES = [("bert", "masked-lm"), ("modernbert", "masked-lm"), ("gpt2", "causal-lm"), ("qwen3", "causal-lm")]

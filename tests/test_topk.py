@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import tiny
-from attar.distill import topk
-from attar.distill.language import FromCache, LanguageDistiller, Live
-from attar.distill.topk import Key, top_k
+from attar.data.blocks import Blocks, tokens_of
+from attar.distillation import top_k_cache
+from attar.distillation.language_objective import FromCache, LanguageDistiller, Live
+from attar.distillation.top_k_cache import Key, top_k
 from attar.errors import DataError, OutputError
 from attar.maths.losses import divergence, log_probabilities, sampled_divergence
-from attar.model.blocks import Blocks, tokens_of
 
 VOCAB = tiny.VOCAB
 
@@ -81,7 +81,7 @@ def test_with_a_drawn_tail_loss_and_gradient_are_right_on_average(beta):
     whole = divergence(ours, theirs, beta=beta, temperature=2.0)
     (slope,) = torch.autograd.grad(whole, ours)
     rows = theirs.repeat(draws, 1)
-    said = topk.kept_of(rows, kept, torch.Generator().manual_seed(3))
+    said = top_k_cache.kept_of(rows, kept, torch.Generator().manual_seed(3))
     log_q = log_probabilities(ours.repeat(draws, 1), said.index, temperature=2.0)
     sampled = 4 * sampled_divergence(log_q, said.log_p[:, :-1], said.weights(6), beta=beta)
     assert sampled.item() == pytest.approx(whole.item(), rel=5e-3)
@@ -122,7 +122,7 @@ def test_a_whole_cache_is_read_without_the_teacher(pair, blocks, tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncated", "corrupt", "gone"])
 def test_only_a_damaged_shard_is_made_again(pair, blocks, tmp_path, monkeypatch, damage):
-    monkeypatch.setattr(topk, "SHARD", 40)
+    monkeypatch.setattr(top_k_cache, "SHARD", 40)
     cache = top_k(lambda: pair[0], blocks, tmp_path / "c", key())
     assert len(cache) > 3
     before = {path: path.read_bytes() for path in (tmp_path / "c").glob("*.safetensors")}
@@ -140,7 +140,7 @@ def test_only_a_damaged_shard_is_made_again(pair, blocks, tmp_path, monkeypatch,
 
 
 def test_what_is_left_of_a_killed_run_is_gone_on_from(pair, blocks, tmp_path, monkeypatch):
-    monkeypatch.setattr(topk, "SHARD", 40)
+    monkeypatch.setattr(top_k_cache, "SHARD", 40)
     calls = []
 
     def dies(cache, shard, *rest):
@@ -149,11 +149,11 @@ def test_what_is_left_of_a_killed_run_is_gone_on_from(pair, blocks, tmp_path, mo
         calls.append(shard)
         return fill(cache, shard, *rest)
 
-    fill = topk._fill
-    monkeypatch.setattr(topk, "_fill", dies)
+    fill = top_k_cache._fill
+    monkeypatch.setattr(top_k_cache, "_fill", dies)
     with pytest.raises(KeyboardInterrupt):
         top_k(lambda: pair[0], blocks, tmp_path / "c", key())
-    monkeypatch.setattr(topk, "_fill", lambda *rest: calls.append(rest[1]) or fill(*rest))
+    monkeypatch.setattr(top_k_cache, "_fill", lambda *rest: calls.append(rest[1]) or fill(*rest))
     cache = top_k(lambda: pair[0], blocks, tmp_path / "c", key())
     assert calls == list(range(len(cache)))  # none twice
 
@@ -182,6 +182,6 @@ def test_bad_places_and_numbers_are_named(blocks, tmp_path):
 
 def test_a_record_takes_the_bytes_that_are_said(pair, blocks, tmp_path):
     cache = top_k(lambda: pair[0], blocks, tmp_path / "c", key(tail=3))
-    about = json.loads((tmp_path / "c" / topk.ABOUT).read_text())
+    about = json.loads((tmp_path / "c" / top_k_cache.ABOUT).read_text())
     assert about["k"] == 8
     assert cache.bytes == int(np.diff(cache.starts).sum()) * (11 * 2 + 12 * 2)

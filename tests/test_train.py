@@ -10,12 +10,12 @@ from datasets import Dataset
 from torch import nn
 
 import tiny
+from attar.data.batches import Batches, Counts
+from attar.data.tasks import Task
 from attar.errors import OutputError, TrainingError
-from attar.finetune import Supervised
-from attar.model.data import Batches, Counts
-from attar.model.tasks import Task
-from attar.model.vocabulary import used_rows
-from attar.train import _groups, _linear, check_whole, fit, settle
+from attar.training.finetuning import Supervised
+from attar.training.loop import _groups, _linear, check_whole, fit, settle
+from attar.training.used_embeddings import used_rows
 
 BINARY = Task("single_label", ("bad", "good"))
 
@@ -226,7 +226,7 @@ def test_a_process_without_a_row_adds_nothing_and_takes_nothing_away():
     rows = tiny.table(8)
     one = tiny.batches(rows, batch_size=1)
     shares = [tiny.batches(rows, batch_size=1, rank=r, world=2) for r in range(2)]
-    from attar.train import _share_counts
+    from attar.training.loop import _share_counts
 
     module = learner()
 

@@ -147,7 +147,7 @@ def test_augment_writes_the_rows_and_their_copies(place, tmp_path):
         "augment", place / "train.csv", "--model", place / "base", "--copies", 2, "--k", 3, "--out", out
     )
     assert shown.exit_code == 0, shown.output
-    more, task = attar.model.tables.read_table(out)
+    more, task = attar.data.tables.read_table(out)
     assert len(more) > 32
     assert task.labels == ("0", "1")
     assert more["text"][:32] == tiny.table(32, 0)["text"][:]

@@ -19,9 +19,9 @@ from transformers import (
 )
 
 import tiny
-from attar.demo_data import model_directory
+from attar.demo.data import model_directory
 from attar.errors import DataError, MissingExtraError, ModelError
-from attar.prune.vocabulary import config_ids, trim
+from attar.pruning.vocabulary import config_ids, trim
 
 TRAINED_ON = [
     "the warm film was lovely and the cold plot was dull",

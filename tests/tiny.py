@@ -36,7 +36,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from attar.model.data import Batches, encode
+from attar.data.batches import Batches, encode
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 GOOD = "good great fine warm bright lovely".split()

@@ -28,7 +28,7 @@ def tokenizer(
 ) -> None:
     """Train a tokenizer on plain text, for a language that has no model yet."""
     import attar
-    from attar.tokenizer import letters_per_token
+    from attar.training.tokenizer import letters_per_token
 
     made = attar.tokenizer(
         texts,

@@ -21,7 +21,7 @@ def probe(
 ) -> None:
     """Switch off each head, attention, FFN and layer in turn: what each is worth, and which do harm."""
     import attar
-    from attar.measure.heat import heat_text
+    from attar.report.heatmap import heat_text
 
     options: dict[str, Any] = {"max_rows": max_rows, "batch_size": batch_size, "max_length": max_length}
     report = attar.probe(model, data, columns=columns_of(columns), seed=seed, **options)

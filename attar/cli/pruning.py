@@ -183,7 +183,7 @@ def _options(
 
 
 def _print(plan: Any) -> None:
-    from attar.measure.shape import shape_text
+    from attar.report.shape import shape_text
 
     console.print(plan, highlight=False)
     picture = shape_text(plan.shape())

@@ -43,7 +43,7 @@ def demo(
     seed: Seed = 0,
 ) -> None:
     """The main job on real data: teacher, student, baselines, export, report. About ten minutes on 2 cores."""
-    from attar.demo import demo as work
+    from attar.demo.run import demo as work
 
     work(out, quick=quick, seed=seed, console=console)
 
@@ -59,7 +59,7 @@ def run(
     ] = None,
 ) -> None:
     """Run a recipe's stages in order; what is done is not done again."""
-    from attar.recipe import run as work
+    from attar.recipes.running import run as work
 
     show(work(recipe, out=out, **settings_of(settings)))
 
@@ -72,8 +72,8 @@ def check(
     ] = None,
 ) -> None:
     """Find what is wrong with a recipe, in under a second and without training."""
-    from attar.schema import check as find
-    from attar.schema import load_recipe
+    from attar.recipes import check as find
+    from attar.recipes import load_recipe
 
     problems = find(load_recipe(recipe, settings_of(settings)))
     for problem in problems:

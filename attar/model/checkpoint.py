@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from attar.anatomy.resolve import family
 from attar.errors import ModelError
 from attar.model.slim import travelling
-from attar.model.writing import LINEAGE, new_directory
+from attar.storage.writing import LINEAGE, new_directory
 
 Head = Literal[
     "sequence-classification",

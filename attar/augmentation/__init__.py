@@ -1,0 +1,18 @@
+"""Text augmentation for distillation: copies of each text with words replaced (TinyBERT, 1909.10351, Algorithm 1)."""
+
+from attar.augmentation.masked_lm import MaskedLMCandidates
+from attar.augmentation.sources import candidates_from
+from attar.augmentation.tinybert import PaperCandidates, augment
+from attar.augmentation.word_vectors import EmbeddingCandidates, WordVectorCandidates
+from attar.augmentation.words import Candidates, Place
+
+__all__ = [
+    "Candidates",
+    "EmbeddingCandidates",
+    "MaskedLMCandidates",
+    "PaperCandidates",
+    "Place",
+    "WordVectorCandidates",
+    "augment",
+    "candidates_from",
+]

@@ -1,0 +1,251 @@
+"""Tables of texts, read and checked: what is wrong with a file is said before anything is learned from it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from datasets import ClassLabel, Dataset, IterableDataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
+
+from attar.data import question_tables, tagging_tables
+from attar.data.columns import Columns, choose, name_of, reject_rows
+from attar.data.files import open_table, unreadable
+from attar.data.tasks import Task, names
+from attar.errors import DataError
+
+SampleBy = Literal["line", "paragraph", "document"]
+TABLE_COLUMNS = ("text", "text_pair", "label")
+LABEL_SEPARATOR = "|"
+
+
+def read_table(
+    source: str | Path | Dataset | Sequence[Mapping[str, Any]],
+    *,
+    columns: Columns | None = None,
+    task: Task | None = None,
+    require_label: bool = False,
+    labels: bool = True,
+    encoding: str = "utf-8-sig",
+) -> tuple[Dataset, Task | None]:
+    """Read a table of texts, of tagged sentences or of questions, and of labels where there are any.
+
+    Sentences of tokens (`tagging_tables.read`) and questions with contexts (`question_tables.read`) are known by the
+    task, by what `columns` names, by their columns (`tokens`; `question` and `context`), and files by their form (CoNLL columns;
+    SQuAD's JSON).
+
+    Args:
+        source: a .csv, .tsv, .json, .jsonl, .parquet, .txt (one text a line) or .conll file, a `Dataset`, or a list
+            of rows.
+        columns: which column holds `text`, `text_pair` and `label`; their own names where None.
+        task: the task whose label names the labels must be of; found from the labels where None: numbers with a
+            fraction mean regression, labels joined by `|` mean multi-label.
+        require_label: whether a table without labels is an error.
+        labels: False leaves labels out, whatever they are: for texts whose labels nobody asks for.
+        encoding: of a text file.
+
+    Returns:
+        A table with the columns `text`, `text_pair` where named, and `label` where present (class number, list of
+        zeros and ones, or score), and the task, None where there are neither labels nor a task.
+
+    Raises:
+        DataError: the file is missing, empty or in another encoding; a named column is not there; a text is empty;
+            a label is unknown to the task; all rows have the same class.
+    """
+    table = open_table(source, encoding)
+    common: dict[str, Any] = {"columns": columns, "task": task, "require": require_label, "labels": labels}
+    if tagging_tables.recognises(table, columns, task):
+        return tagging_tables.read(table, name_of(source), **common)
+    if question_tables.recognises(table, columns, task):
+        return question_tables.read(table, name_of(source), **common)
+    needed = ("text", "label") if require_label else ("text",)
+    table = choose(table, columns, TABLE_COLUMNS, needed)
+    if len(table) == 0:
+        raise DataError(expected="at least one row", found=f"none in {name_of(source)}", fix="check the file")
+    _reject_empty(table, name_of(source))
+    if "label" not in table.column_names:
+        return table, task
+    if not labels:
+        return table.remove_columns("label"), task
+    feature = table.features["label"]
+    values = table["label"][:]
+    if isinstance(feature, ClassLabel):
+        # -1 is how datasets write "no label".
+        values = [None if value is None or value < 0 else feature.int2str(value) for value in values]
+        task = task or Task("single_label", tuple(feature.names))
+    missing = [i for i, value in enumerate(values) if value is None]
+    if not missing and task is None:
+        task = _infer(values)
+    if task is None or task.kind != "multi_label":  # which may have rows of no label
+        missing = [
+            i
+            for i, value in enumerate(values)
+            if value is None or (isinstance(value, str) and not value.strip())
+        ]
+    reject_rows(missing, len(values), name_of(source), "label")
+    assert task is not None
+    encoded = _encode_labels(values, task, name_of(source))
+    return table.remove_columns("label").add_column("label", encoded), task
+
+
+def read_texts(
+    source: str | Path | Sequence[str | Path] | Dataset | IterableDataset,
+    *,
+    streaming: bool = False,
+    sample_by: SampleBy = "line",
+) -> Dataset | IterableDataset:
+    """Read plain text, one text a line, as a dataset with the one column `text`; empty lines are skipped.
+
+    Args:
+        source: a file, several files, a list of sentences, or a dataset that has a column `text`.
+        streaming: read lines as they are needed, for text that does not fit in memory (files only).
+        sample_by: what a text is in a file: a line, a paragraph (up to a blank line), or the whole file ("document").
+
+    Raises:
+        DataError: a file is missing or binary, or there is no text.
+    """
+    if isinstance(source, IterableDataset):
+        return source
+    if isinstance(source, Dataset):
+        return read_table(source)[0].select_columns(["text"])
+    items = [source] if isinstance(source, str | Path) else list(source)
+    files = [Path(item) for item in items if isinstance(item, Path) or is_file(item)]
+    if not files and not isinstance(source, str | Path):
+        return Dataset.from_dict({"text": [str(text) for text in items if str(text).strip()]})
+    for item in items:
+        if not is_file(item):
+            raise DataError(expected=f"a text file at {item}", found="no such file", fix="check the path")
+    paths = [str(path) for path in files]
+    for path in paths:
+        _reject_binary(Path(path))
+    try:
+        texts = load_dataset(
+            "text",
+            data_files=paths,
+            split="train",
+            streaming=streaming,
+            encoding="utf-8-sig",
+            sample_by=sample_by,
+        )
+        texts = texts.filter(_not_blank)
+    except (DatasetGenerationError, UnicodeDecodeError) as error:
+        raise unreadable(", ".join(paths), error) from error
+    if not streaming and len(texts) == 0:
+        raise DataError(
+            expected="at least one line of text", found=f"none in {', '.join(paths)}", fix="check the file"
+        )
+    return texts
+
+
+def _reject_binary(path: Path) -> None:
+    with path.open("rb") as file:
+        head = file.read(2**16)
+    if b"\0" in head:  # which no text has, UTF-16 aside
+        raise DataError(
+            expected=f"text in UTF-8 in {path}",
+            found=f"a zero byte at offset {head.index(0)}: a binary file, or UTF-16",
+            fix="name a text file, or convert it: iconv -f utf-16 -t utf-8",
+        )
+
+
+def is_file(item: str | Path) -> bool:
+    """Whether this names a file; a sentence may be too long for a name."""
+    try:
+        return Path(item).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _reject_empty(table: Dataset, name: str) -> None:
+    for column in ("text", "text_pair"):
+        if column not in table.column_names:
+            continue
+        bad = [i for i, text in enumerate(table[column]) if not isinstance(text, str) or not text.strip()]
+        reject_rows(bad, len(table), name, column)
+
+
+def _infer(values: Sequence[Any]) -> Task:
+    if any(isinstance(value, list | tuple) for value in values):
+        return Task("multi_label", names([name for value in values for name in value]))
+    if any(isinstance(value, str) and LABEL_SEPARATOR in value for value in values):
+        return Task(
+            "multi_label",
+            names([name for value in values for name in str(value).split(LABEL_SEPARATOR) if name]),
+        )
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        return Task("single_label", names(values))
+    written_as_fraction = any(isinstance(v, float) or (isinstance(v, str) and "." in v) for v in values)
+    if written_as_fraction and any(not number.is_integer() for number in numbers):
+        return Task("regression", ("score",))
+    return Task("single_label", names([int(number) for number in numbers]))
+
+
+def _encode_labels(values: Sequence[Any], task: Task, name: str) -> list[Any]:
+    if task.kind == "regression":
+        return [_number(value, row, name) for row, value in enumerate(values)]
+    ids = {label: i for i, label in enumerate(task.labels)}
+    if task.kind == "multi_label":
+        rows = []
+        for row, value in enumerate(values):
+            present = (
+                value
+                if isinstance(value, list | tuple)
+                else [v for v in str(value).split(LABEL_SEPARATOR) if v]
+            )
+            if len(present) == len(ids) and all(isinstance(v, float) for v in present):
+                rows.append([float(v) for v in present])
+                continue
+            chosen = {_class(v, ids, row, name) for v in present}
+            rows.append([float(i in chosen) for i in range(len(ids))])
+        return rows
+    encoded = [_class(value, ids, row, name) for row, value in enumerate(values)]
+    if len(set(encoded)) == 1 and len(encoded) > 1:
+        raise DataError(
+            expected="at least two classes",
+            found=f"only {task.labels[encoded[0]]!r} in all {len(encoded)} rows of {name}",
+            fix="check the label column, or shuffle before you split",
+        )
+    return encoded
+
+
+def _class(value: Any, ids: Mapping[str, int], row: int, name: str) -> int:
+    key = _whole(value)
+    if str(value) in ids or key in ids:
+        return ids.get(str(value), ids.get(key, -1))
+    # A model that names its classes is often trained from a table that numbers them.
+    if key.isdigit() and int(key) < len(ids) and not any(label.isdigit() for label in ids):
+        return int(key)
+    raise DataError(
+        expected=f"one of the model's labels: {', '.join(list(ids)[:20])}",
+        found=f"{value!r} in row {row + 1} of {name}",
+        fix="rename that label, or fine-tune a model that knows it",
+    )
+
+
+def _whole(value: Any) -> str:
+    """A label as text, whole numbers without a fraction: a column of 1, 1.0, "1.0" or true names one class."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return str(value)
+    return str(int(number)) if number.is_integer() else str(value)
+
+
+def _number(value: Any, row: int, name: str) -> float:
+    try:
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError
+        return number
+    except (TypeError, ValueError):
+        raise DataError(
+            expected="a number as label, since the model predicts a score",
+            found=f"{value!r} in row {row + 1} of {name}",
+            fix="mend that row, or name another label column",
+        ) from None
+
+
+def _not_blank(row: dict[str, Any]) -> bool:
+    return bool(row["text"].strip())

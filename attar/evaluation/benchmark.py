@@ -1,0 +1,302 @@
+"""What a model costs: parameters, bytes, operations, latency, throughput, memory. Models are timed in turns."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from attar.errors import ModelError
+from attar.evaluation import memory as memory_
+from attar.maths.statistics import Interval
+from attar.model import checkpoint
+from attar.model.onnx import FILE, REPORT, OnnxModel, is_onnx
+from attar.progress import track
+
+Array = NDArray[Any]
+Source = nn.Module | OnnxModel | str | Path
+Clock = Literal["wall", "cpu"]
+WARMUP = 3
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one model costs at one shape.
+
+    Attributes:
+        name: the model's key.
+        runtime: what computed it, and in which number format.
+        batch_size: texts per call, B.
+        length: tokens per text, T, no padding.
+        parameters: how many; tied weights once.
+        bytes: of the weights on disk; of the parameters in memory for a model that is not saved.
+        flops: of one call: 2 x the multiply-adds of all matrix products; not softmax, norms or activations.
+        p50, p90: percentiles of the seconds that one call takes.
+        throughput: texts per second, B / p50.
+        speedup: of the reference's time over this model's, taken in each round: median and its 95% interval.
+        memory: peak bytes that the model adds to a fresh process; None where it is not on disk or was not asked for.
+    """
+
+    name: str
+    runtime: str
+    batch_size: int
+    length: int
+    parameters: int
+    bytes: int
+    flops: float
+    p50: float
+    p90: float
+    throughput: float
+    speedup: Interval
+    memory: int | None
+
+
+def bench(
+    models: Mapping[str, Source],
+    *,
+    batch_sizes: Sequence[int] = (1,),
+    lengths: Sequence[int] = (128,),
+    repeats: int = 50,
+    threads: int | None = None,
+    clock: Clock = "wall",
+    memory: bool = False,
+    reference: str | None = None,
+) -> list[Speed]:
+    """Time models in turns, A B C, B C A, …: what disturbs the machine for a while disturbs all of them.
+
+    Before each timed call its model is called once untimed, so that caches hold what they hold when one model serves.
+
+    Args:
+        models: torch models, ONNX models, or directories of either, by name.
+        batch_sizes: texts per call.
+        lengths: tokens per text.
+        repeats: rounds, each of which times every model once.
+        threads: that compute, for all models alike; where None, the number that an `OnnxModel` was opened with, else
+            torch's present one.
+        clock: `wall`, or `cpu`, the processor time of the calling thread, which other work on the machine disturbs far
+            less; the same thing where one thread computes on a quiet machine, so it takes `threads=1`.
+        memory: also start a process per model and shape, to measure its peak memory.
+        reference: the model that `speedup` is relative to; the first where None.
+
+    Returns:
+        A row per shape and model.
+
+    Raises:
+        ModelError: there is no model, `reference` names none, or the clock does not fit the threads.
+    """
+    reference = reference or next(iter(models), "")
+    if reference not in models:
+        raise ModelError(
+            expected=f"reference to be one of {', '.join(models)}", found=repr(reference), fix="name one"
+        )
+    torch_has = torch.get_num_threads()
+    # An export that asked for no number is timed with torch's, as the others are.
+    asked = (m.threads if isinstance(m, OnnxModel) else None for m in models.values())
+    computing = {threads or own or torch_has for own in asked}
+    if len(computing) > 1 or (clock == "cpu" and computing != {1}):
+        raise ModelError(
+            expected="the same number of threads for all models"
+            + (', 1 with clock="cpu"' if clock == "cpu" else ""),
+            found=", ".join(sorted(map(str, computing))),
+            fix="pass threads=1",
+        )
+    count = computing.pop() or torch_has
+    rows = []
+    with torch_threads(count):
+        loaded = {name: _load(model, count) for name, model in models.items()}
+        for size in batch_sizes:
+            for length in lengths:
+                inputs = _inputs(size, length, loaded.values())
+                calls = {name: _call(model, inputs) for name, model in loaded.items()}
+                seconds = interleaved(
+                    calls, repeats=repeats, clock=clock, description=f"time {size} x {length}"
+                )
+                for name, model in loaded.items():
+                    peak = None
+                    place = _path(models[name])
+                    if memory and place is not None:
+                        peak = memory_.peak(place, batch_size=size, length=length, threads=count)
+                    ratio = median_interval(seconds[reference] / seconds[name])
+                    rows.append(_row(name, model, place, size, length, seconds[name], ratio, peak))
+    return rows
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], Any]], *, repeats: int, clock: Clock = "wall", description: str = "time"
+) -> dict[str, Array]:
+    """Seconds (repeats,) of each call, timed in rounds whose order rotates."""
+    now = time.perf_counter if clock == "wall" else time.thread_time
+    names = list(calls)
+    seconds = {name: np.zeros(repeats) for name in names}
+    for name in names:
+        for _ in range(WARMUP):
+            calls[name]()
+    for round_ in track(range(repeats), description):
+        first = round_ % len(names)
+        for name in names[first:] + names[:first]:
+            calls[name]()
+            start = now()
+            calls[name]()
+            seconds[name][round_] = now() - start
+    return seconds
+
+
+def median_interval(values: Array) -> Interval:
+    """Median of (N,) values with its 95% interval from order statistics: no assumption on how they are spread."""
+    ordered = np.sort(values)
+    count = len(ordered)
+    # Ranks of the binomial distribution of how many values lie below the median, by its normal approximation.
+    half = 1.96 * np.sqrt(count) / 2
+    low = max(0, int(np.floor(count / 2 - half)))
+    high = min(count - 1, int(np.ceil(count / 2 + half)))
+    return Interval(float(np.median(ordered)), float(ordered[low]), float(ordered[high]))
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of parameters; a weight that two modules share counts once."""
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def flops(model: nn.Module, batch_size: int = 1, length: int = 128) -> float:
+    """Operations of one forward pass of a transformers model: 2 x the multiply-adds of its matrix products.
+
+    Counted by torch on a weightless copy, so nothing is computed. For one encoder layer of width h and inner width f
+    that is B * (T * (8 h^2 + 4 h f) + 4 T^2 h).
+    """
+    return flops_by_module(model, batch_size, length)[""]
+
+
+def flops_by_module(model: nn.Module, batch_size: int = 1, length: int = 128) -> dict[str, float]:
+    """Operations of one forward pass, as `flops` counts them, of each module that has any; "" is the whole model."""
+    ours: Any = model
+    config = type(ours.config).from_dict(ours.config.to_dict())
+    config._attn_implementation = "eager"
+    with torch.device("meta"), torch.no_grad():
+        empty = type(ours)(config).eval()
+        # It would look for padding among tokens that have no value.
+        empty.base_model.warn_if_padding_and_no_attention_mask = lambda *_: None
+        ids = torch.ones((batch_size, length), dtype=torch.long)
+        with FlopCounterMode(display=False) as counter:
+            empty(input_ids=ids)  # a mask would be asked for its values, which nothing here has
+    # Torch writes the class of the model before the names of its modules.
+    found = {name.partition(".")[2]: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    return {name: float(count) for name, count in found.items()} | {"": float(counter.get_total_flops())}
+
+
+def _load(model: Source, threads: int) -> nn.Module | OnnxModel:
+    if isinstance(model, nn.Module):
+        return model.eval()
+    if isinstance(model, OnnxModel):  # again, for its threads to be those of the others
+        return OnnxModel(model.path, threads=threads)
+    if is_onnx(model):
+        return OnnxModel(model, threads=threads)
+    found: nn.Module = checkpoint.load(model).model
+    return found
+
+
+def _call(model: nn.Module | OnnxModel, inputs: dict[str, torch.Tensor]) -> Callable[[], Any]:
+    if isinstance(model, OnnxModel):
+        arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+        return lambda: model(arrays)
+
+    def call() -> None:
+        with torch.inference_mode():
+            model(**inputs)
+
+    return call
+
+
+def _inputs(size: int, length: int, models: Any) -> dict[str, torch.Tensor]:
+    vocabulary = min((_shape(m).config.vocab_size for m in models), default=100)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, max(6, vocabulary), (size, length), generator=generator)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _row(
+    name: str,
+    model: nn.Module | OnnxModel,
+    place: Path | None,
+    size: int,
+    length: int,
+    seconds: Array,
+    speedup: Interval,
+    memory: int | None,
+) -> Speed:
+    shape = _shape(model)
+    p50, p90 = (float(value) for value in np.percentile(seconds, (50, 90)))
+    return Speed(
+        name=name,
+        runtime=_runtime(model),
+        batch_size=size,
+        length=length,
+        parameters=parameters(shape),
+        bytes=_bytes(model, place),
+        flops=flops(shape, size, length),
+        p50=p50,
+        p90=p90,
+        throughput=size / p50,
+        speedup=speedup,
+        memory=memory,
+    )
+
+
+def _shape(model: nn.Module | OnnxModel) -> Any:
+    """A torch model to count in: itself, or, of an ONNX directory, what its config makes, without weights."""
+    if isinstance(model, nn.Module):
+        return model
+    from transformers import AutoConfig
+
+    directory = model.path.parent
+    if not (directory / "config.json").is_file():
+        raise ModelError(
+            expected=f"config.json beside {FILE} in {directory}",
+            found="none",
+            fix="use the directory that attar wrote",
+        )
+    config = AutoConfig.from_pretrained(directory)
+    with torch.device("meta"):
+        return checkpoint.HEADS[checkpoint.saved_head(config)].from_config(config)
+
+
+def _runtime(model: nn.Module | OnnxModel) -> str:
+    if isinstance(model, nn.Module):
+        return "torch fp32"
+    record = model.path.parent / REPORT
+    precision = json.loads(record.read_text(encoding="utf-8"))["precision"] if record.is_file() else ""
+    return f"ONNX Runtime {precision}".strip()
+
+
+def _bytes(model: nn.Module | OnnxModel, place: Path | None) -> int:
+    if isinstance(model, OnnxModel):
+        return model.bytes
+    if place is not None and place.is_dir():
+        files = [file for kind in ("*.safetensors", "*.bin") for file in place.glob(kind)]
+        return sum(file.stat().st_size for file in files)
+    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
+
+
+def _path(model: Source) -> Path | None:
+    if isinstance(model, nn.Module):
+        return None
+    path = model.path if isinstance(model, OnnxModel) else Path(model)
+    return path if path.exists() else None
+
+
+@contextlib.contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Torch computes with so many threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

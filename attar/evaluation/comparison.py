@@ -1,0 +1,318 @@
+"""Several models on one table, side by side: quality with intervals, size and speed."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from datasets import Dataset
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+
+from attar.data.batches import positions
+from attar.data.tasks import Task
+from attar.errors import DataError, ModelError
+from attar.evaluation.benchmark import bench
+from attar.evaluation.examples import examples
+from attar.evaluation.quality import Evaluation, quality, retained
+from attar.evaluation.table import Exam
+from attar.maths.statistics import Interval
+from attar.model.checkpoint import Head, load, versions
+from attar.model.onnx import REPORT, OnnxModel, is_onnx
+from attar.progress import say
+from attar.report.report import Report, Role, Row
+
+Source: TypeAlias = str | Path | PreTrainedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """A language model, or what any model has, in whatever runtime.
+
+    Attributes:
+        name: for the report.
+        runtime: what runs it and in which number format.
+        model: called with the inputs of a batch.
+        config: the model's.
+        tokenizer: its own.
+        parameters: how many, None where an export does not say.
+        bytes: on disk, None for a model that is in memory only.
+        directory: where it is, None for a model that is in memory only.
+        positions: tokens of the longest text that it can read.
+    """
+
+    name: str
+    runtime: str
+    model: "PreTrainedModel | OnnxModel"
+    config: Any
+    tokenizer: Any
+    parameters: int | None
+    bytes: int | None = None
+    directory: str | None = None
+    positions: int = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened(Reader):
+    """A model that answers; `task` is what it was trained for."""
+
+    task: Task
+
+
+def compare(
+    models: Sequence[tuple[Role, Opened]],
+    table: Dataset,
+    *,
+    title: str | None = None,
+    batch_size: int = 32,
+    max_length: int | None = None,
+    doc_stride: int = 128,
+    latency_batch: int = 1,
+    latency_length: int = 128,
+    repeats: int = 50,
+    threads: int | None = None,
+    memory: bool = False,
+    shown: int = 6,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Report:
+    """Measure models on a table and time them in turns; the first is the teacher that the others are held against.
+
+    Args:
+        models: role and model, see `open_model`.
+        table: as `read_table` gives it; without labels the agreement with the first model is measured.
+        title: of the report.
+        batch_size: of the evaluation.
+        max_length: in tokens, of the evaluation; the task's own where None.
+        doc_stride: tokens that neighbouring windows share, where a task reads in windows.
+        latency_batch, latency_length: texts, and tokens each, of a timed call.
+        repeats, threads, memory: see `bench`.
+        shown: how many texts the report shows with what the models say; the first runtime of each model speaks.
+        resamples, seed: of the bootstrap.
+
+    Raises:
+        DataError: models of different labels.
+        ModelError: a model that cannot be timed at that shape.
+    """
+    quality_seed = {"resamples": resamples, "seed": seed}
+    if max_length is None:
+        max_length = min([models[0][1].task.max_length, *(opened.positions for _, opened in models)])
+    windows = {"max_length": max_length, "doc_stride": doc_stride}
+    rows, said = measure(models, table, batch_size=batch_size, **windows, **quality_seed)
+    rows = timed(
+        rows,
+        [opened for _, opened in models],
+        batch=latency_batch,
+        length=latency_length,
+        repeats=repeats,
+        threads=threads,
+        memory=memory,
+    )
+    return Report(
+        title or f"{len(said)} models on {len(table)} texts",
+        main=next(iter(said.values()))[1].main,
+        rows=rows,
+        examples=examples(table, said, count=shown) if len(said) > 1 else (),
+        settings={
+            "latency": f"batch {latency_batch}, {latency_length} tokens",
+            "texts": len(table),
+            "max_length": max_length,
+            "resamples": resamples,
+            "seed": seed,
+        },
+        versions=versions(),
+        machine=machine(),
+    )
+
+
+def timed(
+    rows: Sequence[Row],
+    models: Sequence[Reader],
+    *,
+    batch: int = 1,
+    length: int = 128,
+    repeats: int = 50,
+    threads: int | None = None,
+    memory: bool = False,
+) -> tuple[Row, ...]:
+    """Rows with latency, throughput, FLOPs and (where asked for) peak memory, all models timed in turns in one run."""
+    sources = {f"{i} {opened.name}": _source(opened, memory) for i, opened in enumerate(models)}
+    options: dict[str, Any] = {"repeats": repeats, "threads": threads, "memory": memory}
+    speeds = bench(sources, batch_sizes=(batch,), lengths=(length,), **options)
+    return tuple(
+        replace(
+            row,
+            parameters=row.parameters or speed.parameters,
+            bytes=row.bytes or speed.bytes,
+            flops=speed.flops,
+            p50=speed.p50,
+            p90=speed.p90,
+            throughput=speed.throughput,
+            memory=speed.memory,
+            speedup=speed.speedup,
+        )
+        for row, speed in zip(rows, speeds, strict=True)
+    )
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on; nothing that names the machine or its owner."""
+    # platform.processor() is empty on most Linux builds, hence the kernel's own table.
+    table = Path("/proc/cpuinfo")
+    lines = table.read_text(encoding="utf-8").splitlines() if table.exists() else []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return {
+        "processor": model or platform.processor() or platform.machine(),
+        "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def _source(opened: Reader, memory: bool) -> "PreTrainedModel | OnnxModel | str":
+    """What to time: the model in hand; by its directory where a fresh process has to open it for its peak memory."""
+    return (
+        opened.directory if memory and opened.directory and Path(opened.directory).is_dir() else opened.model
+    )
+
+
+def open_model(source: Source, *, name: str | None = None, tokenizer: Any = None) -> Opened:
+    """Open a model directory, a hub name, an exported model, or a model in memory (with its tokenizer).
+
+    Raises:
+        ModelError: it cannot be loaded; an export without its config and tokenizer beside it.
+    """
+    reader = open_reader(source, name=name, tokenizer=tokenizer, head=None)
+    asked = reader.model if isinstance(reader.model, PreTrainedModel) else reader.config
+    return Opened(**vars(reader), task=Task.of(asked))
+
+
+def open_reader(
+    source: Source,
+    *,
+    name: str | None = None,
+    tokenizer: Any = None,
+    head: Head | Literal["language"] | None = "language",
+) -> Reader:
+    """Open what `open_model` opens, with a language model's head, or the one that it was saved with where None.
+
+    Raises:
+        ModelError: it cannot be loaded; an export without its config and tokenizer beside it.
+    """
+    if isinstance(source, str | Path) and is_onnx(source):
+        return _open_export(Path(source), name, tokenizer)
+    loaded = load(source, tokenizer=tokenizer, head=head)
+    where = None if isinstance(source, PreTrainedModel) else str(source)
+    size = (
+        sum(f.stat().st_size for f in Path(where).glob("*.safetensors"))
+        if where and Path(where).is_dir()
+        else 0
+    )
+    return Reader(
+        name=name or Path(loaded.name).name,
+        runtime=f"torch {_FORMATS.get(str(loaded.model.dtype), str(loaded.model.dtype))}",
+        model=loaded.model,
+        config=loaded.model.config,
+        tokenizer=loaded.tokenizer,
+        parameters=loaded.model.num_parameters(),
+        bytes=size or loaded.model.num_parameters() * loaded.model.dtype.itemsize,
+        directory=where,
+        positions=positions(loaded.model),
+    )
+
+
+_FORMATS = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
+
+
+def _open_export(source: Path, name: str | None, tokenizer: Any) -> Reader:
+    model = OnnxModel(source)
+    directory = model.path.parent
+    try:
+        config = AutoConfig.from_pretrained(directory)
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(directory)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            expected=f"config.json and the tokenizer beside {model.path}",
+            found=str(error).splitlines()[0][:200],
+            fix="name the directory that attar export wrote",
+        ) from error
+    record = directory / REPORT
+    written = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    return Reader(
+        name=name or directory.name,
+        runtime=f"ONNX Runtime {written.get('precision', '')}".strip(),
+        model=model,
+        config=config,
+        tokenizer=tokenizer,
+        parameters=written.get("parameters"),
+        bytes=model.bytes,
+        directory=str(directory),
+        positions=int(written.get("positions", getattr(config, "max_position_embeddings", 512))),
+    )
+
+
+def measure(
+    models: Sequence[tuple[Role, Opened]],
+    table: Dataset,
+    *,
+    batch_size: int = 32,
+    max_length: int | None = None,
+    doc_stride: int = 128,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[tuple[Row, ...], dict[str, tuple[Role, Evaluation]]]:
+    """Quality and size of models on a table; the first is the teacher that the others are held against.
+
+    Returns:
+        A row a model, and by name the first evaluation of each (for `examples`).
+
+    Raises:
+        DataError: models of different labels.
+    """
+    task, teacher = models[0][1].task, None
+    rows: list[Row] = []
+    said: dict[str, tuple[Role, Evaluation]] = {}
+    for role, opened in models:
+        if (opened.task.kind, opened.task.labels) != (task.kind, task.labels):
+            raise DataError(
+                expected=f"models with the labels of {models[0][1].name}: {', '.join(task.labels[:20])}",
+                found=f"{opened.name} with {', '.join(opened.task.labels[:20])}",
+                fix="compare models of one task, with their labels in one order",
+            )
+        say(f"{opened.name} in {opened.runtime} on {len(table)} texts")
+        length = max_length or min(opened.task.max_length, opened.positions)
+        exam = Exam(
+            opened.task, table, opened.tokenizer, batch_size=batch_size, max_length=length, stride=doc_stride
+        )
+        logits = exam.answer(opened.model)
+        found = exam.itself(logits) if teacher is None else exam.judge(logits, teacher)
+        teacher = teacher or found
+        row = _row(role, opened, found, teacher, resamples=resamples, seed=seed)
+        rows.append(row)
+        said.setdefault(opened.name, (role, found))
+    return tuple(rows), said
+
+
+def _row(
+    role: Role, opened: Opened, found: Evaluation, teacher: Evaluation, *, resamples: int, seed: int
+) -> Row:
+    around: Interval | None = None
+    kept: Interval | None = None
+    try:
+        around = quality(found, teacher, resamples=resamples, seed=seed)
+        kept = None if role == "teacher" else retained(found, teacher, resamples=resamples, seed=seed)
+    except DataError as error:
+        say(f"no interval for {opened.name}: {error.found}")
+    return Row(
+        opened.name,
+        role,
+        opened.runtime,
+        metrics=found.metrics,
+        quality=around,
+        retained=kept,
+        parameters=opened.parameters,
+        bytes=opened.bytes,
+        directory=opened.directory,
+    )

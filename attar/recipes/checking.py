@@ -1,0 +1,169 @@
+"""What can be found wrong with a recipe without training: files are looked at, nothing is loaded."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from attar.anatomy.families import FAMILIES
+from attar.errors import RecipeError
+from attar.maths.mapping import layer_map
+from attar.recipes.checking_files import check_model, check_table, check_texts
+from attar.recipes.checking_pruning import check_prune, check_recovery
+from attar.recipes.checking_sharing import check_share
+from attar.recipes.problem import Problem, lacking, misfit
+from attar.recipes.schema import Distill, Recipe, Stage, Student
+from attar.recipes.smaller import Prune, Share
+
+# Stages whose model a distill stage right after them recovers.
+RECOVERED = ("prune", "share")
+# How files of word vectors end; other names are of models.
+VECTORS = (".txt", ".vec")
+
+
+def check(recipe: Recipe) -> list[Problem]:
+    """Find what would stop the recipe: files and columns, the teacher's directory and family, the student's shape.
+
+    Reads the model's `config.json` and the first lines of tables; imports no torch. A model on the hub is looked for
+    in the local cache only; one that is not there is taken to be right.
+    """
+    config: dict[str, Any] = {}
+    problems = [Problem("model", error) for error in check_model(recipe.model, config)]
+    problems += _check_data(recipe)
+    for index, stage in enumerate(recipe.stages):
+        where = f"stages[{index}].{stage.verb}"
+        if isinstance(stage.options, Distill):
+            pruned = index > 0 and recipe.stages[index - 1].verb in RECOVERED
+            problems += check_recovery(recipe, index, where) if pruned else ()
+            problems += _check_distill(stage.options, recipe, {} if pruned else config, where)
+        if isinstance(stage.options, Share):
+            problems += check_share(stage.options, recipe, config, where)
+        if isinstance(stage.options, Prune):
+            problems += check_prune(stage.options, recipe, config, where)
+        problems += _check_length(getattr(stage.options, "max_length", None) or 0, config, where)
+    return problems
+
+
+def _check_data(recipe: Recipe) -> Iterator[Problem]:
+    data, verbs = recipe.data, [stage.verb for stage in recipe.stages]
+    if "pretrain" in verbs and data.texts is None:
+        yield lacking("data.texts", "plain text to pre-train on")
+    if "distill_lm" in verbs and data.texts is None:
+        yield lacking("data.texts", "plain text to distil a language model on")
+    if "finetune" in verbs and data.train is None:
+        yield lacking("data.train", "a table with labels to fine-tune on")
+    elif "distill" in verbs and data.train is None and data.texts is None:
+        yield lacking("data.train", "a table, or data.texts, to distil on")
+    if "evaluate" in verbs and data.test is None and data.dev is None:
+        yield lacking("data.test", "a table, or data.dev, to evaluate on")
+    for split in ("train", "dev", "test"):
+        path = getattr(data, split)
+        if path is not None:
+            labelled = split == "train" and ("finetune" in verbs or any(map(_by_task, recipe.stages)))
+            for error in check_table(Path(path).expanduser(), data.columns, labelled):
+                yield Problem(f"data.{split}", error)
+    for error in check_texts(data.texts):
+        yield Problem("data.texts", error)
+
+
+def _by_task(stage: Stage) -> bool:
+    options = stage.options
+    return isinstance(options, Prune) and "task" in (options.loss, options.recover)
+
+
+def _check_distill(
+    options: Distill, recipe: Recipe, config: Mapping[str, Any], where: str
+) -> Iterator[Problem]:
+    if options.general is not None:
+        if options.general.texts is None and recipe.data.texts is None:
+            yield lacking(f"{where}.general.texts", "plain text, or data.texts, for the general stage")
+        for error in check_texts(options.general.texts):
+            yield Problem(f"{where}.general.texts", error)
+        if options.general.teacher is not None:
+            for fault in check_model(options.general.teacher, {}):
+                yield Problem(f"{where}.general.teacher", fault)
+        yield from _check_length(options.general.max_length, config, f"{where}.general")
+    if options.augment is not None:
+        for key in ("source", "vectors"):
+            name = getattr(options.augment, key)
+            for error in check_texts(name if Path(name).suffix in VECTORS else None):
+                yield Problem(f"{where}.augment.{key}", error)
+    if config:
+        yield from _check_student(options, config, where)
+
+
+def _check_student(options: Distill, config: Mapping[str, Any], where: str) -> Iterator[Problem]:
+    teacher, student = _sizes(config), options.student
+    sizes = teacher | student.model_dump(exclude={"init", "embedding"}, exclude_none=True)
+    layers, hidden, heads = sizes["layers"], sizes["hidden"], sizes["heads"]
+    if hidden % heads:
+        fitting = min((n for n in range(1, hidden + 1) if hidden % n == 0), key=lambda n: abs(n - heads))
+        yield misfit(
+            f"{where}.student.heads",
+            f"heads that divide hidden = {hidden}",
+            str(heads),
+            f"set heads to {fitting}",
+        )
+    if student.embedding and student.embedding > hidden:
+        yield misfit(
+            f"{where}.student.embedding", f"at most hidden = {hidden}", str(student.embedding), "leave it out"
+        )
+    if options.attention == "scores" and heads != teacher["heads"]:
+        yield misfit(
+            f"{where}.attention",
+            f"as many heads as the teacher, {teacher['heads']}, to compare scores head by head",
+            str(heads),
+            "set attention to relations or auto, or give the student the teacher's heads",
+        )
+    yield from _check_start(student, sizes, teacher, where)
+    try:
+        layer_map(layers, teacher["layers"], options.mapping)
+    except RecipeError as error:
+        yield Problem(f"{where}.mapping", error)
+
+
+def _check_start(
+    student: Student, sizes: Mapping[str, int], teacher: Mapping[str, int], where: str
+) -> Iterator[Problem]:
+    if student.init == "project" and sizes["hidden"] > teacher["hidden"]:
+        yield misfit(
+            f"{where}.student.init",
+            f"hidden of at most the teacher's {teacher['hidden']} to project its weights",
+            str(sizes["hidden"]),
+            "set init to random, or hidden to less",
+        )
+    unlike = [
+        f"{name} {sizes[name]} (teacher {teacher[name]})"
+        for name in ("hidden", "ffn")
+        if sizes[name] != teacher[name]
+    ]
+    if student.init == "layers" and unlike:
+        yield misfit(
+            f"{where}.student.init",
+            "the teacher's widths to copy layers",
+            ", ".join(unlike),
+            "set init to project",
+        )
+    if student.init == "layers" and sizes["layers"] > teacher["layers"]:
+        yield misfit(
+            f"{where}.student.init",
+            f"at most {teacher['layers']} layers to copy",
+            str(sizes["layers"]),
+            "set init to project",
+        )
+
+
+def _sizes(config: Mapping[str, Any]) -> dict[str, int]:
+    keys = FAMILIES[config["model_type"]].sizes
+    found = {name: int(config.get(getattr(keys, name)) or 0) for name in ("layers", "hidden", "heads", "ffn")}
+    return found | {"ffn": found["ffn"] or 4 * found["hidden"]}  # GPT-2 may leave it out
+
+
+def _check_length(length: int, config: Mapping[str, Any], where: str) -> Iterator[Problem]:
+    limit = config.get("max_position_embeddings", length)
+    if length > limit:
+        yield misfit(
+            f"{where}.max_length",
+            f"at most the teacher's {limit} positions",
+            str(length),
+            f"set it to {limit}",
+        )

@@ -1,0 +1,208 @@
+"""Fine-tune an encoder on labelled texts: the teacher of a distillation, and its undistilled baselines."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from attar.data.batches import Batches
+from attar.data.columns import Columns
+from attar.data.tables import read_table
+from attar.data.tasks import Supervised, Task
+from attar.errors import DataError, ModelError
+from attar.evaluation.quality import Evaluation
+from attar.evaluation.table import Exam
+from attar.model.checkpoint import digest, load, save, versions
+from attar.progress import say, track
+from attar.report.report import Point, Report, Row
+from attar.storage.writing import check_free
+from attar.training import resuming as work
+from attar.training.loop import Precision, agree, fit, is_main, processes
+from attar.training.used_embeddings import used_rows
+
+
+def finetune(
+    model: str | Path | PreTrainedModel,
+    data: str | Path | Dataset,
+    *,
+    out: str | Path,
+    dev: str | Path | Dataset | None = None,
+    columns: Columns | None = None,
+    tokenizer: Any = None,
+    epochs: int = 3,
+    lr: float = 3e-5,
+    batch_size: int = 32,
+    max_length: int | None = None,
+    doc_stride: int = 128,
+    patience: int | None = 2,
+    metric: str | None = None,
+    seed: int = 0,
+    precision: Precision = "auto",
+    overwrite: bool = False,
+) -> Report:
+    """Fine-tune an encoder: classification of texts or of their words, regression, or question answering.
+
+    Args:
+        model: a directory, a hub name, or a model (then with its `tokenizer`).
+        data: the training table; its columns and labels decide the task (see `read_table`).
+        out: the directory to write; it appears whole, after it was loaded again and compared.
+        dev: the table that decides the best epoch; a tenth of the training table where None.
+        max_length: in tokens; 128 where None, 384 for question answering.
+        doc_stride: tokens that neighbouring windows of a long context or sentence share, at most half of a window.
+        patience: epochs without a better dev metric before training stops; None never stops early.
+        metric: the figure that decides which epoch is best; the task's own where None. If one label is rare, accuracy
+            may prefer a model that never says it: "f1" or "matthews" do not.
+
+    Returns:
+        A report with the dev metrics and the training curve.
+
+    Raises:
+        DataError: a metric that the task does not have.
+        ModelError, OutputError, TrainingError: see the functions that this one calls.
+    """
+    check_free(out, overwrite=overwrite)
+    table, task = read_table(data, columns=columns, require_label=True)
+    assert task is not None  # a table with labels always has one
+    table, held = _held_out(table, dev, columns, task, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # a new head is drawn
+        loaded = load(
+            model,
+            tokenizer=tokenizer,
+            head=task.head,
+            fresh_head=True,
+            num_labels=len(task.labels),
+        )
+    if loaded.model.config.num_labels != len(task.labels):  # a model that came loaded has the head it has
+        raise ModelError(
+            expected=f"a model of {len(task.labels)} outputs, for {', '.join(task.labels[:8])}",
+            found=str(loaded.model.config.num_labels),
+            fix=f"load it with num_labels={len(task.labels)}, or pass its name",
+        )
+    task.configure(loaded.model.config)
+    _check_head(loaded.model, task)
+    options: dict[str, Any] = {
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "max_length": task.window(loaded.model, max_length),
+        "doc_stride": doc_stride,
+        "patience": patience,
+        "metric": metric,
+        "seed": seed,
+        "precision": precision,
+    }
+    with work.space(out) as place:
+        evaluation, curve = supervise(
+            loaded.model, loaded.tokenizer, table, held, task, place=place, **options
+        )
+        lineage = {
+            "stage": "finetune",
+            "parent": loaded.name,
+            "options": options,
+            "metrics": evaluation.metrics,
+        }
+        if is_main():
+            save(loaded.model, loaded.tokenizer, out, lineage=lineage, overwrite=overwrite)
+    row = Row(
+        Path(out).name,
+        "teacher",
+        metrics=evaluation.metrics,
+        parameters=loaded.model.num_parameters(),
+        directory=str(out),
+    )
+    return Report(
+        f"fine-tuned {loaded.name}",
+        evaluation.main,
+        (row,),
+        {"fine-tuning": curve},
+        settings=options,
+        versions=versions(),
+    )
+
+
+def supervise(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    train: Dataset,
+    dev: Dataset,
+    task: Task,
+    *,
+    place: Path,
+    epochs: int,
+    lr: float,
+    batch_size: int,
+    max_length: int,
+    patience: int | None,
+    seed: int,
+    metric: str | None = None,
+    doc_stride: int = 128,
+    precision: Precision = "auto",
+) -> tuple[Evaluation, tuple[Point, ...]]:
+    """Train `model` in place on labels, keep its best epoch, and return its dev evaluation and the training curve.
+
+    `place` keeps what a killed run goes on from, in a directory named by a digest of all that decides the result.
+    """
+    rank, world = processes()
+    batches = Batches(
+        task.encode(train, tokenizer, max_length=max_length, stride=doc_stride),
+        tokenizer,
+        batch_size=batch_size,
+        shuffle=True,
+        seed=seed,
+        rank=rank,
+        world=world,
+    )
+    exam = Exam(task, dev, tokenizer, batch_size=batch_size, max_length=max_length, stride=doc_stride)
+    if metric is not None:
+        exam.mark(model).chosen(metric)  # an unknown one is found before training
+    options = (epochs, lr, batch_size, patience, metric, seed, precision)
+    key = digest(model, *batches.content, *exam.batches.content, options)
+    place = place / f"finetune-{key}"
+    place.mkdir(parents=True, exist_ok=True)
+    best = work.Best(place, patience)
+    learner = Supervised(model, task)
+    with used_rows(model, batches, exam.batches):
+        steps = fit(
+            learner, batches, epochs=epochs, lr=lr, precision=precision, seed=seed, checkpoint=place / "state"
+        )
+        curve = work.Curve(place / "curve.json")
+        for step in track(steps, "fine-tune", epochs * len(batches)):
+            curve.add(step)
+            if step.last_of_epoch:
+                name, value = exam.mark(model).chosen(metric)
+                best.add(step.epoch, agree(value), model)
+                say(f"epoch {step.epoch + 1}: dev {name} {value:.4f}, loss {curve.recent():.4f}")
+                if best.exhausted:
+                    say(f"no better for {patience} epochs: stopping")
+                    break
+        best.restore(model)
+    return exam.mark(model), curve.points()
+
+
+def _check_head(model: PreTrainedModel, task: Task) -> None:
+    """Refuse a model that came loaded with a head of another task."""
+    if type(Task.of(model)) is not type(task):
+        raise ModelError(
+            expected=f"a model with a {task.head} head",
+            found=type(model).__name__,
+            fix="pass its name, so that it is loaded with a new head",
+        )
+
+
+def _held_out(
+    table: Dataset, dev: str | Path | Dataset | None, columns: Columns | None, task: Task, seed: int
+) -> tuple[Dataset, Dataset]:
+    if dev is not None:
+        return table, read_table(dev, columns=columns, task=task, require_label=True)[0]
+    if len(table) < 10:
+        raise DataError(
+            expected="at least 10 rows, to hold a tenth out for dev",
+            found=str(len(table)),
+            fix="give a dev table",
+        )
+    parts = table.train_test_split(test_size=0.1, seed=seed)
+    say(f"no dev table: {len(parts['test'])} of {len(table)} rows are held out to choose the best epoch")
+    return parts["train"], parts["test"]

@@ -5,7 +5,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from attar.model.auto_classes import announce
+from attar.model.auto_classes import register_slim_types
 
 if TYPE_CHECKING:
     from attar.augmentation import augment as augment
@@ -90,7 +90,7 @@ def __getattr__(name: str) -> Any:
 class _Door(ModuleType):
     """The package, whose verbs keep their names though rooms are called alike.
 
-    Importing `attar.distillation.student` makes Python set the room's name; a verb of that name would be gone then. The rooms are found through `sys.modules` all the same.
+    Importing a room of the same name would put the room there.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -99,7 +99,7 @@ class _Door(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Door
-announce()
+register_slim_types()
 
 
 def __dir__() -> list[str]:

@@ -28,8 +28,8 @@ from attar import distill_lm, pretrain, progress, tokenizer
 from attar.data.blocks import Blocks, tokens_of
 from attar.demo.data import reviews, unlabelled_texts
 from attar.distillation.language_objective import FromCache, LanguageDistiller, LanguageTeacher, Live
-from attar.distillation.top_k_cache import Key, kept_of, row_bytes, top_k
-from attar.evaluation.language_model import Surprise, ratio, surprise
+from attar.distillation.top_k_cache import Key, read_top_k, row_bytes, top_k
+from attar.evaluation.language_model import DocumentLoss, ratio, sliding_window_loss
 from attar.maths.losses import divergence, fold, log_probabilities, sampled_divergence
 from attar.model.checkpoint import load
 from attar.model.lm_head import last_hidden, output
@@ -98,17 +98,17 @@ class Gpt:
             ),
         )
 
-    def read(self, place: Path) -> Surprise:
+    def read(self, place: Path) -> DocumentLoss:
         """How surprised a model is by the test text; kept, since it takes a while."""
         kept = self.work / "read" / f"{place.name}.npz"
         if not kept.is_file():
             length = self.options(TEACHER)["max_length"]
             window = {"max_length": length, "stride": 3 * length // 4, "batch_size": BATCH}
-            found = surprise(load(place).model, self.test, self.tokenizer, **window)
+            found = sliding_window_loss(load(place).model, self.test, self.tokenizer, **window)
             kept.parent.mkdir(exist_ok=True)
             np.savez(kept, **found.__dict__)
         with np.load(kept) as there:
-            return Surprise(**{name: there[name] for name in there.files})
+            return DocumentLoss(**{name: there[name] for name in there.files})
 
     def blocks(self, lines: Sequence[str]) -> Blocks:
         """Blocks of texts."""
@@ -182,7 +182,7 @@ def by_k(run: Gpt) -> list[dict[str, float]]:
         index = theirs.topk(k, dim=-1).indices
         kept = float(divergence(*(fold(z, index, temperature=t) for z in (ours, theirs)))) * t**2
         mass = float(theirs.softmax(-1).gather(-1, index).sum(-1).mean())
-        said = kept_of(theirs, run.key(k // 2, k - k // 2), torch.Generator().manual_seed(0))
+        said = read_top_k(theirs, run.key(k // 2, k - k // 2), torch.Generator().manual_seed(0))
         log_q = log_probabilities(ours, said.index, temperature=t)
         drawn = float(sampled_divergence(log_q, said.log_p[:, :-1], said.weights(k // 2))) * t**2
         numbers = {"k": k, "mass": mass, "divergence": kept / whole, "drawn": drawn / whole}

@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 from attar import distill, distill_lm, finetune, pretrain, progress, tokenizer
 from attar.data.tables import read_table
 from attar.data.tasks import Task
-from attar.distillation.distilbert import as_distilbert
+from attar.distillation.distilbert import to_distilbert
 from attar.evaluation.quality import Evaluation, evaluate, retained
 from attar.maths.statistics import Interval
 from attar.model.checkpoint import load
@@ -126,7 +126,7 @@ class Korean:
 
     def _copied(self, out: Path) -> None:
         loaded = load(self.base)
-        model = as_distilbert(loaded.model, LAYERS)
+        model = to_distilbert(loaded.model, LAYERS)
         model.save_pretrained(out)
         loaded.tokenizer.save_pretrained(out)
 

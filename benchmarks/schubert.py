@@ -45,7 +45,7 @@ from attar.pruning.rounds import Recovery, recover
 from attar.pruning.schubert import VARIANTS, learn_alphas
 from attar.pruning.scores import drop_layers
 from attar.pruning.selection import in_order, uniform
-from attar.pruning.self_distillation import Close
+from attar.pruning.self_distillation import SelfDistillation
 from attar.pruning.units import Kept, everything
 from attar.pruning.vocabulary import config_ids, trim
 from attar.training.finetuning import finetune
@@ -152,7 +152,7 @@ class Study:
             if path.exists():
                 found.load_state_dict(torch.load(path, weights_only=True))
             else:
-                loss = Close(model, copy.deepcopy(model)) if close else MaskedLanguage(model)
+                loss = SelfDistillation(model, copy.deepcopy(model)) if close else MaskedLanguage(model)
                 batches = self.batches(masked=not close)
                 found = learn_alphas(model, axes, loss, batches, self.cost, **self.settings["alphas"])
                 torch.save(found.state_dict(), path)

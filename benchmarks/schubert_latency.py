@@ -32,7 +32,7 @@ from attar.pruning.latency import Latency
 from attar.pruning.rounds import Recovery, recover
 from attar.pruning.schubert import VARIANTS, learn_alphas
 from attar.pruning.selection import Cost, in_order
-from attar.pruning.self_distillation import Close
+from attar.pruning.self_distillation import SelfDistillation
 from attar.pruning.units import Kept
 from attar.training.finetuning import finetune
 from common import figure, report
@@ -79,7 +79,7 @@ class Duel:
         """What stays by a cost, at the latency budget."""
         model, of = copy.deepcopy(self.model), self._cost(cost)
         steps = {**ALPHAS, "steps": 2} if self.quick else ALPHAS
-        loss = Close(model, self.model, task=self.task)
+        loss = SelfDistillation(model, self.model, task=self.task)
         alphas = learn_alphas(model, VARIANTS["all"], loss, self.batches(seed), of, seed=seed, **steps)  # type: ignore[arg-type]
         if cost == "latency":
             return in_order(self.form, alphas.scores(), of, self.goal)

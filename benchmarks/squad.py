@@ -32,7 +32,7 @@ from attar.distillation.pipeline import distill
 from attar.distillation.student import student as build
 from attar.evaluation.answers import answer_f1, exact_match
 from attar.evaluation.quality import Evaluation, retained
-from attar.evaluation.table import Exam
+from attar.evaluation.table import TableEvaluator
 from attar.maths.statistics import Interval, Ratio, bootstrap
 from attar.model.checkpoint import load
 from attar.training.finetuning import finetune
@@ -175,8 +175,10 @@ class Squad:
         """A model on the test questions."""
         if place not in self._said:
             loaded = load(place)
-            exam = Exam(Task.of(loaded.model), self.tables["test"], loaded.tokenizer, max_length=LENGTH)
-            self._said[place] = exam.mark(loaded.model)
+            evaluator = TableEvaluator(
+                Task.of(loaded.model), self.tables["test"], loaded.tokenizer, max_length=LENGTH
+            )
+            self._said[place] = evaluator.evaluate(loaded.model)
         return self._said[place]
 
 

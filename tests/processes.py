@@ -17,6 +17,7 @@ from attar.distillation.language_model import distill_lm
 from attar.distillation.pipeline import distill
 from attar.pruning.pipeline import prune
 from attar.training import loop as train
+from attar.training import resuming
 from attar.training.finetuning import finetune
 from attar.training.pretraining import pretrain
 
@@ -77,8 +78,6 @@ def keep_caches(into: Path) -> None:
     """Note the files of the teacher's caches before the work directory goes."""
     import shutil
 
-    from attar.training import resuming as work
-
     remove = shutil.rmtree
 
     def noted(place, *arguments, **options):
@@ -87,7 +86,7 @@ def keep_caches(into: Path) -> None:
             into.write_text("\n".join(names))
         remove(place, *arguments, **options)
 
-    work.shutil.rmtree = noted
+    resuming.shutil.rmtree = noted
 
 
 def live(verb: str, out: Path, steps: int) -> int:

@@ -18,7 +18,7 @@ from attar.distillation.pipeline import distill
 from attar.errors import DataError
 from attar.evaluation.comparison import compare, open_model
 from attar.evaluation.quality import predict
-from attar.evaluation.table import Exam
+from attar.evaluation.table import TableEvaluator
 from attar.exporting import export
 from attar.model.checkpoint import load
 from attar.recipes.running import run
@@ -265,13 +265,15 @@ def test_both_outputs_are_exported(tmp_path):
         model, tmp_path / "int8", max_length=40, **options
     )  # fp32 is compared with torch on the way
     assert (made.metric, made.rows, made.positions) == ("f1", 24, 80)
-    exam = Exam(TASK, table, TOKENIZER, max_length=40)
+    evaluator = TableEvaluator(TASK, table, TOKENIZER, max_length=40)
     exported = open_model(tmp_path / "int8")
     assert isinstance(exported.task, Answering)
-    logits, ours = predict(exported.model, exam.batches), exam.answer(model)
-    assert logits.shape == (exam.batches.lengths.sum(), 2)
+    logits, ours = predict(exported.model, evaluator.batches), evaluator.logits(model)
+    assert logits.shape == (evaluator.batches.lengths.sum(), 2)
     assert 0 < np.abs(logits - ours).max() == pytest.approx(made.difference, rel=1e-4)
-    assert (made.onnx, made.torch) == tuple(pytest.approx(exam.judge(x).value) for x in (logits, ours))
+    assert (made.onnx, made.torch) == tuple(
+        pytest.approx(evaluator.evaluate_logits(x).value) for x in (logits, ours)
+    )
     graph = onnx.load(tmp_path / "int8" / "model.onnx").graph
     stored = {tensor.name: tensor.data_type for tensor in graph.initializer}
     assert onnx.TensorProto.INT8 in stored.values()

@@ -10,11 +10,11 @@ import tiny
 from attar.data.blocks import Blocks, tokens_of
 from attar.data.language_modeling import reading
 from attar.data.masking import IGNORED
-from attar.distillation.distilbert import as_distilbert
+from attar.distillation.distilbert import to_distilbert
 from attar.distillation.language_objective import LanguageDistiller, Live
 from attar.distillation.student import student as build
 from attar.errors import DataError, ModelError
-from attar.evaluation.language_model import measure, pseudo_bits_per_byte, ratio, surprise
+from attar.evaluation.language_model import measure, pseudo_bits_per_byte, ratio, sliding_window_loss
 from attar.model.checkpoint import load, read_lineage
 
 TEXTS = tiny.texts(80)
@@ -93,13 +93,13 @@ def test_rows_of_padding_beyond_the_vocabulary_do_not_count():
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 def test_a_distilbert_of_all_layers_says_what_its_teacher_says(family):
     teacher = tiny.model(family, "masked-lm")
-    student = as_distilbert(teacher, (1, 2))
+    student = to_distilbert(teacher, (1, 2))
     batch = next(iter(tiny.batches(TEXTS[:6], "roberta")))
     with torch.no_grad():
         theirs, ours = (m(**batch.inputs).logits for m in (teacher, student))
     torch.testing.assert_close(ours[batch.mask], theirs[batch.mask], rtol=1e-4, atol=1e-5)
     assert type(student).__name__ == "DistilBertForMaskedLM"
-    one = as_distilbert(teacher, (2,))
+    one = to_distilbert(teacher, (2,))
     torch.testing.assert_close(
         one.distilbert.transformer.layer[0].attention.k_lin.weight,
         teacher.base_model.encoder.layer[1].attention.self.key.weight,
@@ -134,7 +134,7 @@ def test_a_start_is_fitted_on_the_texts_to_learn_from(tmp_path):
 @pytest.mark.parametrize("family", ["albert", "electra", "modernbert"])
 def test_what_distilbert_cannot_compute_is_refused(family):
     with pytest.raises(ModelError, match=r"bert, roberta"):
-        as_distilbert(tiny.model(family, "masked-lm"), (1,))
+        to_distilbert(tiny.model(family, "masked-lm"), (1,))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "opt"])
@@ -151,7 +151,7 @@ def test_the_window_slides_over_every_token_once(family):
             seen = torch.from_numpy(document[max(0, last - 8) : place].astype(np.int64))[None]
             with torch.no_grad():
                 expected -= model(seen).logits[0, -1].log_softmax(-1)[document[place]].item()
-    found = surprise(model, texts, tokenizer, max_length=8, stride=3, batch_size=2)
+    found = sliding_window_loss(model, texts, tokenizer, max_length=8, stride=3, batch_size=2)
     assert found.nats.sum() == pytest.approx(expected, rel=1e-5)
     assert found.tokens.sum() == len(tokens.ids) - len(texts)
     assert found.metrics["bits_per_byte"] == pytest.approx(expected / np.log(2) / sum(map(len, texts)))

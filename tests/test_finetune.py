@@ -14,7 +14,7 @@ from attar.data.tasks import Task
 from attar.errors import DataError
 from attar.model.checkpoint import load, read_lineage
 from attar.training.finetuning import finetune
-from attar.training.resuming import Best, Curve, space
+from attar.training.resuming import BestEpoch, TrainingCurve, work_directory
 
 OPTIONS = {"epochs": 8, "lr": 4e-3, "batch_size": 8, "max_length": 32, "precision": "fp32"}
 
@@ -75,14 +75,14 @@ def test_class_names_are_kept_for_strangers(tmp_path):
 
 
 def test_the_best_epoch_is_kept(tmp_path):
-    best = Best(tmp_path, patience=2)
+    best = BestEpoch(tmp_path, patience=2)
     models = [tiny.model(seed=n) for n in range(5)]
     exhausted = []
     for epoch, value in enumerate([0.5, 0.7, 0.7, 0.6, 0.6]):
         best.add(epoch, value, models[epoch])
         exhausted.append(best.exhausted)
     assert exhausted == [False, False, False, True, True]
-    again = Best(tmp_path, patience=2)  # as a killed run finds it
+    again = BestEpoch(tmp_path, patience=2)  # as a killed run finds it
     assert again.history == best.history
     found = tiny.model(seed=9)
     again.restore(found)
@@ -93,14 +93,14 @@ def test_the_best_epoch_is_kept(tmp_path):
 
 
 def test_a_metric_that_is_no_number_is_worse_than_any(tmp_path):
-    best = Best(tmp_path, patience=None)
+    best = BestEpoch(tmp_path, patience=None)
     models = [tiny.model(seed=n) for n in range(3)]
     for epoch, value in enumerate([math.nan, -0.3, math.nan]):
         best.add(epoch, value, models[epoch])
     found = tiny.model(seed=9)
     best.restore(found)
     assert tiny.identical(found, models[1])
-    assert Best(tmp_path, patience=None).history[1] == -0.3
+    assert BestEpoch(tmp_path, patience=None).history[1] == -0.3
 
 
 def test_patience_ends_training_early(tmp_path):
@@ -154,10 +154,10 @@ def test_a_base_model_gets_a_new_head(tmp_path):
 def test_a_curve_is_whole_after_a_kill(tmp_path):
     from attar.training.loop import Step
 
-    curve = Curve(tmp_path / "curve.json")
+    curve = TrainingCurve(tmp_path / "curve.json")
     for index in range(1, 46):
         curve.add(Step(index, 0, 2.0 * index, {"a": 1.0 * index, "b": 1.0 * index}, 0.1, 0.1, index == 40))
-    again = Curve(tmp_path / "curve.json")
+    again = TrainingCurve(tmp_path / "curve.json")
     assert sorted(again.steps) == list(range(1, 41))
     for index in range(41, 46):
         again.add(Step(index, 1, 0.0, {"a": 1.0 * index, "b": 1.0 * index}, 0.1, 0.1, last_of_epoch=False))
@@ -168,10 +168,10 @@ def test_a_curve_is_whole_after_a_kill(tmp_path):
 
 
 def test_the_work_directory_goes_when_all_is_done_and_stays_when_not(tmp_path):
-    with space(tmp_path / "out") as place:
+    with work_directory(tmp_path / "out") as place:
         (place / "x").write_text("x")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(RuntimeError), space(tmp_path / "out") as place:  # noqa: PT012
+    with pytest.raises(RuntimeError), work_directory(tmp_path / "out") as place:  # noqa: PT012
         (place / "x").write_text("x")
         raise RuntimeError
     assert [path.name for path in tmp_path.rglob("*")] == [".out.work", "x"]

@@ -26,7 +26,7 @@ from attar.pruning.apply import masked
 from attar.pruning.probing import heat, notes, passes
 from attar.pruning.switching import Part, logits_without, parts_of
 from attar.pruning.units import Kept, everything
-from attar.report.heatmap import heat_text
+from attar.report.heatmap import heatmap_text
 from attar.report.page import render
 from attar.report.report import Report
 
@@ -237,7 +237,7 @@ def test_the_report_shows_every_part(place):
     assert report.settings["texts"] == 24
     assert Report.from_json(report.to_json()).heat == report.heat
     assert "What each part is worth" in render(report)
-    assert heat_text(report.heat).row_count == 2
+    assert heatmap_text(report.heat).row_count == 2
     loaded = tiny.model(), tiny.tokenizer()
     again = attar.probe(loaded[0], str(place / "dev.csv"), tokenizer=loaded[1], max_rows=24)
     assert again.heat == report.heat

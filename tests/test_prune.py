@@ -28,7 +28,7 @@ from attar.pruning.round import Way, axes_of
 from attar.pruning.rounds import rounds
 from attar.pruning.schubert import VARIANTS, learn_alphas
 from attar.pruning.selection import Scores, in_order, uniform
-from attar.pruning.self_distillation import Close
+from attar.pruning.self_distillation import SelfDistillation
 from attar.training import loop as train
 
 FAST = {"precision": "fp32", "max_length": 16, "batch_size": 8}
@@ -119,7 +119,7 @@ def test_useful_units_are_told_from_noise():
         for layer in model.bert.encoder.layer:
             layer.output.dense.weight[:, noise] *= 0.02
     batches = tiny.batches(tiny.texts(64), batch_size=16, shuffle=True)
-    loss = Close(model, copy.deepcopy(model), task=Task.of(model.config))
+    loss = SelfDistillation(model, copy.deepcopy(model), task=Task.of(model.config))
     options = {"steps": 60, "lr": 0.02, "precision": "fp32"}
     alphas = learn_alphas(model, ("ffn",), loss, batches, Parameters(model), **options)
     for layer in alphas.layers:
@@ -151,7 +151,7 @@ def test_a_unit_that_does_nothing_goes_first(method):
 def test_a_model_is_no_distance_from_itself(kind):
     model = tiny.model(head="masked-lm") if kind is None else tiny.model(**TASKS[kind])
     task = None if kind is None else Task.of(model.config)
-    loss = Close(model, copy.deepcopy(model), task=task)
+    loss = SelfDistillation(model, copy.deepcopy(model), task=task)
     parts = loss(next(iter(tiny.batches(tiny.texts(), batch_size=8).epoch())))
     assert set(parts) == ({"hidden"} if kind is None else {"hidden", "prediction"})
     total = torch.stack(list(parts.values())).sum()

@@ -15,7 +15,7 @@ from attar.model.checkpoint import Loaded
 from attar.model.views import Need, call
 from attar.pruning.apply import apply
 from attar.pruning.cost import Parameters
-from attar.pruning.pruner import Pruning
+from attar.pruning.pruner import Pruner
 from attar.pruning.reconstruction import reconstruct
 from attar.pruning.round import Way
 from attar.pruning.rounds import Recovery
@@ -120,7 +120,7 @@ def test_rounds_fit_to_the_model_of_their_round_so_that_what_was_folded_stays(tm
     def pruned(*, fold, fit):
         way = Way("schubert", ("heads", "ffn"), steps=30, lr=0.05, precision="fp32", fold=fold)
         recovery = Recovery(None, precision="fp32", reconstruct=fit)
-        job = Pruning(Loaded(model, tiny.tokenizer(), "tiny"), way, texts=tiny.table(64))
+        job = Pruner(Loaded(model, tiny.tokenizer(), "tiny"), way, texts=tiny.table(64))
         here = place / f"{fold}-{fit}"
         here.mkdir()
         return job.rounds(0.8 * cost(form_of(model.config)), 1, recovery, here).model

@@ -23,7 +23,7 @@ from attar.report import formatting, plots
 from attar.report.card import card, write_card
 from attar.report.label_layout import dodge, free_spot
 from attar.report.page import render
-from attar.report.report import Example, Report, Row, Said
+from attar.report.report import Example, ModelPrediction, Report, Row
 
 EVIL = "<script>alert('x')</script> & \"quoted\" $x^2$ 재미없다"
 
@@ -38,7 +38,7 @@ def _row(name: str, role: str, runtime: str, accuracy: float, parameters: int, p
 
 
 def _report(name: str = "small") -> Report:
-    said = (Said("big", "teacher", "good", 0.9), Said(name, "student", EVIL, 0.6))
+    said = (ModelPrediction("big", "teacher", "good", 0.9), ModelPrediction(name, "student", EVIL, 0.6))
     curve = tuple((i, {"hidden": 1 / (i + 1), "loss": 2 / (i + 1)}) for i in range(400))
     return Report(
         "Reviews",
@@ -153,7 +153,9 @@ def test_page_is_the_same_bytes_for_the_same_figures() -> None:
         Report("empty"),
         Report("no latency", rows=(Row("a", "teacher", metrics={"accuracy": 0.5}), Row("b", "student"))),
         Report("odd curve", curves={"s": ((1, {"loss": float("nan")}), (2, {"loss": 0.0})), "none": ()}),
-        dataclasses.replace(_report(), examples=(Example("a", None, (Said("x", "teacher", "0.31"),)),)),
+        dataclasses.replace(
+            _report(), examples=(Example("a", None, (ModelPrediction("x", "teacher", "0.31"),)),)
+        ),
         dataclasses.replace(_report(), main="spearman"),
     ],
 )

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, BertConfig, GPT2Config
 
 from attar import recipes as schema
-from attar.distillation.distilbert import as_distilbert
+from attar.distillation.distilbert import to_distilbert
 from attar.distillation.student import student
 from attar.errors import DataError, ModelError, RecipeError
 from attar.recipes import check, load_recipe, parse, smaller
@@ -124,7 +124,7 @@ def test_recipes_of_language_models_have_the_published_figures(name, config, lay
     with torch.device("meta"):
         teacher = AutoModelForPreTraining.from_config(config).eval()
         if stage.student.family:
-            made = as_distilbert(AutoModelForMaskedLM.from_config(config), stage.mapping)
+            made = to_distilbert(AutoModelForMaskedLM.from_config(config), stage.mapping)
         else:
             made = student(teacher, layers=stage.student.layers, init="layers", mapping=stage.mapping).model
     # The base model, as the papers count; GPT-2's head is its embedding.

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from attar.anatomy.form import Form, LayerForm
-from attar.report.heatmap import Heat, heat_svg, heat_text
+from attar.report.heatmap import HeatMap, heatmap_svg, heatmap_text
 from attar.report.page import render
 from attar.report.report import Report, Row
 from attar.report.shape import Shape, shape_svg, shape_text
@@ -20,7 +20,7 @@ AFTER = Form(
     700, 700, 20011, (LayerForm(11, 61, 62, 3001), LayerForm(12, 64, 64, 2000), LayerForm(9, 8, 7, 15))
 )
 SHAPE = Shape.of("<b>ert", BEFORE, AFTER, (0, 2, 3))
-HEAT = Heat(
+HEAT = HeatMap(
     "accuracy & more, points",
     ("layer 1", "layer 2"),
     ("1", "2", "FFN", "layer"),
@@ -95,7 +95,7 @@ def test_the_terminal_shows_what_stays_and_what_is_gone():
 
 
 def test_every_change_has_its_cell():
-    root, texts, tips = drawn(heat_svg(HEAT))
+    root, texts, tips = drawn(heatmap_svg(HEAT))
     assert tips == [
         "layer 1, 1: -1.25",
         "layer 1, 2: +0.5",
@@ -111,7 +111,7 @@ def test_every_change_has_its_cell():
 
 
 def test_losses_and_gains_have_colours_of_their_own():
-    svg = heat_svg(HEAT)
+    svg = heatmap_svg(HEAT)
     loss, gain = (re.search(rf"<g><title>{name}.*", svg)[0] for name in ("layer 1, 1:", r"layer 1, 2:"))
     assert "--bad" in loss
     assert "--good" not in loss
@@ -119,13 +119,13 @@ def test_losses_and_gains_have_colours_of_their_own():
 
 
 def test_a_terminal_has_numbers_where_there_is_room_and_shades_where_not():
-    text = printed(heat_text(HEAT))
+    text = printed(heatmap_text(HEAT))
     assert "-12.5" in text
     assert "+0.5" in text
-    close = printed(heat_text(HEAT, width=24), width=24)
+    close = printed(heatmap_text(HEAT, width=24), width=24)
     assert "-12\n" in close
     assert "-12.5" not in close
-    narrow = printed(heat_text(HEAT, width=20), width=20)
+    narrow = printed(heatmap_text(HEAT, width=20), width=20)
     assert "+" in narrow
     assert "█" in narrow
     assert max(map(len, narrow.splitlines())) <= 20
@@ -135,7 +135,7 @@ def test_a_terminal_has_numbers_where_there_is_room_and_shades_where_not():
 def test_twelve_heads_have_numbers_in_80_columns(layers):
     columns = (*map(str, range(1, 13)), "attn", "ffn", "layer")
     rows = tuple(f"layer {n + 1}" for n in range(layers))
-    text = printed(heat_text(Heat("points", rows, columns, ((-12.3, *[0.4] * 14),) * layers)))
+    text = printed(heatmap_text(HeatMap("points", rows, columns, ((-12.3, *[0.4] * 14),) * layers)))
     assert max(map(len, text.splitlines())) <= 80
     assert text.count("+0.4") == 14 * layers
     assert text.count("-12") == layers
@@ -143,24 +143,24 @@ def test_twelve_heads_have_numbers_in_80_columns(layers):
 
 def test_what_may_be_chance_is_pale_and_no_gain():
     unsure = replace(HEAT, sure=((False, False, True, True), (False,) * 4))
-    root, _, tips = drawn(heat_svg(unsure))
+    root, _, tips = drawn(heatmap_svg(unsure))
     assert len(tips) == 6
     assert all(g.find("circle") is None for g in root.iter("g"))
-    assert "+" not in printed(heat_text(unsure, width=20), width=20).partition("░▒▓█")[0]
-    styles = [cell.style for cell in list(heat_text(unsure).columns[2].cells)]
+    assert "+" not in printed(heatmap_text(unsure, width=20), width=20).partition("░▒▓█")[0]
+    styles = [cell.style for cell in list(heatmap_text(unsure).columns[2].cells)]
     assert styles == ["dim", "dim"]
-    assert "pale: may be chance" in heat_svg(unsure)
-    assert "chance" not in heat_svg(HEAT) + printed(heat_text(HEAT))
+    assert "pale: may be chance" in heatmap_svg(unsure)
+    assert "chance" not in heatmap_svg(HEAT) + printed(heatmap_text(HEAT))
 
 
 def test_small_changes_are_told_apart():
-    small = Heat("f1", ("layer 1",), ("1", "2"), ((-0.0123, 0.0041),))
-    text = printed(heat_text(small))
+    small = HeatMap("f1", ("layer 1",), ("1", "2"), ((-0.0123, 0.0041),))
+    text = printed(heatmap_text(small))
     assert "-.012" in text
     assert "+.004" in text
-    nothing = Heat("f1", ("layer 1",), ("1",), ((0.0,),))
-    assert "layer 1" in printed(heat_text(nothing))
-    assert drawn(heat_svg(nothing))
+    nothing = HeatMap("f1", ("layer 1",), ("1",), ((0.0,),))
+    assert "layer 1" in printed(heatmap_text(nothing))
+    assert drawn(heatmap_svg(nothing))
 
 
 def test_pictures_travel_with_the_report():

@@ -23,7 +23,7 @@ from attar.distillation.student import student as build
 from attar.errors import DataError, ModelError, RecipeError
 from attar.evaluation.comparison import compare, open_model
 from attar.evaluation.quality import predict
-from attar.evaluation.table import Exam
+from attar.evaluation.table import TableEvaluator
 from attar.maths.losses import soft_cross_entropy
 from attar.model.checkpoint import load
 from attar.model.views import Need
@@ -189,8 +189,8 @@ def test_a_tagger_is_learned_and_told_to_strangers(place):
 def test_tags_that_are_no_chunks_are_judged_by_accuracy():
     task = Tagging("tags", ("ADJ", "NOUN"))
     table, _ = read_table([{"tokens": ["good", "film"], "tags": ["ADJ", "NOUN"]}], task=task)
-    exam = Exam(task, table, TOKENIZER)
-    found = exam.mark(asked.model("tags", num_labels=2))
+    evaluator = TableEvaluator(task, table, TOKENIZER)
+    found = evaluator.evaluate(asked.model("tags", num_labels=2))
     assert (found.main, set(found.metrics)) == ("accuracy", {"accuracy"})
 
 

@@ -81,7 +81,7 @@ def test_with_a_drawn_tail_loss_and_gradient_are_right_on_average(beta):
     whole = divergence(ours, theirs, beta=beta, temperature=2.0)
     (slope,) = torch.autograd.grad(whole, ours)
     rows = theirs.repeat(draws, 1)
-    said = top_k_cache.kept_of(rows, kept, torch.Generator().manual_seed(3))
+    said = top_k_cache.read_top_k(rows, kept, torch.Generator().manual_seed(3))
     log_q = log_probabilities(ours.repeat(draws, 1), said.index, temperature=2.0)
     sampled = 4 * sampled_divergence(log_q, said.log_p[:, :-1], said.weights(6), beta=beta)
     assert sampled.item() == pytest.approx(whole.item(), rel=5e-3)

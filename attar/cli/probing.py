@@ -21,14 +21,14 @@ def probe(
 ) -> None:
     """Switch off each head, attention, FFN and layer in turn: what each is worth, and which do harm."""
     import attar
-    from attar.report.heatmap import heat_text
+    from attar.report.heatmap import heatmap_text
 
     options: dict[str, Any] = {"max_rows": max_rows, "batch_size": batch_size, "max_length": max_length}
     report = attar.probe(model, data, columns=columns_of(columns), seed=seed, **options)
     console.print(report.table(width=console.width))
     if report.heat is not None:
         console.print()
-        console.print(heat_text(report.heat, width=console.width))
+        console.print(heatmap_text(report.heat, width=console.width))
         console.print()
     show_notes(report)
     if out is not None:

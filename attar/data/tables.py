@@ -31,8 +31,8 @@ def read_table(
     """Read a table of texts, of tagged sentences or of questions, and of labels where there are any.
 
     Sentences of tokens (`tagging_tables.read`) and questions with contexts (`question_tables.read`) are known by the
-    task, by what `columns` names, by their columns (`tokens`; `question` and `context`), and files by their form (CoNLL columns;
-    SQuAD's JSON).
+    task, by what `columns` names, by their columns (`tokens`; `question` and `context`), and files by their form
+    (CoNLL columns; SQuAD's JSON).
 
     Args:
         source: a .csv, .tsv, .json, .jsonl, .parquet, .txt (one text a line) or .conll file, a `Dataset`, or a list

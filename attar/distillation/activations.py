@@ -21,7 +21,7 @@ BATCH = 32
 
 
 @dataclass
-class LayerSeen:
+class LayerActivations:
     """One teacher layer on the N tokens, (N, D) each.
 
     Attributes:
@@ -38,7 +38,7 @@ class LayerSeen:
 
 
 @dataclass
-class Seen:
+class Activations:
     """A teacher on text.
 
     Attributes:
@@ -55,7 +55,7 @@ class Seen:
     normed: Tensor
     hidden: dict[int, Tensor]
     last: Tensor
-    layers: dict[int, LayerSeen] = field(default_factory=dict)
+    layers: dict[int, LayerActivations] = field(default_factory=dict)
     logits: Tensor | None = None
     head: dict[str, Tensor] = field(default_factory=dict)
 
@@ -151,7 +151,9 @@ def _real(value: Tensor, mask: Tensor) -> Tensor:
     return value[mask.flatten()] if len(value) == mask.numel() else value
 
 
-def observe(bound: Bound, wanted: tuple[int, ...], batches: list[Batch], head: dict[str, nn.Module]) -> Seen:
+def collect_activations(
+    bound: Bound, wanted: tuple[int, ...], batches: list[Batch], head: dict[str, nn.Module]
+) -> Activations:
     """Run the teacher once and keep what is needed of the embeddings, the wanted layers and the head.
 
     Args:
@@ -179,7 +181,7 @@ def observe(bound: Bound, wanted: tuple[int, ...], batches: list[Batch], head: d
         say="teacher on text to project from",
     )
     hidden = got["hidden"]
-    seen = Seen(
+    seen = Activations(
         batches,
         hidden[0] if norm is None else got["normed"][0],
         {n: hidden[n] for n in {0, *wanted}},
@@ -192,6 +194,6 @@ def observe(bound: Bound, wanted: tuple[int, ...], batches: list[Batch], head: d
         middle = got[f"{name}.ffn_norm"][call] if a.pre_norm else ffn_in
         last = final is not None and n == bound.shape.layers
         out = got["final"][0] if last else hidden[n]
-        seen.layers[n] = LayerSeen(got[f"{name}.query"][call], middle, ffn_in, out)
+        seen.layers[n] = LayerActivations(got[f"{name}.query"][call], middle, ffn_in, out)
     seen.head = {name: got[f"head.{name}"][0] for name in head}
     return seen

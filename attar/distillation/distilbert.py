@@ -15,7 +15,7 @@ LAYER = ("query", "key", "value", "attention_out", "attention_norm", "ffn_in", "
 
 
 @torch.no_grad()
-def as_distilbert(teacher: PreTrainedModel, chosen: tuple[int, ...]) -> PreTrainedModel:
+def to_distilbert(teacher: PreTrainedModel, chosen: tuple[int, ...]) -> PreTrainedModel:
     """DistilBERT with a teacher's embeddings, head, and the layers named, copied (1910.01108, section 3).
 
     DistilBERT has no token types and no pooler. The vector of token type 0, which a teacher adds to every token of a

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.anatomy.resolve import Bound
-from attar.distillation.activations import Seen, capture
+from attar.distillation.activations import Activations, capture
 from attar.maths.directions import ridge
 from attar.model.weights import bias_of, set_linear, weight_of
 
@@ -39,7 +39,7 @@ def head_modules(bound: Bound) -> dict[str, nn.Module]:
     return found
 
 
-def fit_head(source: Bound, target: Bound, seen: Seen, x: Tensor, lift: Tensor) -> None:
+def fit_head(source: Bound, target: Bound, seen: Activations, x: Tensor, lift: Tensor) -> None:
     """Fill the student's head: dense layer projected, classifier fitted again to the teacher's logits.
 
     Args:
@@ -70,7 +70,7 @@ def fit_head(source: Bound, target: Bound, seen: Seen, x: Tensor, lift: Tensor) 
 def _dense(
     source: Bound,
     target: Bound,
-    seen: Seen,
+    seen: Activations,
     theirs: dict[str, nn.Module],
     ours: dict[str, nn.Module],
     lift: Tensor,
@@ -93,7 +93,7 @@ def _dense(
     return picked
 
 
-def _causal(source: Bound, target: Bound, seen: Seen, x: Tensor, lift: Tensor) -> None:
+def _causal(source: Bound, target: Bound, seen: Activations, x: Tensor, lift: Tensor) -> None:
     """Fill what reads a decoder's last hidden states, but an output matrix that is the embedding's, filled there."""
     back, _ = ridge(x, seen.last, penalty=PENALTY, prior=lift, bias=False)
     tied = target.model.get_input_embeddings().weight
@@ -103,7 +103,7 @@ def _causal(source: Bound, target: Bound, seen: Seen, x: Tensor, lift: Tensor) -
             set_linear(mine, back @ weight_of(theirs).T, bias_of(theirs))
 
 
-def _strongest(seen: Seen, theirs: dict[str, nn.Module], own: nn.Linear, count: int) -> Tensor:
+def _strongest(seen: Activations, theirs: dict[str, nn.Module], own: nn.Linear, count: int) -> Tensor:
     """The dense layer's outputs that the logits lean on most: |weight| times spread."""
     if count >= own.out_features:
         return torch.arange(own.out_features)
@@ -117,7 +117,7 @@ def _strongest(seen: Seen, theirs: dict[str, nn.Module], own: nn.Linear, count: 
     return found
 
 
-def fit_language(source: Bound, target: Bound, seen: Seen, x: Tensor) -> None:
+def fit_language(source: Bound, target: Bound, seen: Activations, x: Tensor) -> None:
     """Fill a language model head whose decoder is the (tied) embedding table, so that logits agree.
 
     What the decoder reads is fitted linearly: the dense layer's inputs are shifted to where its GELU is the identity,

@@ -14,9 +14,9 @@ from attar.data.blocks import Blocks
 from attar.data.corpus import Corpus, Texts, read_corpus
 from attar.data.language_modeling import Reading, TextBatches, reading, same_vocabulary
 from attar.data.tables import SampleBy
-from attar.distillation.distilbert import as_distilbert
+from attar.distillation.distilbert import to_distilbert
 from attar.distillation.language_objective import FromCache, LanguageDistiller, LanguageTeacher, Live
-from attar.distillation.lazy_teacher import Origin
+from attar.distillation.lazy_teacher import LazyTeacher
 from attar.distillation.student import student as build
 from attar.distillation.top_k_cache import Key, TopK, top_k
 from attar.errors import DataError, ModelError
@@ -29,8 +29,8 @@ from attar.recipes import DistillLm
 from attar.recipes.reading import options_of
 from attar.report.report import Point, Report, Row
 from attar.storage.writing import check_free
-from attar.training import resuming as work
-from attar.training.loop import Precision, agree, fit, is_main, processes
+from attar.training import resuming
+from attar.training.loop import Precision, broadcast, fit, is_main, processes
 
 # Texts that a student is projected on.
 SAMPLE = 2000
@@ -116,10 +116,10 @@ def distill_lm(
             "cache": None if cache is None else str(cache),
         },
     )
-    origin = Origin(teacher, tokenizer)
+    origin = LazyTeacher(teacher, tokenizer)
     corpus = read_corpus(texts, dev, streaming=streaming, sample_by=sample_by, seed=seed)
     existing = None if isinstance(student, Mapping) else student
-    with work.space(out) as place:
+    with resuming.work_directory(out) as place:
         run = Run(origin, corpus, options, place, precision)
         made = run.build(existing)
         curve, watched = run.learn(made)
@@ -146,7 +146,7 @@ def distill_lm(
 class Run:
     """One run of `distill_lm`: what its steps share."""
 
-    origin: Origin
+    origin: LazyTeacher
     corpus: Corpus
     options: DistillLm
     place: Path
@@ -171,13 +171,13 @@ class Run:
         begin = "random weights" if wanted.init == "random" else f"layers {', '.join(map(str, layers))}"
         say(f"building the student, started by {wanted.init}: {begin}")
         if wanted.family == "distilbert" and wanted.init == "layers" and not {*sizes} - {"layers"}:
-            return as_distilbert(self.origin.model, layers)
+            return to_distilbert(self.origin.model, layers)
         sample = None if wanted.init != "project" else self._sample()
         made = build(
             self.origin.model, init=wanted.init, mapping=o.mapping, texts=sample, seed=o.seed, **sizes
         )
         if wanted.family == "distilbert":
-            return as_distilbert(made.model, tuple(range(1, len(layers) + 1)))
+            return to_distilbert(made.model, tuple(range(1, len(layers) + 1)))
         return made.model
 
     def _sample(self) -> Batches:
@@ -213,7 +213,11 @@ class Run:
             cosine=self._cosine(student),
             dropout=o.dropout,
         )
-        best, curve, loss = work.Best(place, None), work.Curve(place / "curve.json"), LOSS[how.causal]
+        best, curve, loss = (
+            resuming.BestEpoch(place, None),
+            resuming.TrainingCurve(place / "curve.json"),
+            LOSS[how.causal],
+        )
         steps = fit(
             learner,
             batches,
@@ -226,7 +230,7 @@ class Run:
         for step in track(steps, "distil", o.epochs * len(batches)):
             curve.add(step)
             if step.last_of_epoch:
-                found = agree(measure(student, self.held)[loss])
+                found = broadcast(measure(student, self.held)[loss])
                 best.add(step.epoch, -found, student)
                 say(f"epoch {step.epoch + 1} of {o.epochs}: dev loss {found:.4f}, loss {curve.recent():.4f}")
         best.restore(student)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from attar.anatomy.resolve import Bound
-from attar.distillation.activations import LayerSeen, Seen
+from attar.distillation.activations import Activations, LayerActivations
 from attar.distillation.head_outputs import assign, context, rotary_pairs, split
 from attar.maths.directions import Metric, choose, low_rank, ridge, second_moment
 from attar.maths.norms import solve_normed
@@ -35,11 +35,11 @@ class ProjectedLayer:
     """One student layer m (from 0) filled from teacher layer n (from 1)."""
 
     def __init__(
-        self, source: Bound, target: Bound, m: int, n: int, seen: Seen, basis: Tensor, seed: int
+        self, source: Bound, target: Bound, m: int, n: int, seen: Activations, basis: Tensor, seed: int
     ) -> None:
         self.source, self.target, self.m, self.n = source, target, m, n
         self.seen, self.basis = seen, basis
-        self.saw: LayerSeen = seen.layers[n]
+        self.saw: LayerActivations = seen.layers[n]
         self.pre = target.anatomy.pre_norm
         self.random = torch.Generator().manual_seed(seed + m)
 

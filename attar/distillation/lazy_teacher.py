@@ -17,7 +17,7 @@ from attar.training.loop import is_main
 
 
 @dataclass
-class Origin:
+class LazyTeacher:
     """The teacher, of which the weights are loaded when they are first needed."""
 
     source: str | Path | PreTrainedModel

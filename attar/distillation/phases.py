@@ -15,15 +15,15 @@ from attar.data.tasks import Task
 from attar.distillation.cache import CachedTeacher, LiveTeacher, Teacher, cached
 from attar.distillation.objective import Intermediate, prediction
 from attar.evaluation.quality import Evaluation
-from attar.evaluation.table import Exam
+from attar.evaluation.table import TableEvaluator
 from attar.model.checkpoint import digest
 from attar.model.slim import is_slim
 from attar.model.views import Need, call
 from attar.progress import say, track
 from attar.report.report import Point
 from attar.storage.writing import save_tensors, write_atomic
-from attar.training import resuming as work
-from attar.training.loop import Precision, Source, agree, fit, is_main, settle, wait
+from attar.training import resuming
+from attar.training.loop import Precision, Source, broadcast, fit, is_main, settle, wait
 from attar.training.used_embeddings import used_rows
 
 
@@ -84,7 +84,7 @@ class Judge:
     `metric` decides which epoch is best; the main one where None.
     """
 
-    exam: Exam
+    evaluator: TableEvaluator
     teacher: Evaluation
     metric: str | None = None
 
@@ -94,7 +94,7 @@ class Judge:
 
     def __call__(self, model: nn.Module) -> tuple[str, float]:
         """A model's figure and its name; against the labels, or against the teacher where there are none."""
-        return self.exam.mark(model, self.teacher).chosen(self.metric)
+        return self.evaluator.evaluate(model, self.teacher).chosen(self.metric)
 
 
 def teacher_of(
@@ -156,14 +156,14 @@ def learn(
     Returns:
         The training curve.
     """
-    done, curve = place / "done.pt", work.Curve(place / "curve.json")
+    done, curve = place / "done.pt", resuming.TrainingCurve(place / "curve.json")
     if done.is_file():
         learner.load_state_dict(torch.load(done, weights_only=True))
         say(f"{phase}: done before, read from disk")
         return curve.points()
     place.mkdir(parents=True, exist_ok=True)
-    best = work.Best(place, None)
-    with used_rows(learner.student, batches, judge.exam.batches if judge else None):
+    best = resuming.BestEpoch(place, None)
+    with used_rows(learner.student, batches, judge.evaluator.batches if judge else None):
         steps = fit(
             learner,
             batches,
@@ -185,7 +185,7 @@ def learn(
                 name, value = judge(learner.student)
                 line += f", dev {name} {value:.4f}"
                 if choose:
-                    best.add(step.epoch, agree(value), learner)
+                    best.add(step.epoch, broadcast(value), learner)
             say(line)
         if choose:
             best.restore(learner)

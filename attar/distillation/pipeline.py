@@ -15,7 +15,7 @@ from attar.model.checkpoint import load, save, versions
 from attar.recipes.reading import options_of
 from attar.report.report import Report
 from attar.storage.writing import check_free
-from attar.training import resuming as work
+from attar.training import resuming
 from attar.training.loop import Precision, is_main
 
 Options = Mapping[str, Any]
@@ -105,7 +105,7 @@ def distill(
         },
     )
     loaded = load(teacher, tokenizer=tokenizer)
-    with work.space(out) as place:
+    with resuming.work_directory(out) as place:
         run = Run(loaded, options, place, precision)
         train, held = run.tables(data, texts, dev, columns)
         made = run.build(train, given=None if isinstance(student, Mapping) else student)

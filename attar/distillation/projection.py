@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 
 from attar.anatomy.resolve import Bound, resolve
 from attar.data.batches import Batches
-from attar.distillation.activations import Seen, capture, observe, sample
+from attar.distillation.activations import Activations, capture, collect_activations, sample
 from attar.distillation.head_projection import fit_head, head_modules
 from attar.distillation.layer_projection import ProjectedLayer
 from attar.maths.directions import leading_directions, ridge, second_moment
@@ -56,7 +56,7 @@ def project(
     """
     source, target = resolve(teacher), resolve(model)
     batches = sample(texts, seed=seed)
-    seen = observe(source, chosen, batches, head_modules(source))
+    seen = collect_activations(source, chosen, batches, head_modules(source))
     say(
         f"projecting {source.shape.hidden} dimensions onto {target.shape.hidden} on {len(seen.normed)} tokens of text"
     )
@@ -75,7 +75,7 @@ def project(
     return maps
 
 
-def _basis(seen: Seen, size: int) -> Tensor:
+def _basis(seen: Activations, size: int) -> Tensor:
     """U (D, d): leading directions of the hidden states of all mapped layers, each of the same weight."""
     width = seen.hidden[0].shape[1]
     if size >= width:
@@ -85,7 +85,7 @@ def _basis(seen: Seen, size: int) -> Tensor:
     return leading_directions(torch.stack([m / m.trace() for m in moments]).sum(0), size).float()
 
 
-def fit_embeddings(source: Bound, target: Bound, seen: Seen, basis: Tensor) -> Tensor:
+def fit_embeddings(source: Bound, target: Bound, seen: Activations, basis: Tensor) -> Tensor:
     """Fill the embedding tables, their norm and any projection; return what enters the first layer, (N, d)."""
     mine, theirs = target.shape.embedding, source.shape.embedding
     lift = (
@@ -139,7 +139,7 @@ def fit_embeddings(source: Bound, target: Bound, seen: Seen, basis: Tensor) -> T
     return x @ weight + bias
 
 
-def _embedded(target: Bound, seen: Seen) -> Tensor:
+def _embedded(target: Bound, seen: Activations) -> Tensor:
     """Sum of the student's embeddings before the norm, (N, E)."""
     norm = module_at(target, "embedding_norm")
     got = capture(target.base, seen.batches, entering={"norm": norm}, until="norm")

@@ -26,7 +26,7 @@ from attar.distillation.student import Student, head_of
 from attar.distillation.student import student as build
 from attar.errors import DataError, ModelError, RecipeError
 from attar.evaluation.quality import Evaluation, quality, retained
-from attar.evaluation.table import Exam
+from attar.evaluation.table import TableEvaluator
 from attar.maths.mapping import layer_map
 from attar.maths.statistics import Interval
 from attar.model.checkpoint import Loaded, digest, load, read_lineage
@@ -329,13 +329,17 @@ class Run:
         """Watches the dev table in the prediction phase."""
         if self.task is None or self.options.prediction is None:
             return None
-        exam = self.exam(self.task, held, 64)
-        return Judge(exam, exam.itself(exam.answer(self.teacher)), self.options.prediction.metric)
+        evaluator = self.evaluator(self.task, held, 64)
+        return Judge(
+            evaluator,
+            evaluator.evaluate_teacher(evaluator.logits(self.teacher)),
+            self.options.prediction.metric,
+        )
 
-    def exam(self, task: Task, table: Dataset, batch_size: int) -> Exam:
+    def evaluator(self, task: Task, table: Dataset, batch_size: int) -> TableEvaluator:
         """A table to measure on."""
         options = {"max_length": self.length, "stride": self.options.doc_stride}
-        return Exam(task, table, self.tokenizer, batch_size=batch_size, **options)
+        return TableEvaluator(task, table, self.tokenizer, batch_size=batch_size, **options)
 
     def measure(self, student: PreTrainedModel, table: Dataset, out: str | Path) -> tuple[Row, ...]:
         """Rows of teacher and student on a table."""
@@ -346,9 +350,9 @@ class Run:
                 Row("teacher", "teacher", parameters=sizes[0]),
                 Row(name, "student", parameters=sizes[1], directory=str(out)),
             )
-        exam = self.exam(self.task, table, 32)
-        theirs = exam.itself(exam.answer(self.teacher))
-        ours = exam.mark(student, theirs)
+        evaluator = self.evaluator(self.task, table, 32)
+        theirs = evaluator.evaluate_teacher(evaluator.logits(self.teacher))
+        ours = evaluator.evaluate(student, theirs)
         self.main = ours.main
         return (
             Row(

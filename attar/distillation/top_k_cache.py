@@ -23,8 +23,8 @@ from attar.maths.chunks import LOGITS, slices
 from attar.maths.losses import fold, log_probabilities
 from attar.model.lm_head import last_hidden, output
 from attar.progress import say, track
-from attar.storage.writing import unwritable, write_atomic
-from attar.training.loop import Precision, agree, autocast, main_first, processes, wait
+from attar.storage.writing import write_atomic, write_error
+from attar.training.loop import Precision, autocast, broadcast, main_first, processes, wait
 
 Array = NDArray[Any]
 ABOUT = "cache.json"
@@ -85,7 +85,7 @@ class TopK:
 
     def __init__(self, directory: Path, blocks: Blocks, key: Key) -> None:
         self.directory, self.key = directory, key
-        told = told_of(blocks)
+        told = log_probabilities_of(blocks)
         self.starts = np.concatenate([[0], np.cumsum(told)])
         # A shard holds whole blocks.
         self.shards = np.searchsorted(self.starts, np.arange(0, self.starts[-1], SHARD), side="left")
@@ -134,7 +134,7 @@ def row_bytes(key: Key) -> int:
     return named * np.dtype(_index(key)).itemsize + (named + others) * np.dtype(_value(key)).itemsize
 
 
-def told_of(blocks: Blocks) -> Array:
+def log_probabilities_of(blocks: Blocks) -> Array:
     """How many tokens are told in each block."""
     follows = np.ones(blocks.blocks * blocks.size, dtype=bool)
     follows[len(blocks.tokens.ids) - 1 :] = False
@@ -173,7 +173,7 @@ def top_k(
     cache = TopK(directory, blocks, key)
     rank, world = processes()
     # One process looks for all: the others might find what it has begun to make, and would not wait with it.
-    missing = agree([shard for shard in range(len(cache)) if not cache.whole(shard)])
+    missing = broadcast([shard for shard in range(len(cache)) if not cache.whole(shard)])
     if not missing:
         say(f"the teacher's {key.k} likeliest tokens are read from disk; the teacher is not loaded")
         return cache
@@ -235,7 +235,7 @@ def _fill(cache: TopK, shard: int, model: PreTrainedModel, blocks: Blocks) -> No
         hidden = last_hidden(model, batch.inputs)[batch.mask]
         for rows in slices(len(hidden), max(1, LOGITS // key.vocab)):
             logits = F.linear(hidden[rows], weight, bias)[:, : key.vocab]
-            said = kept_of(logits, key, random)
+            said = read_top_k(logits, key, random)
             log_p.append(said.log_p.cpu().numpy().astype(_value(key)))
             index.append(said.index.cpu().numpy().astype(_index(key)))
     content = to_bytes({"index": np.concatenate(index), "log_p": np.concatenate(log_p)})
@@ -244,10 +244,10 @@ def _fill(cache: TopK, shard: int, model: PreTrainedModel, blocks: Blocks) -> No
         write_atomic(file, content)
         write_atomic(file.with_suffix(".sha256"), _checksum(content))
     except OSError as error:
-        raise unwritable(file, error) from error
+        raise write_error(file, error) from error
 
 
-def kept_of(logits: Tensor, key: Key, random: torch.Generator) -> Folded:
+def read_top_k(logits: Tensor, key: Key, random: torch.Generator) -> Folded:
     """What is kept of a teacher's logits (N, V)."""
     index = logits.topk(key.k, dim=-1).indices
     log_p = fold(logits, index, temperature=key.temperature)

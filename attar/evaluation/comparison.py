@@ -17,7 +17,7 @@ from attar.errors import DataError, ModelError
 from attar.evaluation.benchmark import bench
 from attar.evaluation.examples import examples
 from attar.evaluation.quality import Evaluation, quality, retained
-from attar.evaluation.table import Exam
+from attar.evaluation.table import TableEvaluator
 from attar.maths.statistics import Interval
 from attar.model.checkpoint import Head, load, versions
 from attar.model.onnx import REPORT, OnnxModel, is_onnx
@@ -283,11 +283,15 @@ def measure(
             )
         say(f"{opened.name} in {opened.runtime} on {len(table)} texts")
         length = max_length or min(opened.task.max_length, opened.positions)
-        exam = Exam(
+        evaluator = TableEvaluator(
             opened.task, table, opened.tokenizer, batch_size=batch_size, max_length=length, stride=doc_stride
         )
-        logits = exam.answer(opened.model)
-        found = exam.itself(logits) if teacher is None else exam.judge(logits, teacher)
+        logits = evaluator.logits(opened.model)
+        found = (
+            evaluator.evaluate_teacher(logits)
+            if teacher is None
+            else evaluator.evaluate_logits(logits, teacher)
+        )
         teacher = teacher or found
         row = _row(role, opened, found, teacher, resamples=resamples, seed=seed)
         rows.append(row)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar.evaluation.quality import Evaluation
-from attar.report.report import Example, Role, Said
+from attar.report.report import Example, ModelPrediction, Role
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,7 +56,7 @@ def _example(
     )
 
 
-def _said(name: str, role: Role, run: Evaluation, row: int, given: Mapping[str, Any]) -> Said:
+def _said(name: str, role: Role, run: Evaluation, row: int, given: Mapping[str, Any]) -> ModelPrediction:
     certain = run.said is not None or run.task.kind == "regression"
     probability = None if certain else float(run.probabilities[row].max())
-    return Said(name, role, run.task.wording(run.predictions[row], given), probability)
+    return ModelPrediction(name, role, run.task.wording(run.predictions[row], given), probability)

@@ -120,7 +120,7 @@ def _told(model: LanguageModel, states: Tensor, wanted: Tensor) -> tuple[Tensor,
 
 
 @dataclass(frozen=True, eq=False)
-class Surprise:
+class DocumentLoss:
     """How surprised a causal model is by texts, window by window.
 
     Attributes:
@@ -147,7 +147,7 @@ class Surprise:
 
 
 @torch.no_grad()
-def surprise(
+def sliding_window_loss(
     model: LanguageModel,
     texts: Iterable[str],
     tokenizer: Any,
@@ -155,7 +155,7 @@ def surprise(
     max_length: int = 1024,
     stride: int | None = None,
     batch_size: int = 8,
-) -> Surprise:
+) -> DocumentLoss:
     """Read documents through a window that slides: every token is told once, after as many as fit before it.
 
     Args:
@@ -191,7 +191,7 @@ def surprise(
         sum(len(text.encode()) for text in documents),
         sum(len(text.split()) for text in documents),
     )
-    return Surprise(nats, told, hits, letters, words)
+    return DocumentLoss(nats, told, hits, letters, words)
 
 
 def whole_logits(batch_size: int, length: int, tokenizer: Any) -> int:
@@ -199,7 +199,7 @@ def whole_logits(batch_size: int, length: int, tokenizer: Any) -> int:
     return max(1, min(batch_size, LOGITS // (length * len(tokenizer))))
 
 
-def ratio(student: Surprise, teacher: Surprise, *, resamples: int = 2000, seed: int = 0) -> Interval:
+def ratio(student: DocumentLoss, teacher: DocumentLoss, *, resamples: int = 2000, seed: int = 0) -> Interval:
     """95% interval of the student's perplexity over the teacher's, over resampled windows of the same texts."""
     generator = np.random.default_rng(seed)
     rows = generator.integers(len(teacher.nats), size=(resamples, len(teacher.nats)))

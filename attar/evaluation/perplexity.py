@@ -14,11 +14,11 @@ from attar.errors import ModelError
 from attar.evaluation.comparison import Reader, Source, machine, open_reader, timed
 from attar.evaluation.language_model import (
     MAIN,
-    Surprise,
+    DocumentLoss,
     measure,
     pseudo_bits_per_byte,
     ratio,
-    surprise,
+    sliding_window_loss,
     whole_logits,
 )
 from attar.model.checkpoint import saved_head, versions
@@ -139,7 +139,9 @@ def _measured(
     first, *others = (reader for _, reader in opened)
     if causal:
         options = {"max_length": length, "batch_size": batch_size}
-        found = [surprise(reader.model, lines, reader.tokenizer, **options) for _, reader in opened]
+        found = [
+            sliding_window_loss(reader.model, lines, reader.tokenizer, **options) for _, reader in opened
+        ]
         rows = [_row(*pair, run.metrics) for pair, run in zip(opened, found, strict=True)]
         return tuple(rows), _ratios(first, found[0], list(zip(others, found[1:], strict=True))), MAIN[True]
     for reader in others:
@@ -155,7 +157,9 @@ def _measured(
     return tuple(rows), (), MAIN[False]
 
 
-def _ratios(teacher: Reader, known: Surprise, students: Sequence[tuple[Reader, Surprise]]) -> tuple[str, ...]:
+def _ratios(
+    teacher: Reader, known: DocumentLoss, students: Sequence[tuple[Reader, DocumentLoss]]
+) -> tuple[str, ...]:
     """The ratios of the perplexities, where both models cut the texts into the same tokens."""
     vocabulary, notes = teacher.tokenizer.get_vocab(), []
     for reader, found in students:

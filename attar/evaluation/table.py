@@ -1,4 +1,4 @@
-"""A table put to models: tokenized once for a tokenizer, answered by each model, judged row by row."""
+"""Evaluates models on one table, which is tokenized once."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 
-class Exam:
-    """The rows of a table as a task puts them to a model.
+class TableEvaluator:
+    """Evaluates models on the rows of a table.
 
     Args:
         task: what is asked.
@@ -51,12 +51,12 @@ class Exam:
         self.batches = Batches(self.encoded, tokenizer, batch_size=batch_size)
         self.truth = task.truth(table)
 
-    def answer(self, model: "torch.nn.Module | OnnxModel") -> Array:
+    def logits(self, model: "torch.nn.Module | OnnxModel") -> Array:
         """A model's logits, see `attar.evaluation.quality.predict`."""
         return quality.predict(model, self.batches)
 
-    def judge(self, logits: Array, teacher: Evaluation | None = None) -> Evaluation:
-        """What logits are worth: against the labels where there are any, and against a teacher where there is one.
+    def evaluate_logits(self, logits: Array, teacher: Evaluation | None = None) -> Evaluation:
+        """Metrics of logits: against the labels where there are any, and against a teacher where there is one.
 
         Raises:
             DataError: the teacher answered other rows, or has other outputs.
@@ -65,21 +65,21 @@ class Exam:
             theirs = None if teacher is None else teacher.logits
             return quality.judge(self.task, logits, self.truth, teacher_logits=theirs)
         said = self.task.answers(logits, self.encoded, self.table)
-        metrics = {} if self.truth is None else task_metrics.said_metrics(self.task, said, self.truth)
+        metrics = {} if self.truth is None else task_metrics.prediction_metrics(self.task, said, self.truth)
         main = "agreement" if self.truth is None else task_metrics.main_of(self.task)
         found = Evaluation(self.task, metrics, main, logits, self.truth, said)
         return found if teacher is None else self._against(found, teacher)
 
-    def itself(self, logits: Array) -> Evaluation:
+    def evaluate_teacher(self, logits: Array) -> Evaluation:
         """A teacher's evaluation: held against the labels and against itself."""
         if not self.task.per_token:
             return quality.judge(self.task, logits, self.truth, teacher_logits=logits)
-        alone = self.judge(logits)
+        alone = self.evaluate_logits(logits)
         return self._against(alone, alone)
 
-    def mark(self, model: "torch.nn.Module | OnnxModel", teacher: Evaluation | None = None) -> Evaluation:
-        """Put the table to a model and judge what it says."""
-        return self.judge(self.answer(model), teacher)
+    def evaluate(self, model: "torch.nn.Module | OnnxModel", teacher: Evaluation | None = None) -> Evaluation:
+        """Run a model over the table and evaluate its logits."""
+        return self.evaluate_logits(self.logits(model), teacher)
 
     def _against(self, found: Evaluation, teacher: Evaluation) -> Evaluation:
         if len(found.predictions) != len(teacher.predictions):

@@ -30,7 +30,7 @@ ENTITIES: dict[str, Metric] = {
 SQUAD: dict[str, Metric] = {"exact_match": answers.exact_match, "f1": answers.answer_f1}
 
 
-def said_metrics(task: Task, said: Array, truth: Array) -> dict[str, float]:
+def prediction_metrics(task: Task, said: Array, truth: Array) -> dict[str, float]:
     """Figures of answers (S,) against the right ones.
 
     - answer: exact_match and f1, those of SQuAD's official scripts, as fractions.

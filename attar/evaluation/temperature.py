@@ -12,7 +12,7 @@ from attar.data.batches import positions
 from attar.errors import DataError, ModelError
 from attar.model.checkpoint import load
 from attar.model.views import call
-from attar.report.temperature import Temperatures, Warm
+from attar.report.temperature import Temperatures, TokenProbabilities
 
 MASK = "[MASK]"
 
@@ -64,7 +64,7 @@ def temperature(
     for t in temperatures:
         logs = (logits / t).log_softmax(-1)
         entropy = -torch.xlogy(logs.exp(), logs.exp()).sum()
-        warm.append(Warm(float(t), tuple(logs[best].exp().tolist()), float(entropy)))
+        warm.append(TokenProbabilities(float(t), tuple(logs[best].exp().tolist()), float(entropy)))
     tokens = tuple(shown(loaded.tokenizer, number) for number in best.tolist())
     return Temperatures(Path(loaded.name).name, text.strip(), tokens, tuple(warm))
 

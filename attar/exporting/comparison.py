@@ -17,7 +17,7 @@ from attar.data.batches import positions
 from attar.data.tasks import Task
 from attar.errors import ExportError
 from attar.evaluation.quality import Evaluation
-from attar.evaluation.table import Exam, rows_of
+from attar.evaluation.table import TableEvaluator, rows_of
 from attar.model.onnx import OnnxModel, packed
 from attar.model.views import outputs
 from attar.progress import say
@@ -76,16 +76,16 @@ class Comparison:
         self, model: "PreTrainedModel", tokenizer: Any, task: Task, table: "Dataset | None", length: int
     ) -> None:
         self.model, self.task, self._tokenizer, self._length = model, task, tokenizer, length
-        self.exam = None if table is None else self._exam(table)
-        if self.exam is not None:
-            self._logits = self.exam.answer(model)
-            self._torch = self.exam.itself(self._logits)
+        self.evaluator = None if table is None else self._evaluator(table)
+        if self.evaluator is not None:
+            self._logits = self.evaluator.logits(model)
+            self._torch = self.evaluator.evaluate_teacher(self._logits)
         else:
             self._batch = random_batch(model, tokenizer, 8, min(length, 48))
             self._logits = torch_logits(model, self._batch)
 
-    def _exam(self, table: "Dataset") -> Exam:
-        return Exam(self.task, table, self._tokenizer, batch_size=BATCH, max_length=self._length)
+    def _evaluator(self, table: "Dataset") -> TableEvaluator:
+        return TableEvaluator(self.task, table, self._tokenizer, batch_size=BATCH, max_length=self._length)
 
     @property
     def scale(self) -> float:
@@ -97,18 +97,18 @@ class Comparison:
         if precision != "int8-static" or table is None:
             return []
         few = table.select(range(min(CALIBRATION_ROWS, len(table))))
-        return [batch.inputs for batch in self._exam(few).batches]
+        return [batch.inputs for batch in self._evaluator(few).batches]
 
-    def judge(self, exam: Exam, logits: Array) -> Evaluation:
+    def judge(self, evaluator: TableEvaluator, logits: Array) -> Evaluation:
         """The metric of logits: against labels, or against torch's where there are none."""
-        return exam.judge(logits, self._torch if exam.truth is None else None)
+        return evaluator.evaluate_logits(logits, self._torch if evaluator.truth is None else None)
 
     def compare(self, path: Path, out: Path, precision: str, keep: tuple[str, ...]) -> Exported:
         """Run the written model beside torch."""
-        onnx, exam = OnnxModel(path), self.exam
-        logits = packed(onnx(self._batch), self._batch) if exam is None else exam.answer(onnx)
-        found = None if exam is None else self.judge(exam, logits)
-        torch_found = None if exam is None else self.judge(exam, self._logits)
+        onnx, evaluator = OnnxModel(path), self.evaluator
+        logits = packed(onnx(self._batch), self._batch) if evaluator is None else evaluator.logits(onnx)
+        found = None if evaluator is None else self.judge(evaluator, logits)
+        torch_found = None if evaluator is None else self.judge(evaluator, self._logits)
         return Exported(
             directory=out.name,
             precision=precision,
@@ -116,7 +116,7 @@ class Comparison:
             parameters=sum(weight.numel() for weight in self.model.parameters()),
             positions=positions(self.model),
             difference=float(np.abs(logits - self._logits).max()),
-            rows=0 if exam is None else len(exam.table),
+            rows=0 if evaluator is None else len(evaluator.table),
             metric=found.main if found else None,
             torch=torch_found.value if torch_found else None,
             onnx=found.value if found else None,
@@ -128,8 +128,8 @@ class Comparison:
         from attar.exporting import int8
 
         say("int8 lost too much; finding the layers that it hurts most")
-        assert self.exam is not None  # what was lost was measured on data
-        batches = self.exam.batches
+        assert self.evaluator is not None  # what was lost was measured on data
+        batches = self.evaluator.batches
         count = len(batches.lengths)
         rows = np.linspace(0, count - 1, min(SEARCH_ROWS, count)).astype(int)
         few = [batches.rows(part).inputs for part in np.array_split(rows, -(-len(rows) // BATCH))]
@@ -138,7 +138,7 @@ class Comparison:
         with quiet():
             order = int8.damaging_layers(layers, make, few, truth)
             order = [layer for layer in order if layer not in record.keep_fp32]
-            keep, enough = self._enough(self.exam, order, record, max_drop, make)
+            keep, enough = self._enough(self.evaluator, order, record, max_drop, make)
         named = ", ".join(repr(layer) for layer in keep)
         advice = f"keep_fp32=({named},) (--keep-fp32 {','.join(keep)}), " + (
             f"with which the drop is {enough:.4f}"
@@ -152,7 +152,7 @@ class Comparison:
         )
 
     def _enough(
-        self, exam: Exam, order: Sequence[str], record: Exported, max_drop: float, make: Any
+        self, evaluator: TableEvaluator, order: Sequence[str], record: Exported, max_drop: float, make: Any
     ) -> tuple[list[str], float | None]:
         """The first layers of `order` that are enough to keep, and the drop then; three of them where none are."""
         from attar.exporting import int8
@@ -161,7 +161,7 @@ class Comparison:
         while count <= len(order):
             keep = [*record.keep_fp32, *order[:count]]
             with int8.opened(make(keep)) as model:
-                drop = (record.torch or 0.0) - self.judge(exam, exam.answer(model)).value
+                drop = (record.torch or 0.0) - self.judge(evaluator, evaluator.logits(model)).value
             if drop <= max_drop:
                 return keep, drop
             count *= 2

@@ -11,7 +11,7 @@ from attar.anatomy.families import ENCODERS
 PLACE = "transformers.models.auto.configuration_auto"
 
 
-def announce() -> None:
+def register_slim_types() -> None:
     """Make the slim model types known as soon as transformers' Auto classes are imported, or now where they are."""
     wrapt.register_post_import_hook(_register, PLACE)
 

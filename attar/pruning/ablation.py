@@ -24,7 +24,7 @@ ONE_SIDE = 0.025
 
 
 @dataclass(frozen=True)
-class Worth:
+class Importance:
     """What the model is without a part.
 
     Attributes:
@@ -64,15 +64,15 @@ class Probe:
     main: str
     rows: int
     baseline: Interval
-    parts: tuple[Worth, ...]
+    parts: tuple[Importance, ...]
 
     @property
-    def better(self) -> tuple[Worth, ...]:
+    def better(self) -> tuple[Importance, ...]:
         """Parts that the model is better without, most so first."""
         return tuple(sorted((w for w in self.parts if w.better), key=lambda w: -w.change.value))
 
     @property
-    def worse(self) -> tuple[Worth, ...]:
+    def worse(self) -> tuple[Importance, ...]:
         """Parts that the model is worse without, most so first."""
         return tuple(sorted((w for w in self.parts if w.worse), key=lambda w: w.change.value))
 
@@ -147,10 +147,10 @@ def checked(model: PreTrainedModel) -> Bound:
     return bound
 
 
-def _worth(part: Part, without: Evaluation, whole: Evaluation, resamples: int, seed: int) -> Worth:
+def _worth(part: Part, without: Evaluation, whole: Evaluation, resamples: int, seed: int) -> Importance:
     change = _or_nan(difference, without, whole, resamples, seed)
     better = change.low > 0 and luck(without, whole, rounds=resamples, seed=seed) <= ONE_SIDE
-    return Worth(part, without.value, change, without.metrics.get("kl", float("nan")), better)
+    return Importance(part, without.value, change, without.metrics.get("kl", float("nan")), better)
 
 
 def _or_nan(

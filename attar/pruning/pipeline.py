@@ -17,7 +17,7 @@ from attar.evaluation.comparison import measure, open_model
 from attar.model.checkpoint import load, save, versions
 from attar.pruning.latency import Latency
 from attar.pruning.plan import PLAN, Plan
-from attar.pruning.pruner import CostName, Pruning, Rounding, task_of
+from attar.pruning.pruner import CostName, Pruner, Rounding, task_of
 from attar.pruning.round import Method, Way, axes_of
 from attar.pruning.rounds import Loss, Recovery
 from attar.pruning.vocabulary import restrict
@@ -25,10 +25,10 @@ from attar.recipes import Prune
 from attar.recipes.reading import options_of
 from attar.report.report import Report, Row
 from attar.storage.writing import check_free
-from attar.training import resuming as work
+from attar.training import resuming
 from attar.training.loop import Precision, is_main
 
-__all__ = ["Plan", "Pruning", "plan", "prune"]
+__all__ = ["Plan", "Pruner", "plan", "prune"]
 
 Model: TypeAlias = str | Path | PreTrainedModel
 Table: TypeAlias = str | Path | Dataset
@@ -155,7 +155,7 @@ def prune(
     check_free(out, overwrite=overwrite)
     found = _opened(model, tokenizer, asked, (data, texts, columns), precision, table, given=plan is not None)
     recovery = Recovery(recover, recover_steps, recover_lr, precision, seed, reconstruct)
-    with work.space(out) as place:
+    with resuming.work_directory(out) as place:
         if asked.budget is None:
             planned = _ready(found, plan, asked)
             small, curves = found.cut(planned, recovery, place)
@@ -227,7 +227,7 @@ def _opened(
     table: Latency | str | Path | None,
     *,
     given: bool = False,
-) -> Pruning:
+) -> Pruner:
     """The model with its texts; `given` is whether a plan says already what stays."""
     loaded = load(model, tokenizer=tokenizer)
     learns = not given and asked.shape is None and asked.method != VOCABULARY
@@ -238,7 +238,7 @@ def _opened(
     if data is not None:
         labels = "task" in {asked.loss, asked.recover}
         texts = read_table(data, columns=columns, task=task_of(loaded.model), labels=labels)[0]
-    return Pruning(
+    return Pruner(
         loaded,
         Way(method, axes, asked.steps, asked.lr, asked.gamma, None, asked.seed, precision, asked.fold),
         asked.cost,
@@ -252,7 +252,7 @@ def _opened(
     )
 
 
-def _ready(found: Pruning, plan: Plan | str | Path | None, asked: Prune) -> Plan:
+def _ready(found: Pruner, plan: Plan | str | Path | None, asked: Prune) -> Plan:
     """The plan that was given, or the one that needs no learning."""
     if plan is not None:
         return found.given(plan)
@@ -260,7 +260,7 @@ def _ready(found: Pruning, plan: Plan | str | Path | None, asked: Prune) -> Plan
 
 
 def _rows(
-    found: Pruning, small: PreTrainedModel, tokenizer: Any, dev: tuple[Any, Columns | None], out: str | Path
+    found: Pruner, small: PreTrainedModel, tokenizer: Any, dev: tuple[Any, Columns | None], out: str | Path
 ) -> tuple[tuple[Row, ...], str]:
     """The model before and after, and the metric that counts; on the dev table where there is one and a classifier."""
     name, task = Path(out).name, found.task

@@ -18,11 +18,11 @@ from attar.evaluation.comparison import machine
 from attar.model.checkpoint import Loaded, load, versions
 from attar.model.onnx import is_onnx
 from attar.progress import say
-from attar.pruning.ablation import Probe, Worth, checked
+from attar.pruning.ablation import Importance, Probe, checked
 from attar.pruning.ablation import probe as probe_batches
 from attar.pruning.switching import Part, parts_of
 from attar.report.formatting import metric_name
-from attar.report.heatmap import Heat
+from attar.report.heatmap import HeatMap
 from attar.report.report import Report, Row
 
 # Parts that the report names one by one.
@@ -99,20 +99,20 @@ def passes(model: PreTrainedModel) -> float:
     return 1 + sum(1 if p.layer is None else (shape.layers + 1 - p.layer) / shape.layers for p in parts)
 
 
-def heat(found: Probe) -> Heat:
+def heat(found: Probe) -> HeatMap:
     """The changes as a map, in points (0.01 of the metric), of a correlation as they are."""
     cells = {(w.part.layer, _column(w.part)): w for w in found.parts}
     rows = list(dict.fromkeys(layer for layer, _ in cells))
 
-    def value(of: Worth | None) -> float | None:
+    def value(of: Importance | None) -> float | None:
         return _scale(found) * of.change.value if of is not None and math.isfinite(of.change.value) else None
 
-    def sure(of: Worth | None) -> bool:
+    def sure(of: Importance | None) -> bool:
         return of is not None and (of.better or of.worse)
 
     heads = max((w.part.head or 0 for w in found.parts), default=0)
     columns = (*map(str, range(1, heads + 1)), "attn", "ffn", "layer")
-    return Heat(
+    return HeatMap(
         f"change of {_metric(found)}{_unit(found)}",
         tuple("all" if layer is None else f"layer {layer}" for layer in rows),
         columns,
@@ -145,7 +145,7 @@ def notes(found: Probe, *, runs: int) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def said(found: Probe, worth: Worth) -> str:
+def said(found: Probe, worth: Importance) -> str:
     """A part and its change with its interval: "layer 3 head 7 (+0.6 points, 95% +0.1 to +1.1)"."""
     digits, unit = (3, "") if found.task.kind == "regression" else (1, " points")
     value, low, high = (

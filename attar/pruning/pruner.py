@@ -37,7 +37,7 @@ ROUNDED = ("hidden", "embedding", "key", "value", "ffn")
 
 
 @dataclass
-class Pruning:
+class Pruner:
     """One model to prune: its texts, what forms of it cost, and how its units are chosen.
 
     Raises:

@@ -21,11 +21,11 @@ from attar.pruning.reconstruction import reconstruct
 from attar.pruning.round import ALPHAS, Way, check, choose
 from attar.pruning.schubert import Limited
 from attar.pruning.selection import Cost
-from attar.pruning.self_distillation import Close
+from attar.pruning.self_distillation import SelfDistillation
 from attar.pruning.units import Kept, KeptLayer, everything
 from attar.report.report import Point
 from attar.storage.writing import save_tensors, write_atomic
-from attar.training import resuming as work
+from attar.training import resuming
 from attar.training.loop import Precision, Source, fit, is_main, wait
 
 Loss = Literal["distill", "task", "mlm"]
@@ -74,7 +74,7 @@ def learner(
     if kind == "task":
         assert task is not None
         return Supervised(model, task)
-    return Close(model, teacher, hidden=hidden, task=task)
+    return SelfDistillation(model, teacher, hidden=hidden, task=task)
 
 
 def rounds(
@@ -162,7 +162,7 @@ def recover(
     """Train a cut model in place; the training curve."""
     assert recovery.loss is not None
     learning = learner(recovery.loss, model, teacher=teacher, hidden=kept.hidden, task=task)
-    curve = work.Curve(place / "recover.json")
+    curve = resuming.TrainingCurve(place / "recover.json")
     steps = fit(
         learning,
         Limited(batches, recovery.steps),

@@ -11,7 +11,7 @@ from attar.maths import losses
 from attar.model.views import Need, call
 
 
-class Close(nn.Module):
+class SelfDistillation(nn.Module):
     """A model with its distance from the one that it is a cut of: last hidden states, and logits where there is a task.
 
     The hidden loss is the squared distance of each real token, relative to the variance of the teacher's vector there,

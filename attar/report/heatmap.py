@@ -17,7 +17,7 @@ _SHADES = "·░▒▓█"
 
 
 @dataclass(frozen=True)
-class Heat:
+class HeatMap:
     """Changes of a metric, a cell for each part that was switched off alone.
 
     Attributes:
@@ -45,7 +45,7 @@ class Heat:
         return self.sure[row][column] if self.sure else True
 
 
-def heat_svg(heat: Heat) -> str:
+def heatmap_svg(heat: HeatMap) -> str:
     """Cells in two colours, one for losses and one for gains, stronger the further from 0; gains have a dot."""
     step = (_WIDTH - _LEFT) / max(1, len(heat.columns))
     height = _TOP + _CELL * len(heat.rows) + _LEGEND
@@ -72,7 +72,7 @@ def heat_svg(heat: Heat) -> str:
     return drawing(heat.title, _WIDTH, height, parts)
 
 
-def heat_text(heat: Heat, width: int = 80) -> "Table":
+def heatmap_text(heat: HeatMap, width: int = 80) -> "Table":
     """The same for a terminal of `width` letters: numbers where they find room, shades where not even short ones do."""
     from rich.table import Table
     from rich.text import Text
@@ -105,7 +105,7 @@ def heat_text(heat: Heat, width: int = 80) -> "Table":
     return table
 
 
-def _cells(heat: Heat, longest: int) -> list[list[str]]:
+def _cells(heat: HeatMap, longest: int) -> list[list[str]]:
     """The values as numbers of so many letters at most; an integer may be longer."""
     found = []
     for row in heat.values:
@@ -147,7 +147,7 @@ def _number(value: float | None, largest: float, fewer: int = 0) -> str:
     return text if largest >= 1 else text.replace("0.", ".", 1)
 
 
-def _cell(x: float, y: float, step: float, value: float, heat: Heat, sure: bool) -> str:
+def _cell(x: float, y: float, step: float, value: float, heat: HeatMap, sure: bool) -> str:
     number, gain = _number(value, heat.largest), _gain(value, heat.largest)
     colour, strength = "good" if gain else "bad", (0.8 if sure else 0.2) * _strength(value, heat.largest)
     ground = [

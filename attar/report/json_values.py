@@ -16,7 +16,7 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def with_nan(found: dict[str, Any]) -> dict[str, Any]:
+def restore_nan(found: dict[str, Any]) -> dict[str, Any]:
     """Null back to NaN where a number must stand: in metrics and curves."""
 
     def numbers(parts: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from attar.report import formatting, plots
-from attar.report.heatmap import heat_svg
+from attar.report.heatmap import heatmap_svg
 from attar.report.shape import shape_svg
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def render(report: "Report") -> str:
             plot=Markup(plots.quality_latency(report.rows, report.main)),
             curves=curves,
             shapes=[(shape.name, Markup(shape_svg(shape))) for shape in report.shapes],
-            heat=Markup(heat_svg(report.heat)) if report.heat else "",
+            heat=Markup(heatmap_svg(report.heat)) if report.heat else "",
             legend=[
                 (name, "ink" if name == "loss" else f"c{i % plots.LINES}") for i, name in enumerate(names)
             ],

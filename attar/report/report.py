@@ -19,8 +19,8 @@ from attar.report.formatting import (
     size,
     times,
 )
-from attar.report.heatmap import Heat
-from attar.report.json_values import plain, with_nan
+from attar.report.heatmap import HeatMap
+from attar.report.json_values import plain, restore_nan
 from attar.report.shape import Shape
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Said:
+class ModelPrediction:
     """What one model says about one text: its prediction and the probability it gives it (None for a score)."""
 
     name: str
@@ -97,7 +97,7 @@ class Example:
 
     text: str
     label: str | None
-    says: tuple[Said, ...]
+    says: tuple[ModelPrediction, ...]
     text_pair: str | None = None
 
 
@@ -129,7 +129,7 @@ class Report:
     machine: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     shapes: tuple[Shape, ...] = ()
-    heat: Heat | None = None
+    heat: HeatMap | None = None
 
     @property
     def teacher(self) -> Row | None:
@@ -282,7 +282,7 @@ class Report:
         """Read what `to_json` wrote."""
         from pydantic import TypeAdapter
 
-        return TypeAdapter(cls).validate_python(with_nan(json.loads(text)))
+        return TypeAdapter(cls).validate_python(restore_nan(json.loads(text)))
 
     def write(self, directory: str | Path) -> Path:
         """Write `report.html` (self-contained) and `report.json` into a directory, each whole or not at all.

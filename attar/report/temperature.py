@@ -23,7 +23,7 @@ _CAPTION = (
 
 
 @dataclass(frozen=True)
-class Warm:
+class TokenProbabilities:
     """A teacher's prediction at one temperature t: softmax(z / t).
 
     Attributes:
@@ -62,7 +62,7 @@ class Temperatures:
     model: str
     text: str
     tokens: tuple[str, ...]
-    at: tuple[Warm, ...]
+    at: tuple[TokenProbabilities, ...]
 
     def table(self, width: int = 80) -> "Table":
         """For a terminal of `width` letters; bars fill what the numbers leave."""
@@ -155,7 +155,7 @@ class Temperatures:
         Raises:
             OutputError: another suffix, or a place that cannot be written.
         """
-        from attar.storage.writing import unwritable, write_atomic
+        from attar.storage.writing import write_atomic, write_error
 
         path = Path(path)
         if path.suffix not in {".svg", ".html"}:
@@ -163,7 +163,7 @@ class Temperatures:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise write_error(path, error) from error
         write_atomic(path, self.html() if path.suffix == ".html" else _alone(self.svg()))
         return path
 

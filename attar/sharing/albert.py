@@ -15,7 +15,7 @@ from transformers import AlbertConfig, PreTrainedModel
 from attar.anatomy.form import factorised
 from attar.anatomy.resolve import Bound, resolve
 from attar.data.batches import Batches
-from attar.distillation.activations import capture, observe, sample
+from attar.distillation.activations import capture, collect_activations, sample
 from attar.distillation.distilbert import LAYER
 from attar.distillation.head_projection import fit_language, head_modules
 from attar.distillation.projection import fit_embeddings
@@ -84,7 +84,7 @@ def shared(
         )
     else:
         batches = sample(texts, seed=seed)
-        seen = observe(source, (), batches, {})
+        seen = collect_activations(source, (), batches, {})
         fit_embeddings(source, target, seen, torch.eye(source.shape.hidden))
         if head == "masked-lm":
             last = capture(made.base_model, batches, entering={}, hidden=True)["hidden"][-1]

@@ -33,7 +33,7 @@ def new_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
     except OSError as error:
-        raise unwritable(out, error) from error
+        raise write_error(out, error) from error
     lock = None
     with suppress(OSError):  # where nothing can be locked, nothing is swept
         lock = _locked(temporary)
@@ -49,8 +49,8 @@ def new_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]
         if old is not None:
             shutil.rmtree(old)
     except Exception as error:
-        if is_unwritable(error):
-            raise unwritable(out, error) from error
+        if is_write_error(error):
+            raise write_error(out, error) from error
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -115,7 +115,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise unwritable(path, error) from error
+        raise write_error(path, error) from error
 
 
 def save_tensors(state: Any, path: Path) -> None:
@@ -126,7 +126,7 @@ def save_tensors(state: Any, path: Path) -> None:
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        raise unwritable(path, error) from error
+        raise write_error(path, error) from error
 
 
 def _open_to_readers(directory: Path) -> None:
@@ -144,7 +144,7 @@ def _sync(directory: Path) -> None:
                 os.fsync(handle.fileno())
 
 
-def is_unwritable(error: Exception) -> bool:
+def is_write_error(error: Exception) -> bool:
     """Whether an error comes from a disk that is full or may not be written.
 
     safetensors and tokenizers raise classes of their own with the number of the cause in the text; torch says nothing
@@ -158,7 +158,7 @@ def is_unwritable(error: Exception) -> bool:
     return torn or any(f"(os error {number})" in text for number in numbers)
 
 
-def unwritable(path: Path, error: Exception) -> OutputError:
+def write_error(path: Path, error: Exception) -> OutputError:
     """The error of a place that cannot be written."""
     return OutputError(
         expected=f"to write {path}",

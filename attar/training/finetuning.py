@@ -13,13 +13,13 @@ from attar.data.tables import read_table
 from attar.data.tasks import Supervised, Task
 from attar.errors import DataError, ModelError
 from attar.evaluation.quality import Evaluation
-from attar.evaluation.table import Exam
+from attar.evaluation.table import TableEvaluator
 from attar.model.checkpoint import digest, load, save, versions
 from attar.progress import say, track
 from attar.report.report import Point, Report, Row
 from attar.storage.writing import check_free
-from attar.training import resuming as work
-from attar.training.loop import Precision, agree, fit, is_main, processes
+from attar.training import resuming
+from attar.training.loop import Precision, broadcast, fit, is_main, processes
 from attar.training.used_embeddings import used_rows
 
 
@@ -94,7 +94,7 @@ def finetune(
         "seed": seed,
         "precision": precision,
     }
-    with work.space(out) as place:
+    with resuming.work_directory(out) as place:
         evaluation, curve = supervise(
             loaded.model, loaded.tokenizer, table, held, task, place=place, **options
         )
@@ -155,31 +155,33 @@ def supervise(
         rank=rank,
         world=world,
     )
-    exam = Exam(task, dev, tokenizer, batch_size=batch_size, max_length=max_length, stride=doc_stride)
+    evaluator = TableEvaluator(
+        task, dev, tokenizer, batch_size=batch_size, max_length=max_length, stride=doc_stride
+    )
     if metric is not None:
-        exam.mark(model).chosen(metric)  # an unknown one is found before training
+        evaluator.evaluate(model).chosen(metric)  # an unknown one is found before training
     options = (epochs, lr, batch_size, patience, metric, seed, precision)
-    key = digest(model, *batches.content, *exam.batches.content, options)
+    key = digest(model, *batches.content, *evaluator.batches.content, options)
     place = place / f"finetune-{key}"
     place.mkdir(parents=True, exist_ok=True)
-    best = work.Best(place, patience)
+    best = resuming.BestEpoch(place, patience)
     learner = Supervised(model, task)
-    with used_rows(model, batches, exam.batches):
+    with used_rows(model, batches, evaluator.batches):
         steps = fit(
             learner, batches, epochs=epochs, lr=lr, precision=precision, seed=seed, checkpoint=place / "state"
         )
-        curve = work.Curve(place / "curve.json")
+        curve = resuming.TrainingCurve(place / "curve.json")
         for step in track(steps, "fine-tune", epochs * len(batches)):
             curve.add(step)
             if step.last_of_epoch:
-                name, value = exam.mark(model).chosen(metric)
-                best.add(step.epoch, agree(value), model)
+                name, value = evaluator.evaluate(model).chosen(metric)
+                best.add(step.epoch, broadcast(value), model)
                 say(f"epoch {step.epoch + 1}: dev {name} {value:.4f}, loss {curve.recent():.4f}")
                 if best.exhausted:
                     say(f"no better for {patience} epochs: stopping")
                     break
         best.restore(model)
-    return exam.mark(model), curve.points()
+    return evaluator.evaluate(model), curve.points()
 
 
 def _check_head(model: PreTrainedModel, task: Task) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from attar.data.batches import Batch
 from attar.errors import TrainingError
 from attar.progress import say
-from attar.storage.writing import unwritable
+from attar.storage.writing import write_error
 from attar.training.used_embeddings import UsedRows
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -85,7 +85,7 @@ def wait() -> None:
     PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()
 
 
-def agree(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """The main process's value, on every process."""
     if processes()[1] == 1:
         return value
@@ -246,7 +246,7 @@ def settle(precision: Precision) -> Literal["fp32", "bf16"]:
         return precision
     if "auto" not in _chosen:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        _chosen["auto"] = agree(faster_precision(device))
+        _chosen["auto"] = broadcast(faster_precision(device))
         say(f"training in {_chosen['auto']}, the faster here")
     return _chosen["auto"]
 
@@ -322,7 +322,7 @@ def _save_state(accelerator: Accelerator, place: Path, index: int) -> None:
         )  # pickled, since tied weights may be in it
     except (OSError, RuntimeError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
-        raise unwritable(place, error) from error
+        raise write_error(place, error) from error
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         (fresh / "step.json").write_text(json.dumps({"step": index, "processes": accelerator.num_processes}))

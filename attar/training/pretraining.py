@@ -17,8 +17,8 @@ from attar.progress import say, track
 from attar.report.formatting import metric_name
 from attar.report.report import Point, Report, Row
 from attar.storage.writing import check_free
-from attar.training import resuming as work
-from attar.training.loop import Precision, agree, fit, is_main, processes
+from attar.training import resuming
+from attar.training.loop import Precision, broadcast, fit, is_main, processes
 
 
 def pretrain(
@@ -89,7 +89,7 @@ def pretrain(
         "seed": seed,
         "precision": precision,
     }
-    with work.space(out) as place:
+    with resuming.work_directory(out) as place:
         found = learn(loaded.model, loaded.tokenizer, corpus, place=place, **options)
         options |= {"nsp": nsp, "fresh": fresh, "sample_by": sample_by, "streaming": streaming}
         lineage = {
@@ -154,9 +154,9 @@ def learn(
     key = digest(model, *batches.content, *judged.content, (epochs, lr, batch_size, seed, precision))
     place = place / f"pretrain-{key}"
     place.mkdir(parents=True, exist_ok=True)
-    best = work.Best(place, None)
+    best = resuming.BestEpoch(place, None)
     before = measure(model, judged)
-    curve, name = work.Curve(place / "curve.json"), LOSS[how.causal]
+    curve, name = resuming.TrainingCurve(place / "curve.json"), LOSS[how.causal]
     training = fit(
         learner_of(model),
         batches,
@@ -169,7 +169,7 @@ def learn(
     for step in track(training, "pre-train", epochs * len(batches)):
         curve.add(step)
         if step.last_of_epoch:
-            loss = agree(measure(model, judged)[name])
+            loss = broadcast(measure(model, judged)[name])
             best.add(step.epoch, -loss, model)
             say(f"epoch {step.epoch + 1}: dev loss {loss:.4f}, loss {curve.recent():.4f}")
     best.restore(model)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from attar.report.report import Point
-from attar.storage.writing import save_tensors, unwritable, write_atomic
+from attar.storage.writing import save_tensors, write_atomic, write_error
 from attar.training.loop import Step, is_main, wait
 
 # Steps averaged into one point of a training curve: few enough to see the shape, many enough to hide the noise.
@@ -20,14 +20,14 @@ POINT = 20
 
 
 @contextmanager
-def space(out: str | Path) -> Iterator[Path]:
+def work_directory(out: str | Path) -> Iterator[Path]:
     """The work directory of an output; kept when the block fails with something to resume from, else removed."""
     out = Path(out)
     place = out.with_name(f".{out.name}.work")
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(place, error) from error
+        raise write_error(place, error) from error
     try:
         yield place
     except BaseException:
@@ -40,7 +40,7 @@ def space(out: str | Path) -> Iterator[Path]:
     wait()  # what the block wrote is there for every process that goes on
 
 
-class Curve:
+class TrainingCurve:
     """A training curve: the mean of each loss part over every `POINT` steps; on disk, so a resumed run has it whole."""
 
     def __init__(self, path: Path) -> None:
@@ -77,7 +77,7 @@ class Curve:
 
 
 @dataclass
-class Best:
+class BestEpoch:
     """The best epoch by the dev metric, kept on disk so that a killed run goes on with it."""
 
     place: Path

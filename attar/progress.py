@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
@@ -56,3 +57,9 @@ def track(iterable: Iterable[T], description: str, total: int | None = None) -> 
             yield from bar.track(iterable, total=total, description=description)
     finally:
         _tracking.set(False)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Replaced when the branch of progress is merged."""
+    yield

@@ -14,11 +14,9 @@ from typing import Any
 from datasets import Dataset
 from rich.console import Console
 
-from attar import progress
+from attar import distill, finetune, progress
 from attar.demo.data import model_directory, reviews, unlabelled_texts
-from attar.distillation.pipeline import distill
 from attar.maths.statistics import seed_interval
-from attar.training.finetuning import finetune
 from common import Figure, figure, parser, read, report, trains, workplace
 
 STUDENT: dict[str, Any] = {

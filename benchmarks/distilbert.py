@@ -25,7 +25,7 @@ from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 
-from attar import distill, distill_lm, pretrain, progress
+from attar import distill, distill_lm, finetune, pretrain, progress
 from attar.anatomy.form import form_of
 from attar.data.tables import read_table
 from attar.data.tasks import Task
@@ -36,7 +36,6 @@ from attar.model.checkpoint import load, save
 from attar.pruning.apply import apply
 from attar.pruning.units import everything
 from attar.pruning.vocabulary import config_ids, trim
-from attar.training.finetuning import finetune
 from common import Figure, figure, keeps, once, parser, read, report, trains, workplace
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"

@@ -14,12 +14,11 @@ from typing import Any
 from datasets import Dataset
 from rich.console import Console
 
-from attar import progress
+from attar import distill, finetune, progress
 from attar.augmentation import EmbeddingCandidates, augment
 from attar.data.batches import Batches, encode
 from attar.data.tasks import Task
 from attar.demo.data import model_directory, reviews, unlabelled_texts
-from attar.distillation.pipeline import distill
 from attar.distillation.student import student as build
 from attar.evaluation.benchmark import bench
 from attar.evaluation.comparison import open_model
@@ -28,7 +27,6 @@ from attar.exporting import export
 from attar.maths.statistics import Interval
 from attar.model.checkpoint import load
 from attar.model.onnx import OnnxModel
-from attar.training.finetuning import finetune
 from common import figure, once, parser, read, report, trains, workplace
 
 TEACHER = {"epochs": 3, "lr": 1e-4}

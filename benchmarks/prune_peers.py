@@ -38,6 +38,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from attar import finetune
 from attar.anatomy.form import Form, LayerForm, form_of
 from attar.data.batches import Batches, encode
 from attar.data.tasks import Task
@@ -55,7 +56,6 @@ from attar.pruning.schubert import PROBES, learn_alphas
 from attar.pruning.scores import per_cost, taylor
 from attar.pruning.selection import Scores, in_order
 from attar.pruning.units import Kept, everything
-from attar.training.finetuning import finetune
 from common import Figure, figure, parser, read, report, trains, workplace
 
 HERE = Path(__file__).parent

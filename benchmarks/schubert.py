@@ -29,7 +29,7 @@ from datasets import Dataset
 from rich.console import Console
 from transformers import PreTrainedModel
 
-from attar import progress
+from attar import finetune, pretrain, progress
 from attar.anatomy.form import Form, form_of
 from attar.data.batches import Batches, encode
 from attar.data.masking import MaskedBatches, MaskedLanguage
@@ -48,8 +48,6 @@ from attar.pruning.selection import in_order, uniform
 from attar.pruning.self_distillation import SelfDistillation
 from attar.pruning.units import Kept, everything
 from attar.pruning.vocabulary import config_ids, trim
-from attar.training.finetuning import finetune
-from attar.training.pretraining import pretrain
 from common import Figure, figure, parser, read, report, trains, workplace
 from common import save as save_result
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
+from attar import finetune
 from attar.anatomy.form import form_of
 from attar.data.batches import Batches, encode
 from attar.data.tasks import Task
@@ -34,7 +35,6 @@ from attar.pruning.schubert import VARIANTS, learn_alphas
 from attar.pruning.selection import Cost, in_order
 from attar.pruning.self_distillation import SelfDistillation
 from attar.pruning.units import Kept
-from attar.training.finetuning import finetune
 from common import figure, report
 
 BUDGET = 0.5  # of the teacher's seconds

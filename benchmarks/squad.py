@@ -23,19 +23,17 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoTokenizer
 
-from attar import progress
+from attar import distill, finetune, progress
 from attar.data import squad
 from attar.data.tables import read_table
 from attar.data.tasks import Task
 from attar.demo.data import model_directory
-from attar.distillation.pipeline import distill
 from attar.distillation.student import student as build
 from attar.evaluation.answers import answer_f1, exact_match
 from attar.evaluation.quality import Evaluation, retained
 from attar.evaluation.table import TableEvaluator
 from attar.maths.statistics import Interval, Ratio, bootstrap
 from attar.model.checkpoint import load
-from attar.training.finetuning import finetune
 from common import figure, keeps, parser, read, report, trains, workplace
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "squad_v1.1_dev"

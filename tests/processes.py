@@ -13,13 +13,9 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 import tiny
-from attar.distillation.language_model import distill_lm
-from attar.distillation.pipeline import distill
-from attar.pruning.pipeline import prune
+from attar import distill, distill_lm, finetune, pretrain, prune
 from attar.training import loop as train
 from attar.training import resuming
-from attar.training.finetuning import finetune
-from attar.training.pretraining import pretrain
 
 ROWS, BATCH = 24, 5
 # Optimizer steps of each life; of 15, of 10 and 10 in distillation's two phases, and of 2 rounds of 4 and 4 in pruning.

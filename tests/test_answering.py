@@ -10,19 +10,17 @@ from datasets import Dataset
 
 import asked
 import tiny
+from attar import distill, finetune, run
 from attar.data.batches import Batches
 from attar.data.question_answering import Answering
 from attar.data.tables import read_table
 from attar.data.tasks import Supervised, Task
-from attar.distillation.pipeline import distill
 from attar.errors import DataError
 from attar.evaluation.comparison import compare, open_model
 from attar.evaluation.quality import predict
 from attar.evaluation.table import TableEvaluator
 from attar.exporting import export
 from attar.model.checkpoint import load
-from attar.recipes.running import run
-from attar.training.finetuning import finetune
 from attar.verbs import evaluate
 
 TASK = Answering("answer", ("start", "end"))

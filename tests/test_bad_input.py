@@ -10,17 +10,16 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 from transformers import BloomConfig, BloomForCausalLM
 
 import tiny
+from attar import distill, finetune
 from attar.anatomy.resolve import family, resolve
 from attar.data.batches import fitting
 from attar.data.streaming import StreamBatches
 from attar.data.tables import read_table, read_texts
 from attar.data.tasks import Task
-from attar.distillation.pipeline import distill
 from attar.errors import DataError, ModelError, OutputError, RecipeError
 from attar.evaluation.quality import predict
 from attar.model.checkpoint import load
 from attar.storage.writing import new_directory
-from attar.training.finetuning import finetune
 
 BINARY = Task("single_label", ("bad", "good"))
 

@@ -9,20 +9,19 @@ from datasets import Dataset
 from scipy import stats
 
 import tiny
+from attar import distill, finetune
 from attar.anatomy.resolve import shape_of
 from attar.data.batches import Counts
 from attar.data.tasks import Task
 from attar.distillation.cache import LiveTeacher
 from attar.distillation.objective import Intermediate, match, prediction
 from attar.distillation.phases import Distiller, learn
-from attar.distillation.pipeline import distill
 from attar.errors import DataError, RecipeError
 from attar.evaluation.quality import predict
 from attar.maths import losses
 from attar.maths.mapping import layer_map
 from attar.model.checkpoint import load, read_lineage, save
 from attar.model.views import call
-from attar.training.finetuning import finetune
 
 BINARY = Task("single_label", ("bad", "good"))
 SMALL = {"layers": 1, "hidden": 16, "ffn": 20, "init": "random"}

@@ -10,10 +10,10 @@ from datasets import Dataset
 from transformers import pipeline
 
 import tiny
+from attar import finetune
 from attar.data.tasks import Task
 from attar.errors import DataError
 from attar.model.checkpoint import load, read_lineage
-from attar.training.finetuning import finetune
 from attar.training.resuming import BestEpoch, TrainingCurve, work_directory
 
 OPTIONS = {"epochs": 8, "lr": 4e-3, "batch_size": 8, "max_length": 32, "precision": "fp32"}

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 import tiny
+from attar import finetune, pretrain, run
 from attar.data import corpus
 from attar.data.batches import Batches, encode
 from attar.data.corpus import FOLLOWS, RANDOM, hold_out, next_sentences, read_corpus, read_documents
@@ -24,11 +25,8 @@ from attar.data.masking import IGNORED, MaskedBatches, MaskedLanguage, choose, g
 from attar.data.streaming import StreamBatches
 from attar.errors import DataError, ModelError
 from attar.model.checkpoint import load, read_lineage
-from attar.recipes.running import run
 from attar.training import loop as train
-from attar.training.finetuning import finetune
 from attar.training.loop import _share_counts, fit
-from attar.training.pretraining import pretrain
 
 TOKENIZER = tiny.tokenizer()
 MASK, SPECIAL = TOKENIZER.mask_token_id, np.array(TOKENIZER.all_special_ids)

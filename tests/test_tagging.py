@@ -11,6 +11,7 @@ from transformers import pipeline
 
 import asked
 import tiny
+from attar import distill, finetune
 from attar.cli import app
 from attar.data.batches import Batches, Counts
 from attar.data.tables import read_table
@@ -18,7 +19,6 @@ from attar.data.tasks import Supervised, Task
 from attar.data.token_classification import Tagging
 from attar.distillation.cache import CachedTeacher, LiveTeacher, cached
 from attar.distillation.objective import prediction
-from attar.distillation.pipeline import distill
 from attar.distillation.student import student as build
 from attar.errors import DataError, ModelError, RecipeError
 from attar.evaluation.comparison import compare, open_model
@@ -27,7 +27,6 @@ from attar.evaluation.table import TableEvaluator
 from attar.maths.losses import soft_cross_entropy
 from attar.model.checkpoint import load
 from attar.model.views import Need
-from attar.training.finetuning import finetune
 from attar.verbs import evaluate
 
 TASK = Tagging("tags", asked.TAGS)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from datasets import Dataset
 
+from attar import distill, finetune
 from attar.data.batches import Batches, encode
 from attar.data.tasks import Task
 from attar.demo.data import model_directory, reviews, unlabelled_texts
-from attar.distillation.pipeline import distill
+from attar.distillation.setup import SAMPLE
 from attar.distillation.student import student as build
-from attar.distillation.tinybert import SAMPLE
 from attar.evaluation.comparison import compare, open_model
 from attar.exporting import export
 from attar.model.checkpoint import load, read_lineage
@@ -22,7 +22,6 @@ from attar.recipes import load_recipe
 from attar.report.card import card, write_card
 from attar.report.report import Point, Report, Role
 from attar.storage.writing import write_atomic
-from attar.training.finetuning import finetune
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,7 +102,7 @@ class Demo:
     def baselines(self) -> None:
         """The same student without distillation, and the teacher with layers dropped."""
         say("[bold]3/6[/bold] baseline: the same student, started alike, fine-tuned on the labels alone")
-        shape = self.stages["distill"].student.model_dump()  # type: ignore[attr-defined]
+        shape = self.stages["distill"].student.model_dump()
         options = self.stages["finetune"].model_dump() | {"epochs": 1 if self.quick else 3}
 
         def undistilled(place: Path) -> Report:
@@ -133,7 +132,7 @@ class Demo:
         """ONNX of teacher and student, fp32 and int8."""
         say("[bold]5/6[/bold] export to ONNX, fp32 and int8, and hold the logits against torch")
         for name in ("teacher", "student"):
-            for precision in self.stages["export"].formats:  # type: ignore[attr-defined]
+            for precision in self.stages["export"].formats:
                 place = self.out / "onnx" / f"{name}-{precision}"
                 if not place.exists():
                     # int8 is judged on dev; what it costs is shown, so even a large drop is no reason to stop here.
@@ -142,7 +141,7 @@ class Demo:
     def report(self) -> Report:
         """Quality on the test split and latency in turns, of all that was made."""
         say("[bold]6/6[/bold] measure: quality on the test split, size, latency of all models in turns")
-        formats = self.stages["export"].formats  # type: ignore[attr-defined]
+        formats = self.stages["export"].formats
         torch, onnx = self.out, self.out / "onnx"
         sources: list[tuple[Role, Path, str]] = [("teacher", torch / "teacher", "teacher")]
         sources += [("teacher", onnx / f"teacher-{precision}", "teacher") for precision in formats]

@@ -1,6 +1,5 @@
-"""`distill_lm`: a smaller language model that has learned its teacher's distribution over every token."""
+"""Knowledge distillation of a language model on plain text, as DistilBERT (1910.01108) and DistilGPT2 were made."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from attar.data.batches import Batches, encode
 from attar.data.blocks import Blocks
 from attar.data.corpus import Corpus, Texts, read_corpus
 from attar.data.language_modeling import Reading, TextBatches, reading, same_vocabulary
-from attar.data.tables import SampleBy
 from attar.distillation.distilbert import to_distilbert
 from attar.distillation.language_objective import FromCache, LanguageDistiller, LanguageTeacher, Live
 from attar.distillation.lazy_teacher import LazyTeacher
@@ -24,9 +22,8 @@ from attar.evaluation.language_model import LOSS, MAIN, measure
 from attar.maths.mapping import layer_map
 from attar.model.checkpoint import digest, load, save, versions
 from attar.model.lm_head import output
+from attar.options.base import Options
 from attar.progress import say, track
-from attar.recipes import DistillLm
-from attar.recipes.reading import options_of
 from attar.report.report import Point, Report, Row
 from attar.storage.writing import check_free
 from attar.training import resuming
@@ -41,128 +38,60 @@ def distill_lm(
     texts: Texts,
     *,
     out: str | Path,
-    dev: Texts | None = None,
-    tokenizer: Any = None,
-    student: Mapping[str, Any] | str | Path | PreTrainedModel | None = None,
-    mapping: str | Sequence[int] = "uniform",
-    kl: float = 5.0,
-    ce: float = 2.0,
-    cosine: float = 1.0,
-    beta: float = 0.0,
-    temperature: float = 2.0,
-    top_k: int | None = None,
-    tail: int = 32,
-    cache: str | Path | None = None,
-    epochs: int = 3,
-    lr: float = 5e-4,
-    batch_size: int = 32,
-    max_length: int = 128,
-    dropout: bool = True,
-    mask: float = 0.15,
-    whole_word: bool = False,
-    sample_by: SampleBy = "line",
-    streaming: bool = False,
-    steps: int = 1000,
-    seed: int = 0,
-    precision: Precision = "auto",
-    overwrite: bool = False,
+    dev: Texts | None,
+    tokenizer: Any,
+    options: Options,
+    precision: Precision,
+    overwrite: bool,
 ) -> Report:
-    """Distil a language model, masked or causal, on plain text: DistilBERT, DistilGPT2, and any GPT's smaller child.
-
-    The loss is `kl` times the divergence of student and teacher over every token's distribution (times t², 1503.02531),
-    `ce` times the student's own loss on the text, and `cosine` times 1 - cos of the last hidden states (1910.01108,
-    section 3, whose weights are the defaults). The best epoch by the student's own loss on the dev texts is kept.
-
-    Args:
-        teacher: a language model: directory, hub name, or model (then with its `tokenizer`).
-        texts: plain text, as for `pretrain`.
-        out: the directory to write; it appears whole, after it was loaded again and compared.
-        dev: texts to measure on; where None a twentieth of the texts is held out.
-        student: sizes and start as `schema.LanguageStudent` names them (`{"layers": 6, "init": "layers"}`), or a model
-            that exists already, with the teacher's tokenizer. Where no size is named, half of the teacher's layers.
-        mapping: teacher layer of each student layer, counted from 1 (see `layer_map`).
-        kl, ce, cosine: weights of the three losses. Where the hidden sizes differ there is no cosine loss.
-        beta: 0 the forward KL, 1 the reverse KL, between them the generalised Jensen-Shannon divergence.
-        temperature: t, flattens both distributions; it takes no part in `ce`.
-        top_k: causal teachers: run once, keep the k likeliest tokens of every position on disk, and learn from these;
-            there is no cosine loss then. Where the cache is whole the teacher is not loaded at all (but for a student
-            that is started from it).
-        tail: with `top_k`, tokens that are drawn at every position from the others by their probability, which makes
-            the loss right on average (2503.16870); 0 takes the others together as one class, which is biased.
-        cache: the directory of those, to keep and share; beside `out`, and gone in the end, where None.
-        max_length: tokens of a text, or of a causal model's packed blocks.
-        dropout: whether the student's dropout is on, as in the paper.
-        mask, whole_word: of a masked model, see `pretrain`.
-        sample_by: what a document is in a file: a line, a paragraph (up to a blank line), or the whole file.
-        streaming: read lines as they are needed; an epoch is then `steps` batches.
-
-    Returns:
-        A report with teacher and student on the dev texts, and the training curves.
-
-    Raises:
-        RecipeError: an option that the schema does not know.
-        ModelError: no language-model head, another tokenizer, sizes that no class expresses. DataError: no text, k
-            above the vocabulary, a cache of another teacher. OutputError, TrainingError: see the functions called.
-    """
+    """Distil a language model on plain text; see `attar.distill_lm`."""
     check_free(out, overwrite=overwrite)
-    given = dict(locals())
-    names = {*DistillLm.model_fields} - {"student", "mapping", "cache"}
-    options = options_of(
-        "distill_lm",
-        {
-            **{name: given[name] for name in names},
-            "student": student if isinstance(student, Mapping) else {},
-            "mapping": mapping if isinstance(mapping, str) else tuple(mapping),
-            "cache": None if cache is None else str(cache),
-        },
-    )
-    origin = LazyTeacher(teacher, tokenizer)
-    corpus = read_corpus(texts, dev, streaming=streaming, sample_by=sample_by, seed=seed)
-    existing = None if isinstance(student, Mapping) else student
+    lazy = LazyTeacher(teacher, tokenizer)
+    o = options
+    corpus = read_corpus(texts, dev, streaming=o.streaming, sample_by=o.sample_by, seed=o.seed)
     with resuming.work_directory(out) as place:
-        run = Run(origin, corpus, options, place, precision)
-        made = run.build(existing)
+        run = LanguageModelDistillation(lazy, corpus, options, place, precision)
+        made = run.build()
         curve, watched = run.learn(made)
         rows = run.rows(made, out)
         lineage = {
             "stage": "distill_lm",
-            "parent": origin.name,
-            "options": options.model_dump(mode="json"),
+            "parent": lazy.name,
+            "options": options.settings(),
             "metrics": dict(rows[1].metrics),
         }
         if is_main():
-            save(made, origin.tokenizer, out, lineage=lineage, overwrite=overwrite)
+            save(made, lazy.tokenizer, out, lineage=lineage, overwrite=overwrite)
     return Report(
-        f"{origin.name} distilled",
-        MAIN[origin.causal],
+        f"{lazy.name} distilled",
+        MAIN[lazy.causal],
         rows,
         {"distillation": curve, "dev": watched},
-        settings=options.model_dump(mode="json"),
+        settings=options.settings(),
         versions=versions(),
     )
 
 
 @dataclass
-class Run:
+class LanguageModelDistillation:
     """One run of `distill_lm`: what its steps share."""
 
-    origin: LazyTeacher
+    teacher: LazyTeacher
     corpus: Corpus
-    options: DistillLm
+    options: Options
     place: Path
     precision: Precision
     held: TextBatches | None = field(default=None, init=False)
 
-    def build(self, given: str | Path | PreTrainedModel | None) -> PreTrainedModel:
+    def build(self) -> PreTrainedModel:
         """The student before it learns."""
-        o, tokenizer = self.options, self.origin.tokenizer
-        if given is not None:
-            loaded = load(
-                given, tokenizer=tokenizer if isinstance(given, PreTrainedModel) else None, head="language"
-            )
+        o, tokenizer = self.options, self.teacher.tokenizer
+        wanted, depth = o.student, shape_of(self.teacher.config).layers
+        if not isinstance(wanted, Options):
+            own = tokenizer if isinstance(wanted, PreTrainedModel) else None
+            loaded = load(wanted, tokenizer=own, head="language")
             same_vocabulary(tokenizer, loaded.tokenizer, str(loaded.name))
             return loaded.model
-        wanted, depth = o.student, shape_of(self.origin.config).layers
         sizes = wanted.model_dump(exclude={"family", "init"}, exclude_none=True)
         if not sizes:
             sizes["layers"] = len(o.mapping) if isinstance(o.mapping, tuple) else max(1, depth // 2)
@@ -171,10 +100,10 @@ class Run:
         begin = "random weights" if wanted.init == "random" else f"layers {', '.join(map(str, layers))}"
         say(f"building the student, started by {wanted.init}: {begin}")
         if wanted.family == "distilbert" and wanted.init == "layers" and not {*sizes} - {"layers"}:
-            return to_distilbert(self.origin.model, layers)
+            return to_distilbert(self.teacher.model, layers)
         sample = None if wanted.init != "project" else self._sample()
         made = build(
-            self.origin.model, init=wanted.init, mapping=o.mapping, texts=sample, seed=o.seed, **sizes
+            self.teacher.model, init=wanted.init, mapping=o.mapping, texts=sample, seed=o.seed, **sizes
         )
         if wanted.family == "distilbert":
             return to_distilbert(made.model, tuple(range(1, len(layers) + 1)))
@@ -187,13 +116,13 @@ class Run:
         else:
             table = texts.shuffle(seed=self.options.seed).select(range(min(SAMPLE, len(texts))))
         return Batches(
-            encode(table, self.origin.tokenizer, max_length=self.options.max_length), self.origin.tokenizer
+            encode(table, self.teacher.tokenizer, max_length=self.options.max_length), self.teacher.tokenizer
         )
 
     def learn(self, student: PreTrainedModel) -> tuple[tuple[Point, ...], tuple[Point, ...]]:
         """Train the student in place; its curve, and its dev loss by epoch."""
-        o, tokenizer = self.options, self.origin.tokenizer
-        if student is self.origin.source:
+        o, tokenizer = self.options, self.teacher.tokenizer
+        if student is self.teacher.source:
             raise ModelError(
                 expected="a student of its own", found="the teacher itself", fix="pass a copy (copy.deepcopy)"
             )
@@ -201,8 +130,8 @@ class Run:
         rank, world = processes()
         batches = how.batches(self.corpus.train, tokenizer, shuffle=True, rank=rank, world=world)
         self.held = how.batches(self.corpus.dev, tokenizer)
-        said = o.model_dump(mode="json", exclude={"cache"})
-        key = digest(student, self.origin.key, *batches.content, *self.held.content, said, self.precision)
+        said = o.settings(exclude={"cache"})
+        key = digest(student, self.teacher.key, *batches.content, *self.held.content, said, self.precision)
         place = self.place / f"learn-{key}"
         place.mkdir(parents=True, exist_ok=True)
         learner = LanguageDistiller(
@@ -213,11 +142,8 @@ class Run:
             cosine=self._cosine(student),
             dropout=o.dropout,
         )
-        best, curve, loss = (
-            resuming.BestEpoch(place, None),
-            resuming.TrainingCurve(place / "curve.json"),
-            LOSS[how.causal],
-        )
+        best, curve = resuming.BestEpoch(place, None), resuming.TrainingCurve(place / "curve.json")
+        loss = LOSS[how.causal]
         steps = fit(
             learner,
             batches,
@@ -246,18 +172,18 @@ class Run:
         return reading(student, max_length=o.max_length, **{name: getattr(o, name) for name in names})
 
     def _cosine(self, student: PreTrainedModel) -> float:
-        o, sizes = self.options, [shape_of(c).hidden for c in (student.config, self.origin.config)]
+        o, sizes = self.options, [shape_of(c).hidden for c in (student.config, self.teacher.config)]
         if o.cosine and o.top_k is None and sizes[0] != sizes[1]:
             say(
                 f"no cosine loss: the student's hidden states have {sizes[0]} entries, the teacher's {sizes[1]}"
             )
             return 0.0
-        return o.cosine
+        return float(o.cosine)
 
     def _vocab(self, student: PreTrainedModel) -> int:
         """Logits that both models have; beyond the tokenizer's tokens there are only padding rows."""
-        sizes = [output(student)[0].shape[0], self.origin.config.vocab_size]
-        tokens = len(self.origin.tokenizer)
+        sizes = [output(student)[0].shape[0], self.teacher.config.vocab_size]
+        tokens = len(self.teacher.tokenizer)
         if min(sizes) < tokens:
             raise ModelError(
                 expected=f"a row for each of the tokenizer's {tokens} tokens in both models",
@@ -272,7 +198,7 @@ class Run:
         o, vocab = self.options, self._vocab(student)
         if o.top_k is None:
             return Live(
-                self.origin.model,
+                self.teacher.model,
                 vocab=vocab,
                 beta=o.beta,
                 temperature=o.temperature,
@@ -281,25 +207,25 @@ class Run:
         if not isinstance(batches, Blocks):
             raise DataError(
                 expected="next tokens of texts that are read whole, to keep a teacher's logits",
-                found="a stream" if self.origin.causal else "hidden tokens, which are others in every epoch",
-                fix="leave out top_k" + (" or streaming" if self.origin.causal else ""),
+                found="a stream" if self.teacher.causal else "hidden tokens, which are others in every epoch",
+                fix="leave out top_k" + (" or streaming" if self.teacher.causal else ""),
             )
         return FromCache(self._cached(batches, vocab), beta=o.beta)
 
     def _cached(self, blocks: Blocks, vocab: int) -> TopK:
         o = self.options
         assert o.top_k is not None
-        data = digest(*blocks.content, self.origin.tokenizer.get_vocab())
-        key = Key(self.origin.key, data, vocab, o.top_k, o.temperature, o.tail)
+        data = digest(*blocks.content, self.teacher.tokenizer.get_vocab())
+        key = Key(self.teacher.key, data, vocab, o.top_k, o.temperature, o.tail)
         directory = Path(o.cache) if o.cache else self.place / f"logits-{digest(key.__dict__)}"
-        return top_k(lambda: self.origin.model, blocks, directory, key, precision=self.precision)
+        return top_k(lambda: self.teacher.model, blocks, directory, key, precision=self.precision)
 
     def rows(self, student: PreTrainedModel, out: str | Path) -> tuple[Row, Row]:
         """Teacher and student on the dev texts."""
         assert self.held is not None
         o = self.options
         kept = Path(o.cache) / "teacher-on-dev.json" if o.cache else None
-        theirs, size = self.origin.figures(self.held, kept)
+        theirs, size = self.teacher.figures(self.held, kept)
         ours = measure(student, self.held)
         return (
             Row("teacher", "teacher", metrics=theirs, parameters=size),

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from attar.data.batches import positions
 from attar.errors import DataError, ModelError
 from attar.model.checkpoint import load
+from attar.options.base import Options
 from attar.report.formatting import count
 
 if TYPE_CHECKING:
@@ -69,33 +70,9 @@ class Generated:
         return table
 
 
-def generate(
-    models: Model | Sequence[Model],
-    prompt: str,
-    *,
-    length: int = 50,
-    temperature: float | None = None,
-    top_p: float = 1.0,
-    seed: int = 0,
-    tokenizer: Any = None,
-) -> Generated:
-    """Let causal language models continue a prompt, each from the same seed.
-
-    Args:
-        models: one or several: directories, hub names, or models (then with the `tokenizer` that they share).
-        prompt: where to go on from.
-        length: new tokens at most; a model stops at its end-of-text token.
-        temperature: draw from softmax(z / t); where None the likeliest token is taken each time.
-        top_p: draw from the likeliest tokens that together have this probability; needs a temperature.
-        seed: of the draws.
-
-    Returns:
-        What each model wrote. Its seconds are one run's on this machine: for a comparison see `attar bench`.
-
-    Raises:
-        ModelError: a model that cannot go on from a text, such as a masked language model. DataError: an empty prompt,
-            one that leaves no room for `length` tokens, or options that contradict each other.
-    """
+def generate(models: Model | Sequence[Model], prompt: str, *, options: Options, tokenizer: Any) -> Generated:
+    """Let causal language models continue a prompt, each from the same seed; see `attar.generate`."""
+    length, temperature, top_p, seed = options.length, options.temperature, options.top_p, options.seed
     _check(prompt, length, temperature, top_p)
     wanted = [models] if isinstance(models, str | Path | PreTrainedModel) else list(models)
     says = []

@@ -22,29 +22,11 @@ def temperature(
     model: str | Path | PreTrainedModel,
     text: str,
     *,
-    temperatures: Sequence[float] = (1, 2, 3, 6),
-    top: int = 10,
-    tokenizer: Any = None,
+    temperatures: Sequence[float],
+    top: int,
+    tokenizer: Any,
 ) -> Temperatures:
-    """Show what a temperature does: the model's likeliest tokens under softmax(z / t), with the entropy of each.
-
-    A student that learns from a teacher at t = 1 sees little but the likeliest token. A higher temperature flattens
-    the teacher: what it holds second and third best comes to the fore, in the same order (1503.02531, section 2).
-
-    Args:
-        model: a masked or causal language model: a directory, a hub name, or a model (then with its `tokenizer`).
-        text: for a masked model with one mask, its own token or [MASK], where a word is to be guessed; of a causal
-            model the token after the text is looked at.
-        temperatures: t, above 0.
-        top: tokens to show.
-
-    Returns:
-        Tokens and probabilities, with `table()` for a terminal, `svg()`, and `write("picture.html")`.
-
-    Raises:
-        ModelError: a model without a language-model head. DataError: no text, no mask or several, more tokens than
-            the model has positions for, a temperature that is not above 0.
-    """
+    """A language model's likeliest tokens at several temperatures; see `attar.temperature`."""
     if top < 1 or not temperatures or not all(0 < t < float("inf") for t in temperatures):
         raise DataError(
             expected="temperatures above 0 and top of at least 1",

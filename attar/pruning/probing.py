@@ -1,7 +1,7 @@
 """`probe`: what each head, attention, feed-forward network and layer of a fine-tuned model is worth to its task."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from attar.errors import ModelError
 from attar.evaluation.comparison import machine
 from attar.model.checkpoint import Loaded, load, versions
 from attar.model.onnx import is_onnx
+from attar.options.base import Options
 from attar.progress import say
 from attar.pruning.ablation import Importance, Probe, checked
 from attar.pruning.ablation import probe as probe_batches
@@ -33,36 +34,14 @@ RESAMPLES = {"regression": 500}
 
 def probe(
     model: str | Path | PreTrainedModel,
-    data: str | Path | Dataset | Sequence[dict[str, Any]],
+    data: str | Path | Dataset | Sequence[Mapping[str, Any]],
     *,
-    columns: Columns | None = None,
-    tokenizer: Any = None,
-    max_rows: int | None = 500,
-    batch_size: int = 32,
-    max_length: int = 128,
-    seed: int = 0,
+    columns: Columns | None,
+    tokenizer: Any,
+    options: Options,
 ) -> Report:
-    """Switch each part of a model off in turn, retrain nothing, and show what the task metric changes by.
-
-    Parts are heads, attention, feed-forward networks and whole layers. Those that the model is better without are
-    named where the texts show it. `attar.pruning.ablation.probe` gives the interval of every part.
-
-    Args:
-        model: a fine-tuned classifier or regressor: a directory, a hub name, or a model (then with its `tokenizer`).
-        data: a table, best with labels and not trained on; without labels the agreement with the whole model is
-            measured, which nothing can raise.
-        columns: see `read_table`.
-        max_rows: texts, drawn at random where the table has more; all where None. The work grows with them: for 12
-            layers of 12 heads it is that of 98 passes over them.
-        batch_size, max_length: of the evaluation, in texts and tokens.
-        seed: of the texts and of the bootstrap.
-
-    Returns:
-        A report whose `heat` has a row a layer and a column a part, and whose `notes` name parts, with intervals.
-
-    Raises:
-        ModelError: an unknown family, or a model without a task. DataError: see `read_table`; fewer than two texts.
-    """
+    """Switch each part of a model off in turn and show what the task metric changes by; see `attar.probe`."""
+    max_rows, max_length, seed = options.max_rows, options.max_length, options.seed
     loaded = _loaded(model, tokenizer)
     task = Task.of(loaded.model.config)
     table, _ = read_table(data, columns=columns, task=task)
@@ -71,7 +50,7 @@ def probe(
     encoded = encode(table, loaded.tokenizer, max_length=fitting(max_length, loaded.model))
     parts = len(parts_of(loaded.model))
     say(f"{parts} parts, each off alone on {len(table)} texts: {passes(loaded.model):.0f} passes over them")
-    batches = Batches(encoded, loaded.tokenizer, batch_size=batch_size)
+    batches = Batches(encoded, loaded.tokenizer, batch_size=options.batch_size)
     found = probe_batches(loaded.model, batches, task, resamples=RESAMPLES.get(task.kind, 2000), seed=seed)
     name = Path(loaded.name).name
     whole = Row(

@@ -1,27 +1,8 @@
-"""What a user may write in a recipe, read and checked without torch."""
+"""Recipes: stages of verbs in a YAML file, read and checked without torch, and run."""
 
-from attar.options.base import Options
 from attar.recipes.checking import check
 from attar.recipes.problem import Problem
 from attar.recipes.reading import load_recipe, parse
-from attar.recipes.schema import Data, Distill, DistillLm, Evaluate, Export, Finetune, Recipe, Stage, Student
-from attar.recipes.smaller import Prune, Share
+from attar.recipes.schema import Data, Recipe, Stage
 
-__all__ = [
-    "Data",
-    "Distill",
-    "DistillLm",
-    "Evaluate",
-    "Export",
-    "Finetune",
-    "Options",
-    "Problem",
-    "Prune",
-    "Recipe",
-    "Share",
-    "Stage",
-    "Student",
-    "check",
-    "load_recipe",
-    "parse",
-]
+__all__ = ["Data", "Problem", "Recipe", "Stage", "check", "load_recipe", "parse"]

@@ -7,12 +7,12 @@ from typing import Any
 from attar.anatomy.families import FAMILIES
 from attar.errors import RecipeError
 from attar.maths.mapping import layer_map
+from attar.options.base import Options
 from attar.recipes.checking_files import check_model, check_table, check_texts
 from attar.recipes.checking_pruning import check_prune, check_recovery
 from attar.recipes.checking_sharing import check_share
 from attar.recipes.problem import Problem, lacking, misfit
-from attar.recipes.schema import Distill, Recipe, Stage, Student
-from attar.recipes.smaller import Prune, Share
+from attar.recipes.schema import Recipe, Stage
 
 # Stages whose model a distill stage right after them recovers.
 RECOVERED = ("prune", "share")
@@ -31,13 +31,13 @@ def check(recipe: Recipe) -> list[Problem]:
     problems += _check_data(recipe)
     for index, stage in enumerate(recipe.stages):
         where = f"stages[{index}].{stage.verb}"
-        if isinstance(stage.options, Distill):
+        if stage.verb == "distill":
             pruned = index > 0 and recipe.stages[index - 1].verb in RECOVERED
             problems += check_recovery(recipe, index, where) if pruned else ()
             problems += _check_distill(stage.options, recipe, {} if pruned else config, where)
-        if isinstance(stage.options, Share):
+        if stage.verb == "share":
             problems += check_share(stage.options, recipe, config, where)
-        if isinstance(stage.options, Prune):
+        if stage.verb == "prune":
             problems += check_prune(stage.options, recipe, config, where)
         problems += _check_length(getattr(stage.options, "max_length", None) or 0, config, where)
     return problems
@@ -66,12 +66,11 @@ def _check_data(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _by_task(stage: Stage) -> bool:
-    options = stage.options
-    return isinstance(options, Prune) and "task" in (options.loss, options.recover)
+    return stage.verb == "prune" and "task" in (stage.options.loss, stage.options.recover)
 
 
 def _check_distill(
-    options: Distill, recipe: Recipe, config: Mapping[str, Any], where: str
+    options: Options, recipe: Recipe, config: Mapping[str, Any], where: str
 ) -> Iterator[Problem]:
     if options.general is not None:
         if options.general.texts is None and recipe.data.texts is None:
@@ -87,11 +86,11 @@ def _check_distill(
             name = getattr(options.augment, key)
             for error in check_texts(name if Path(name).suffix in VECTORS else None):
                 yield Problem(f"{where}.augment.{key}", error)
-    if config:
+    if config and isinstance(options.student, Options):
         yield from _check_student(options, config, where)
 
 
-def _check_student(options: Distill, config: Mapping[str, Any], where: str) -> Iterator[Problem]:
+def _check_student(options: Options, config: Mapping[str, Any], where: str) -> Iterator[Problem]:
     teacher, student = _sizes(config), options.student
     sizes = teacher | student.model_dump(exclude={"init", "embedding"}, exclude_none=True)
     layers, hidden, heads = sizes["layers"], sizes["hidden"], sizes["heads"]
@@ -122,7 +121,7 @@ def _check_student(options: Distill, config: Mapping[str, Any], where: str) -> I
 
 
 def _check_start(
-    student: Student, sizes: Mapping[str, int], teacher: Mapping[str, int], where: str
+    student: Options, sizes: Mapping[str, int], teacher: Mapping[str, int], where: str
 ) -> Iterator[Problem]:
     if student.init == "project" and sizes["hidden"] > teacher["hidden"]:
         yield misfit(

@@ -6,10 +6,10 @@ from typing import Any
 
 from attar.anatomy.families import FAMILIES
 from attar.errors import PlanError
+from attar.options.base import Options
 from attar.recipes.checking_files import check_plan
 from attar.recipes.problem import Problem, lacking, misfit
-from attar.recipes.schema import Recipe, Student
-from attar.recipes.smaller import Prune
+from attar.recipes.schema import Recipe, is_default
 
 # Methods that need no text.
 BLIND = ("magnitude", "alternate", "top", "bottom")
@@ -18,7 +18,7 @@ DROPS = ("alternate", "top", "bottom", "similarity")
 BASE = (12, 768, 12, 3072)
 
 
-def check_prune(options: Prune, recipe: Recipe, config: dict[str, Any], where: str) -> Iterator[Problem]:
+def check_prune(options: Options, recipe: Recipe, config: dict[str, Any], where: str) -> Iterator[Problem]:
     """Find what would stop a prune stage: what is asked for, its files, and what the family can be without."""
     o, trims = options, options.method == "vocabulary"
     named = {"plan": o.plan is not None, "budget": o.budget is not None, "shape": o.shape is not None}
@@ -55,8 +55,8 @@ def check_recovery(recipe: Recipe, index: int, where: str) -> Iterator[Problem]:
     options: Any = recipe.stages[index].options
     before: Any = recipe.stages[index - 1].options
     made_by = recipe.stages[index - 1].verb
-    if options.student != Student():
-        found = str(options.student.model_dump(exclude_defaults=True))
+    if not is_default(recipe.stages[index], "student"):
+        found = str(options.settings()["student"])
         expected = f"no student right after {made_by}: the model that it made is the student"
         yield misfit(f"{where}.student", expected, found, "leave student out")
     if getattr(before, "method", "") == "vocabulary":
@@ -64,7 +64,7 @@ def check_recovery(recipe: Recipe, index: int, where: str) -> Iterator[Problem]:
         yield misfit(where, expected, "none", "prune the vocabulary last, or finetune after it")
 
 
-def _check_family(o: Prune, config: dict[str, Any], where: str) -> Iterator[Problem]:
+def _check_family(o: Options, config: dict[str, Any], where: str) -> Iterator[Problem]:
     anatomy = FAMILIES[config["model_type"]]
     if anatomy.causal:
         yield misfit(

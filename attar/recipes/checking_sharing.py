@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attar.anatomy.families import FAMILIES
+from attar.options.base import Options
 from attar.recipes.problem import Problem, lacking, misfit
 from attar.recipes.schema import Recipe
-from attar.recipes.smaller import Share
 
 
-def check_share(options: Share, recipe: Recipe, config: Mapping[str, Any], where: str) -> Iterator[Problem]:
+def check_share(options: Options, recipe: Recipe, config: Mapping[str, Any], where: str) -> Iterator[Problem]:
     """Find what would stop a share stage: numbers that do not go together, and a family that ALBERT cannot express."""
     if (options.how == "all") != (options.groups is None):
         expected = "groups with how: groups or how: cycles, and with them only"

@@ -3,24 +3,16 @@
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from attar.errors import RecipeError
-from attar.options.base import Options
+from attar.options.explaining import Location, dotted, explain
 from attar.recipes.schema import Recipe, Stage
 
 RECIPES = Path(__file__).parent
-Location = tuple[str | int, ...]
-# What pydantic says in the terms of Python, in those of YAML.
-WORDS = {
-    "tuple_type": "a list",
-    "model_type": "keys and values",
-    "string_type": "text",
-    "too_short": "at least one",
-}
 
 
 def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -76,17 +68,7 @@ def parse(
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise _explain(error, content, name, lines or {}) from None
-
-
-def options_of(verb: str, values: Mapping[str, Any]) -> Any:
-    """The checked options of one verb, from the values that a caller of its function gave.
-
-    Raises:
-        RecipeError: as `load_recipe`.
-    """
-    content = {"name": verb, "model": verb, "stages": [{verb: dict(values)}]}
-    return parse(content, name=f"attar.{verb}").stages[0].options
+        raise explain(error, content, Recipe, name, lines) from None
 
 
 def _find(source: str | Path) -> Path:
@@ -112,7 +94,7 @@ def _number(node: yaml.Node, at: Location, lines: dict[Location, int], name: str
             if where in lines:
                 raise RecipeError(
                     expected="every key once",
-                    found=f"{_dotted(where)} again in line {key.start_mark.line + 1} of {name}",
+                    found=f"{dotted(where)} again in line {key.start_mark.line + 1} of {name}",
                     fix=f"keep one of the two (the other is in line {lines[where]})",
                 )
             lines[where] = key.start_mark.line + 1
@@ -144,78 +126,3 @@ def _put_stage(stages: Any, verb: str, keys: Sequence[str], value: Any, name: st
         )
     entries[places[0]] = _put(entries[places[0]], (verb, *keys), value, name)
     return entries
-
-
-def _explain(error: ValidationError, content: Any, name: str, lines: Mapping[Location, int]) -> RecipeError:
-    fault, location = _root(error, content)
-    line = next(
-        (lines[location[:end]] for end in range(len(location), 0, -1) if location[:end] in lines), None
-    )
-    place = f"{name}, line {line}" if line else name
-    if fault["type"] in ("extra_forbidden", "missing"):
-        return _explain_key(fault, location, place)
-    value = content
-    for part in location:
-        value = value[part]
-    message = WORDS.get(
-        fault["type"], fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    )
-    choices = fault["msg"].split("'")[1::2] if fault["type"] == "literal_error" else []
-    nearest = get_close_matches(str(value), choices, 1, 0.5)
-    fix = f"write {nearest[0]}" if nearest else f"change {_dotted(location)}"
-    return RecipeError(expected=f"{_dotted(location)}: {message}", found=f"{value!r} ({place})", fix=fix)
-
-
-def _explain_key(fault: Mapping[str, Any], location: Location, place: str) -> RecipeError:
-    key, keys = str(fault["loc"][-1]), _keys(fault["loc"][:-1])
-    parent = _dotted(location[:-1] if fault["type"] == "extra_forbidden" else location)
-    within = f"in {parent}" if parent else "at the top"
-    if fault["type"] == "missing":
-        return RecipeError(expected=f"{key} {within}", found=f"none ({place})", fix=f"add `{key}:`")
-    nearest = get_close_matches(key, keys, 1, 0.5)
-    return RecipeError(
-        expected=f"{within} one of {', '.join(keys)}",
-        found=f"{key} ({place})",
-        fix=f"write {nearest[0]} instead of {key}" if nearest else f"remove {key}",
-    )
-
-
-def _root(error: ValidationError, content: Any) -> tuple[Mapping[str, Any], Location]:
-    """The fault to tell: a misspelled key before all it entails, else the first, as deep as the content goes."""
-    faults = [(fault, _known(fault["loc"], content)) for fault in error.errors(include_url=False)]
-    unknown = [pair for pair in faults if pair[0]["type"] == "extra_forbidden"]
-    first = (unknown or faults)[0]
-    # A value that may be of two kinds fails as both; the kind that got further is the one that was meant.
-    inside = [pair for pair in faults if pair[1][: len(first[1])] == first[1]]
-    return first if unknown else max(inside, key=lambda pair: len(pair[1]))
-
-
-def _known(location: Location, content: Any) -> Location:
-    """The part of `location` that is in the content: pydantic adds the names of a union's branches."""
-    known: list[str | int] = []
-    for part in location:
-        try:
-            content = content[part]
-        except (KeyError, IndexError, TypeError):
-            continue
-        known.append(part)
-    return tuple(known)
-
-
-def _keys(location: Location) -> list[str]:
-    group: type[Options] = Recipe
-    for part in location:
-        if isinstance(part, str) and part in group.model_fields:
-            group = _group(group.model_fields[part].annotation) or group
-    return list(group.model_fields)
-
-
-def _group(annotation: Any) -> type[Options] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Options):
-        return annotation
-    return next((group for inner in get_args(annotation) if (group := _group(inner))), None)
-
-
-def _dotted(location: Location) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return text.removeprefix(".")

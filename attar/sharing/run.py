@@ -12,9 +12,10 @@ from attar.data.corpus import Texts
 from attar.data.lines import lines_of
 from attar.evaluation.benchmark import flops
 from attar.model.checkpoint import Loaded, load, save, versions
+from attar.options.base import Options
 from attar.report.formatting import count
 from attar.report.report import Report, Row
-from attar.sharing.albert import How, Start, shared
+from attar.sharing.albert import shared
 from attar.storage.writing import check_free
 
 # Texts that the embedding's directions are looked for in, at most, and tokens of each; operations are of one such text.
@@ -25,43 +26,16 @@ def share(
     model: str | Path | PreTrainedModel,
     *,
     out: str | Path,
-    how: How = "all",
-    groups: int | None = None,
-    embedding: int | None = None,
-    start: Start = "last",
-    texts: Texts | None = None,
-    tokenizer: Any = None,
-    seed: int = 0,
-    overwrite: bool = False,
+    texts: Texts | None,
+    tokenizer: Any,
+    options: Options,
+    overwrite: bool,
 ) -> Report:
-    """Share the layers of an encoder, and factorise its embedding, into the stock ALBERT class (1909.11942, 3.1).
-
-    Parameters fall; operations do not, since as many layers run as before. Where every layer keeps its own weights
-    and the embedding its size, the model is the same; else its answers change, and distillation brings them back:
-    `attar.distill(model, student=out, …)`.
-
-    Args:
-        model: BERT, RoBERTa and their kin, ELECTRA, DistilBERT: a directory, a hub name, or a model (then with its
-            `tokenizer`). A head for texts, tags, answers or masked words comes along where ALBERT has its like.
-        out: the directory to write; it appears whole, after it was loaded again and compared.
-        how: "all" makes all layers one; "groups" has `groups` runs of neighbours, each of one layer (1-4, 5-8, …);
-            "cycles" has `groups` layers run in turn (layers 1, 3, 5, … one and 2, 4, 6, … another, for two).
-        embedding: E under the hidden size: V·E + E·h parameters in place of V·h; needs `texts`.
-        start: a shared layer begins as the "last" of its layers, or as their "mean", which changes the answers more.
-        texts: of the kind that the model reads, as `read_texts` reads them; the first few thousand are looked at.
-        seed: of what is drawn.
-
-    Returns:
-        A report of parameters and operations, before and after.
-
-    Raises:
-        ModelError: a model that computes what ALBERT does not, or sizes that do not fit. DataError, OutputError: see
-            the functions that this one calls.
-    """
+    """Share the layers of an encoder, and factorise its embedding; see `attar.share`."""
     check_free(out, overwrite=overwrite)
     loaded = load(model, tokenizer=tokenizer)
-    options = {"how": how, "groups": groups, "embedding": embedding, "start": start, "seed": seed}
-    made = shared(loaded.model, texts=_batches(loaded, texts), **options)  # type: ignore[arg-type]
+    settings = options.settings()
+    made = shared(loaded.model, texts=_batches(loaded, texts), **settings)
     before, after = (m.num_parameters() for m in (loaded.model, made))
     length = min(LENGTH, positions(loaded.model))
     done, still = (flops(m, length=length) for m in (loaded.model, made))
@@ -70,7 +44,7 @@ def share(
         f"after, for a text of {length} tokens: shared layers are stored once and computed every time",
         "its answers are not the model's yet: distil it, with the model as teacher and this directory as student",
     )
-    lineage = {"stage": "share", "parent": loaded.name, "options": options, "notes": notes}
+    lineage = {"stage": "share", "parent": loaded.name, "options": settings, "notes": notes}
     save(made, loaded.tokenizer, out, lineage=lineage, overwrite=overwrite)
     name = Path(loaded.name).name
     return Report(
@@ -81,7 +55,7 @@ def share(
             Row(Path(out).name, "student", parameters=after, flops=still, directory=str(out)),
         ),
         notes=notes,
-        settings=options,
+        settings=settings,
         versions=versions(),
     )
 

@@ -15,6 +15,7 @@ from attar.errors import DataError, ModelError
 from attar.evaluation.quality import Evaluation
 from attar.evaluation.table import TableEvaluator
 from attar.model.checkpoint import digest, load, save, versions
+from attar.options.base import Options
 from attar.progress import say, track
 from attar.report.report import Point, Report, Row
 from attar.storage.writing import check_free
@@ -28,46 +29,20 @@ def finetune(
     data: str | Path | Dataset,
     *,
     out: str | Path,
-    dev: str | Path | Dataset | None = None,
-    columns: Columns | None = None,
-    tokenizer: Any = None,
-    epochs: int = 3,
-    lr: float = 3e-5,
-    batch_size: int = 32,
-    max_length: int | None = None,
-    doc_stride: int = 128,
-    patience: int | None = 2,
-    metric: str | None = None,
-    seed: int = 0,
-    precision: Precision = "auto",
-    overwrite: bool = False,
+    dev: str | Path | Dataset | None,
+    columns: Columns | None,
+    tokenizer: Any,
+    options: Options,
+    precision: Precision,
+    overwrite: bool,
 ) -> Report:
-    """Fine-tune an encoder: classification of texts or of their words, regression, or question answering.
-
-    Args:
-        model: a directory, a hub name, or a model (then with its `tokenizer`).
-        data: the training table; its columns and labels decide the task (see `read_table`).
-        out: the directory to write; it appears whole, after it was loaded again and compared.
-        dev: the table that decides the best epoch; a tenth of the training table where None.
-        max_length: in tokens; 128 where None, 384 for question answering.
-        doc_stride: tokens that neighbouring windows of a long context or sentence share, at most half of a window.
-        patience: epochs without a better dev metric before training stops; None never stops early.
-        metric: the figure that decides which epoch is best; the task's own where None. If one label is rare, accuracy
-            may prefer a model that never says it: "f1" or "matthews" do not.
-
-    Returns:
-        A report with the dev metrics and the training curve.
-
-    Raises:
-        DataError: a metric that the task does not have.
-        ModelError, OutputError, TrainingError: see the functions that this one calls.
-    """
+    """Fine-tune an encoder on a table with labels; see `attar.finetune`."""
     check_free(out, overwrite=overwrite)
     table, task = read_table(data, columns=columns, require_label=True)
     assert task is not None  # a table with labels always has one
-    table, held = _held_out(table, dev, columns, task, seed)
+    table, held = _held_out(table, dev, columns, task, options.seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # a new head is drawn
+        torch.manual_seed(options.seed)  # a new head is drawn
         loaded = load(
             model,
             tokenizer=tokenizer,
@@ -83,25 +58,18 @@ def finetune(
         )
     task.configure(loaded.model.config)
     _check_head(loaded.model, task)
-    options: dict[str, Any] = {
-        "epochs": epochs,
-        "lr": lr,
-        "batch_size": batch_size,
-        "max_length": task.window(loaded.model, max_length),
-        "doc_stride": doc_stride,
-        "patience": patience,
-        "metric": metric,
-        "seed": seed,
+    settings = options.settings() | {
+        "max_length": task.window(loaded.model, options.max_length),
         "precision": precision,
     }
     with resuming.work_directory(out) as place:
         evaluation, curve = supervise(
-            loaded.model, loaded.tokenizer, table, held, task, place=place, **options
+            loaded.model, loaded.tokenizer, table, held, task, place=place, **settings
         )
         lineage = {
             "stage": "finetune",
             "parent": loaded.name,
-            "options": options,
+            "options": settings,
             "metrics": evaluation.metrics,
         }
         if is_main():
@@ -118,7 +86,7 @@ def finetune(
         evaluation.main,
         (row,),
         {"fine-tuning": curve},
-        settings=options,
+        settings=settings,
         versions=versions(),
     )
 

@@ -9,10 +9,10 @@ from transformers import AutoConfig, AutoTokenizer, BertForPreTraining, PreTrain
 
 from attar.data.corpus import Corpus, Texts, read_corpus
 from attar.data.language_modeling import causal_head, learner_of, reading
-from attar.data.tables import SampleBy
 from attar.errors import ModelError
 from attar.evaluation.language_model import LOSS, MAIN, measure
 from attar.model.checkpoint import Head, Loaded, digest, language_head, load, loader_of, save, versions
+from attar.options.base import Options
 from attar.progress import say, track
 from attar.report.formatting import metric_name
 from attar.report.report import Point, Report, Row
@@ -26,76 +26,29 @@ def pretrain(
     texts: Texts,
     *,
     out: str | Path,
-    dev: Texts | None = None,
-    tokenizer: Any = None,
-    epochs: int = 1,
-    lr: float = 5e-5,
-    batch_size: int = 32,
-    max_length: int = 128,
-    mask: float = 0.15,
-    whole_word: bool = False,
-    nsp: bool = False,
-    fresh: bool = False,
-    sample_by: SampleBy = "line",
-    streaming: bool = False,
-    steps: int = 1000,
-    seed: int = 0,
-    precision: Precision = "auto",
-    overwrite: bool = False,
+    dev: Texts | None,
+    tokenizer: Any,
+    options: Options,
+    precision: Precision,
+    overwrite: bool,
 ) -> Report:
-    """Train a language model on plain text, and keep the best epoch by the loss on the dev texts.
-
-    An encoder tells hidden words, masked anew in every epoch (1810.04805, section 3.1); one that was saved without a
-    masked-language-model head (MiniLM) gets one. A decoder (GPT-2 and its kin) tells next tokens of blocks of
-    `max_length` tokens, packed with documents that do not see each other.
-
-    Args:
-        model: a directory, a hub name, or a model with its head (then with its `tokenizer`).
-        texts: as `read_texts` reads them, one text a line; for `nsp` one sentence a line, documents parted by blank
-            lines. Of a list, strings that are no files are the texts themselves.
-        out: the directory to write; it appears whole, after it was loaded again and compared.
-        dev: texts to measure on, with masks that stay the same; where None a twentieth of the texts is held out, of
-            a stream its first thousand lines.
-        mask: share of the tokens to hide (encoders).
-        whole_word: hide words with all their pieces (encoders).
-        nsp: predict as well whether the second sentence of a pair follows the first (BERT only).
-        fresh: begin with random weights: only the config and the tokenizer of `model` are read.
-        sample_by: what a document is in a file: a line, a paragraph (up to a blank line), or the whole file.
-        streaming: read lines as they are needed; an epoch is then `steps` batches.
-
-    Returns:
-        A report with the dev metrics, before and after, and the training curve; for the metrics see
-        `attar.evaluation.language_model.measure`.
-
-    Raises:
-        ModelError: a family without this head, a tokenizer without a mask token, or of a decoder without one that ends
-            a text. DataError: no text, or too little.
-        OutputError, TrainingError: see the functions that this one calls.
-    """
+    """Train a language model on plain text; see `attar.pretrain`."""
     check_free(out, overwrite=overwrite)
-    corpus = read_corpus(texts, dev, nsp=nsp, streaming=streaming, sample_by=sample_by, seed=seed)
+    o = options
+    corpus = read_corpus(texts, dev, nsp=o.nsp, streaming=o.streaming, sample_by=o.sample_by, seed=o.seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # a new head is drawn
-        loaded = _load(model, tokenizer, nsp=nsp, fresh=fresh)
-    _check(loaded, nsp=nsp, whole_word=whole_word)
-    options: dict[str, Any] = {
-        "epochs": epochs,
-        "lr": lr,
-        "batch_size": batch_size,
-        "max_length": max_length,
-        "mask": mask,
-        "whole_word": whole_word,
-        "steps": steps,
-        "seed": seed,
-        "precision": precision,
-    }
+        torch.manual_seed(o.seed)  # a new head is drawn
+        loaded = _load(model, tokenizer, nsp=o.nsp, fresh=o.fresh)
+    _check(loaded, nsp=o.nsp, whole_word=o.whole_word)
+    settings = o.settings() | {"precision": precision}
+    data = {"nsp", "fresh", "sample_by", "streaming"}
+    training = {name: value for name, value in settings.items() if name not in data}
     with resuming.work_directory(out) as place:
-        found = learn(loaded.model, loaded.tokenizer, corpus, place=place, **options)
-        options |= {"nsp": nsp, "fresh": fresh, "sample_by": sample_by, "streaming": streaming}
+        found = learn(loaded.model, loaded.tokenizer, corpus, place=place, **training)
         lineage = {
             "stage": "pretrain",
             "parent": loaded.name,
-            "options": options,
+            "options": settings,
             "metrics": found.after,
         }
         if is_main():
@@ -111,7 +64,7 @@ def pretrain(
             Row("before", "baseline", metrics=found.before, parameters=size),
         ),
         {"pre-training": found.curve, "dev": found.dev},
-        settings=options,
+        settings=settings,
         versions=versions(),
     )
 

@@ -24,6 +24,7 @@ from attar.data.corpus import Texts
 from attar.data.lines import lines_of
 from attar.errors import DataError, ModelError
 from attar.model.checkpoint import versions
+from attar.options.base import Options
 from attar.progress import say
 from attar.storage.writing import LINEAGE, check_free, new_directory
 
@@ -46,44 +47,11 @@ TWICE = 2
 TRIED, STEP = 200, 1e-4
 
 
-def tokenizer(
-    texts: Texts,
-    *,
-    out: str | Path,
-    kind: Kind = "bpe",
-    style: Style | None = None,
-    vocab: int = 32000,
-    lowercase: bool = False,
-    coverage: float = 1.0,
-    overwrite: bool = False,
-) -> PreTrainedTokenizerFast:
-    """Train a tokenizer and write it as `AutoTokenizer` loads it; the same texts give the same tokenizer.
-
-    All three compose what Unicode can write in several ways (NFC): Hangul stays in syllables, accents stay on their
-    letters, and text of either form gives the same tokens.
-
-    Args:
-        texts: as `read_texts` reads them, one text a line; files are read line by line, twice, and never held whole.
-        out: the directory to write; it appears whole, after it was loaded again and compared.
-        kind: "bpe", pieces of bytes, which know every text and give it back letter by letter (GPT-2, 1508.07909);
-            "wordpiece", pieces of words, continued by ## (BERT); "unigram", the likeliest pieces, whose beginnings of
-            words are marked by ▁ (SentencePiece, 1804.10959).
-        style: "encoder" has [PAD] [UNK] [CLS] [SEP] [MASK], and sets a text or a pair as BERT does; "decoder" has
-            <|endoftext|> and <|pad|>, and adds nothing. Where None a decoder's for "bpe", else an encoder's.
-        vocab: pieces, special tokens included; fewer come out where the texts have no more.
-        lowercase: read capitals as small letters.
-        coverage: share of the letters in the texts that get a piece, the most frequent first; the others are unknown.
-            Less than 1 keeps thousands of rare signs of web text out of "wordpiece" and "unigram"; "bpe" needs none.
-
-    Returns:
-        The tokenizer, as loaded from `out`.
-
-    Raises:
-        DataError: no text, text that is binary or in another encoding, a vocabulary without room for the letters.
-        OutputError: `out` is taken, or the disk is full.
-    """
+def tokenizer(texts: Texts, *, out: str | Path, options: Options, overwrite: bool) -> PreTrainedTokenizerFast:
+    """Train a tokenizer and write it as `AutoTokenizer` loads it; see `attar.tokenizer`."""
     check_free(out, overwrite=overwrite)
-    style = style or ("decoder" if kind == "bpe" else "encoder")
+    kind, vocab, lowercase, coverage = options.kind, options.vocab, options.lowercase, options.coverage
+    style: Style = options.style or ("decoder" if kind == "bpe" else "encoder")
     _check_options(kind, style, vocab, coverage)
     special = (
         [*ENCODER.values()] if style == "encoder" else [END, PAD, *(["<unk>"] if kind == "unigram" else [])]
@@ -96,10 +64,14 @@ def tokenizer(
         learn = _learn_wordpiece if kind == "wordpiece" else _learn_unigram
         learn(shell, _feed(texts, shell, other), letters, special, vocab)
     made = _wrapped(shell, kind, style)
-    options = {"kind": kind, "style": style, "vocab": vocab, "lowercase": lowercase, "coverage": coverage}
     with new_directory(out, overwrite=overwrite) as temporary:
         made.save_pretrained(temporary)
-        lineage = {"stage": "tokenizer", "options": options, "size": len(made), "versions": versions()}
+        lineage = {
+            "stage": "tokenizer",
+            "options": options.settings() | {"style": style},
+            "size": len(made),
+            "versions": versions(),
+        }
         text = json.dumps(lineage, indent=2, ensure_ascii=False)
         (temporary / LINEAGE).write_text(text + "\n", encoding="utf-8")
         _verify(made, temporary, list(islice(lines_of(texts), TRIED)))

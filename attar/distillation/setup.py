@@ -1,0 +1,236 @@
+"""What every phase of a task's distillation needs: the teacher, its task, tables, batches, the student, the figures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from attar.data.batches import Batches, encode, fitting
+from attar.data.columns import Columns
+from attar.data.language_modeling import same_vocabulary
+from attar.data.tables import read_table, read_texts
+from attar.data.tasks import Task
+from attar.distillation.phases import Judge
+from attar.distillation.student import Student, head_of
+from attar.distillation.student import student as build
+from attar.errors import DataError, ModelError, RecipeError
+from attar.evaluation.quality import Evaluation, quality, retained
+from attar.evaluation.table import TableEvaluator
+from attar.maths.statistics import Interval
+from attar.model.checkpoint import Loaded, digest, load
+from attar.options.base import Options
+from attar.progress import say
+from attar.report.report import Row
+from attar.training.loop import Precision, processes
+
+TASK_HEADS = ("sequence-classification", "token-classification", "question-answering")
+# Sentences that the student is projected on.
+SAMPLE = 2000
+
+
+@dataclass
+class Setup:
+    """A teacher with its task, and the options of its distillation.
+
+    Attributes:
+        loaded: the teacher and its tokenizer.
+        options: of `attar.distill`.
+        place: the work directory.
+        precision: of the training.
+        main: name of the metric that counts, known once the models were measured.
+        key: a digest that grows with each phase and names its place on disk.
+    """
+
+    loaded: Loaded
+    options: Options
+    place: Path
+    precision: Precision
+    main: str = "accuracy"
+
+    def __post_init__(self) -> None:
+        self.teacher, self.tokenizer = self.loaded.model, self.loaded.tokenizer
+        self.head = head_of(self.teacher)
+        if self.head in TASK_HEADS:
+            self.task: Task | None = Task.of(self.teacher)
+        elif self.options.prediction is None:
+            self.task = None
+        else:
+            raise ModelError(
+                expected="a fine-tuned teacher: a classifier of texts or of their words, one of scores or of answers",
+                found=f"{type(self.teacher).__name__}",
+                fix="fine-tune it first (attar finetune), or pass prediction=None to distil its layers only",
+            )
+        if self.task is not None and self.task.per_token and self.options.augment is not None:
+            raise RecipeError(
+                expected="texts to augment",
+                found=f"a teacher with a {self.head} head, whose answers stand in the words",
+                fix="leave augment out",
+            )
+        if self.task is not None:
+            self.length = self.task.window(self.teacher, self.options.max_length)
+        else:
+            self.length = fitting(self.options.max_length or Task.max_length, self.teacher)
+        windows = (self.length, self.options.doc_stride)
+        self.key = digest(self.teacher, self.options.seed, windows, self.precision)
+
+    def tables(self, data: Any, texts: Any, dev: Any, columns: Columns | None) -> tuple[Dataset, Dataset]:
+        """The task's texts, without labels, and the dev table."""
+        if data is None and texts is None:
+            raise DataError(
+                expected="texts of the task",
+                found="neither data nor texts",
+                fix="pass data=… (a table) or texts=… (one text a line)",
+            )
+        # Labels of the training texts do not teach; they count where some of these texts are held out to measure.
+        table = (
+            read_table(data, columns=columns, task=self.task, labels=dev is None)[0]
+            if data is not None
+            else self._texts(texts)
+        )
+        if len(table) < 2 and dev is None:
+            raise DataError(
+                expected="at least two texts, to hold one out",
+                found=str(len(table)),
+                fix="give more texts, or dev=…",
+            )
+        if dev is None:
+            parts = table.train_test_split(
+                test_size=min(1000, max(1, len(table) // 10)), seed=self.options.seed
+            )
+            table, held = parts["train"], parts["test"]
+            say(f"no dev table: {len(held)} of the texts are held out to watch the student")
+        else:
+            held = read_table(dev, columns=columns, task=self.task)[0]
+        targets = ("label",) if self.task is None else self.task.targets
+        return table.remove_columns([name for name in targets if name in table.column_names]), held
+
+    def _texts(self, texts: Any) -> Dataset:
+        """Plain texts as the task reads them: words to tag are those between spaces."""
+        table = read_texts(texts)
+        if self.task is None or not self.task.per_token:
+            return table
+        return read_table(table, task=self.task)[0]
+
+    def batches(self, table: Dataset, batch_size: int, *, shuffle: bool = True) -> Batches:
+        """Batches of a table of the task for this process."""
+        if self.task is None:
+            return self.deal(
+                encode(table, self.tokenizer, max_length=self.length), batch_size, shuffle=shuffle
+            )
+        options = {"max_length": self.length, "stride": self.options.doc_stride}
+        return self.deal(self.task.encode(table, self.tokenizer, **options), batch_size, shuffle=shuffle)
+
+    def deal(self, encoded: Dataset, batch_size: int, *, shuffle: bool = True) -> Batches:
+        """Batches of an encoded table for this process."""
+        rank, world = processes() if shuffle else (0, 1)
+        return Batches(
+            encoded,
+            self.tokenizer,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=self.options.seed,
+            rank=rank,
+            world=world,
+        )
+
+    def build(self, table: Dataset) -> Student:
+        """The student before it learns."""
+        wanted = self.options.student
+        if not isinstance(wanted, Options):
+            made = Student(self._existing(wanted))
+        else:
+            sample = table.select(range(min(SAMPLE, len(table))))
+            say(f"building the student, started by {wanted.init}")
+            made = build(
+                self.teacher,
+                layers=wanted.layers,
+                hidden=wanted.hidden,
+                heads=wanted.heads,
+                ffn=wanted.ffn,
+                embedding=wanted.embedding,
+                init=wanted.init,
+                mapping=self.options.mapping,
+                texts=self.batches(sample, 32, shuffle=False),
+                seed=self.options.seed,
+            )
+        if self.task is not None and self.task.per_token:
+            self.task.configure(made.model.config)
+        self.key = digest(self.key, made.model)
+        return made
+
+    def _existing(self, given: str | Path | PreTrainedModel) -> PreTrainedModel:
+        """A student that exists; one that was saved without the task's head (a language model) gets it, at random."""
+        loaded = load(given, tokenizer=self.tokenizer if isinstance(given, PreTrainedModel) else None)
+        same_vocabulary(self.tokenizer, loaded.tokenizer, str(given))
+        if self.task is None or isinstance(given, PreTrainedModel) or head_of(loaded.model) == self.head:
+            return loaded.model
+        say(f"{given} has no {self.head} head: it gets one, which starts at random")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.options.seed)
+            outputs = self.teacher.config.num_labels
+            model = load(given, head=self.head, fresh_head=True, num_labels=outputs).model
+        self.task.configure(model.config)
+        return model
+
+    def watch(self, held: Dataset) -> Judge | None:
+        """Watches the dev table in the prediction phase."""
+        if self.task is None or self.options.prediction is None:
+            return None
+        evaluator = self.evaluator(self.task, held, 64)
+        return Judge(
+            evaluator,
+            evaluator.evaluate_teacher(evaluator.logits(self.teacher)),
+            self.options.prediction.metric,
+        )
+
+    def evaluator(self, task: Task, table: Dataset, batch_size: int) -> TableEvaluator:
+        """A table to measure on."""
+        options = {"max_length": self.length, "stride": self.options.doc_stride}
+        return TableEvaluator(task, table, self.tokenizer, batch_size=batch_size, **options)
+
+    def measure(self, student: PreTrainedModel, table: Dataset, out: str | Path) -> tuple[Row, ...]:
+        """Rows of teacher and student on a table."""
+        sizes = [model.num_parameters() for model in (self.teacher, student)]
+        name = Path(out).name
+        if self.task is None:
+            return (
+                Row("teacher", "teacher", parameters=sizes[0]),
+                Row(name, "student", parameters=sizes[1], directory=str(out)),
+            )
+        evaluator = self.evaluator(self.task, table, 32)
+        theirs = evaluator.evaluate_teacher(evaluator.logits(self.teacher))
+        ours = evaluator.evaluate(student, theirs)
+        self.main = ours.main
+        return (
+            Row(
+                "teacher",
+                "teacher",
+                metrics=theirs.metrics,
+                quality=interval("quality", quality, theirs, theirs),
+                parameters=sizes[0],
+            ),
+            Row(
+                name,
+                "student",
+                metrics=ours.metrics,
+                quality=interval("quality", quality, ours, theirs),
+                retained=interval("retained", retained, ours, theirs),
+                parameters=sizes[1],
+                directory=str(out),
+            ),
+        )
+
+
+def interval(
+    name: str, of: Callable[[Evaluation, Evaluation], Interval], ours: Evaluation, theirs: Evaluation
+) -> Interval | None:
+    """An interval, or a line that says why there is none: a finished student is not thrown away for a figure."""
+    try:
+        return of(ours, theirs)
+    except DataError as error:
+        say(f"no interval of {name}: expected {error.expected}, found {error.found}")
+        return None

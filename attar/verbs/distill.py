@@ -1,0 +1,207 @@
+"""`attar.distill`: a smaller student of a fine-tuned teacher."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from attar.options.base import (
+    DATA,
+    RUNNING,
+    ColumnNames,
+    Count,
+    Flag,
+    ModelSource,
+    Options,
+    OutputPath,
+    Overwrite,
+    Precision,
+    PreTrainedModel,
+    Rate,
+    Seed,
+    Stride,
+    TableSource,
+    TaskLength,
+    TextSource,
+    Tokenizer,
+)
+from attar.options.registry import verb
+from attar.options.signature import options_of
+from attar.verbs.augment import Augment
+
+if TYPE_CHECKING:
+    from attar.report.report import Report
+
+SIZES = Flag(panel="Student")
+LOSSES = Flag(panel="Losses")
+
+
+class Student(Options):
+    """Sizes of the student and where its weights start; a size left out is the teacher's.
+
+    Attributes:
+        layers: Layers of the student.
+        hidden: Hidden size.
+        heads: Attention heads.
+        ffn: Inner size of the feed-forward layers.
+        embedding: Size of a factorised embedding, under the hidden size.
+        init: Start: random, layers (chosen layers of the teacher copied), or project (the teacher's weights projected
+            onto the leading directions of its hidden states).
+    """
+
+    layers: Annotated[Count | None, Flag()] = None
+    hidden: Annotated[Count | None, Flag()] = None
+    heads: Annotated[Count | None, SIZES] = None
+    ffn: Annotated[Count | None, SIZES] = None
+    embedding: Annotated[Count | None, SIZES] = None
+    init: Annotated[Literal["random", "layers", "project"], SIZES] = "project"
+
+
+class General(Options):
+    """TinyBERT's first stage: the pre-trained teacher on plain text, intermediate losses only.
+
+    Attributes:
+        texts: Plain text for the general stage, one text a line; without it there is no such stage.
+        teacher: The model before fine-tuning; where None the one that the teacher's lineage names, else the teacher.
+        epochs: Passes over the texts.
+        lr: Peak learning rate.
+        batch_size: Texts in a step.
+        max_length: Longest text in tokens.
+        streaming: Read lines as they are needed, for text that does not fit in memory.
+        steps: Batches of an epoch when streaming.
+    """
+
+    texts: Annotated[str | tuple[str, ...] | None, Flag("--general", "Data")] = None
+    teacher: str | None = None
+    epochs: Count = 3
+    lr: Rate = 5e-5
+    batch_size: Count = 32
+    max_length: Count = 128
+    streaming: bool = False
+    steps: Count = 1000
+
+
+class Intermediate(Options):
+    """Task distillation's first phase: attention, hidden and embedding losses.
+
+    Attributes:
+        epochs: Passes over the texts and their copies; where None 20 for few texts, down to 3 for many.
+        lr: Peak learning rate.
+        batch_size: Texts in a step.
+    """
+
+    epochs: Count | None = None
+    lr: Rate = 5e-5
+    batch_size: Count = 32
+
+
+class Prediction(Options):
+    """Task distillation's second phase: soft cross-entropy with the teacher's logits.
+
+    Attributes:
+        epochs: Passes over the texts and their copies.
+        lr: Peak learning rate.
+        batch_size: Texts in a step.
+        temperature: Divides the logits of both.
+        metric: Decides which epoch is best: f1 or matthews where one label is rare; the task's own where None.
+    """
+
+    epochs: Count = 3
+    lr: Rate = 3e-5
+    batch_size: Count = 32
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    metric: str | None = None
+
+
+@verb(stage=True)
+def distill(
+    teacher: ModelSource,
+    *,
+    out: OutputPath,
+    data: TableSource | None = None,
+    texts: TextSource | None = None,
+    dev: Annotated[TableSource | None, DATA] = None,
+    test: Annotated[TableSource | None, DATA] = None,
+    columns: ColumnNames = None,
+    tokenizer: Tokenizer = None,
+    student: Annotated[Student | Mapping[str, Any] | str | Path | PreTrainedModel | None, SIZES] = Student(),
+    general: General | Mapping[str, Any] | None = None,
+    augment: Augment | Mapping[str, Any] | None = None,
+    intermediate: Intermediate | Mapping[str, Any] | None = Intermediate(),
+    prediction: Prediction | Mapping[str, Any] | None = Prediction(),
+    mapping: Annotated[Literal["uniform", "top", "bottom"] | Sequence[Count], LOSSES] = "uniform",
+    attention: Annotated[Literal["auto", "scores", "relations", "none"], LOSSES] = "auto",
+    hidden: Annotated[bool, Flag("--hidden-loss", "Losses")] = True,
+    embedding: Annotated[bool, Flag("--embedding-loss", "Losses")] = True,
+    projection: Annotated[Literal["per-layer", "shared"], LOSSES] = "per-layer",
+    dropout: Annotated[bool, LOSSES] = False,
+    cache: Annotated[bool | str | Path, RUNNING] = True,
+    max_length: TaskLength = None,
+    doc_stride: Stride = 128,
+    seed: Seed = 0,
+    precision: Precision = "auto",
+    overwrite: Overwrite = False,
+) -> "Report":
+    """Distil a fine-tuned model into a smaller one, as TinyBERT does (1909.10351, section 3).
+
+    Labels are optional: the teacher's own outputs teach. Where dev or test have labels, quality is measured against
+    them, else as agreement with the teacher.
+
+    Args:
+        teacher: The fine-tuned teacher: a directory, a hub name, or a model (then with its `tokenizer`).
+        out: Directory to write; it appears whole or not at all.
+        data: Table of the task's texts; labels in it are not used to train.
+        texts: Texts of the task, one a line, instead of a table; questions need a table, with their contexts.
+        dev: Table that chooses the best epoch; a tenth of the texts, at most 1000, where left out.
+        test: Table that the report measures on; dev where left out.
+        columns: Which column is what: text=sentence (also label, text_pair; tokens, tags; question, context, answers).
+        tokenizer: Of a teacher that is given as a model.
+        student: A student that exists already (with the teacher's tokenizer) instead of sizes and start.
+        general: Options of the general stage on plain text (`General`); None skips it.
+        augment: Options of data augmentation (`Augment`); None uses the texts as they are.
+        intermediate: Options of the intermediate phase (`Intermediate`); None skips it.
+        prediction: Options of the prediction phase (`Prediction`); None skips it.
+        mapping: Teacher layer of each student layer: uniform, top, bottom, or a list such as 3,6,9,12.
+        attention: Compare attention scores, relations of queries, keys and values, none, or what fits (auto).
+        hidden: Compare hidden states.
+        embedding: Compare the embeddings' output.
+        projection: Student's hidden states meet the teacher's through a matrix per layer, or a shared one.
+        dropout: Dropout in the student, as in the paper; without it a small student learns faster.
+        cache: Run the teacher once and keep its outputs on disk; a directory is shared between runs.
+        max_length: Longest text in tokens; 128 where left out, 384 of questions with contexts.
+        doc_stride: Tokens that windows of a long context or sentence share.
+        seed: Seed of every random choice.
+        precision: Arithmetic of the training: bf16 where the machine has it (auto), fp32 or bf16.
+        overwrite: Replace what attar wrote there before.
+
+    Returns:
+        A report with teacher and student on the test (or dev) table, and the training curves.
+
+    Raises:
+        RecipeError: an option that the schema does not know.
+        ModelError, DataError, OutputError, TrainingError: see the functions that this one calls.
+
+    Examples:
+        attar distill teacher --texts texts.txt --layers 4 --hidden 312 --ffn 1200 --out small
+
+        attar distill teacher --data train.csv --test test.csv --layers 2 --copies 8 --out small
+
+        attar distill teacher --texts texts.txt --layers 4 --set intermediate.epochs=6 --out small
+    """
+    from attar.distillation.tinybert import distill as work
+
+    student = Student() if student is None else student
+    return work(
+        teacher,
+        out=out,
+        data=data,
+        texts=texts,
+        dev=dev,
+        test=test,
+        columns=columns,
+        tokenizer=tokenizer,
+        options=options_of(distill, locals()),
+        precision=precision,
+        overwrite=overwrite,
+    )

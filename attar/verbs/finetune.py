@@ -1,0 +1,91 @@
+"""`attar.finetune`: an encoder learns a task from a table with labels."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from attar.options.base import (
+    TRAINING,
+    BatchSize,
+    ColumnNames,
+    Count,
+    ModelSource,
+    OutputPath,
+    Overwrite,
+    Precision,
+    Rate,
+    Seed,
+    Stride,
+    TableSource,
+    TaskLength,
+    Tokenizer,
+)
+from attar.options.registry import verb
+from attar.options.signature import options_of
+
+if TYPE_CHECKING:
+    from attar.report.report import Report
+
+
+@verb(stage=True)
+def finetune(
+    model: ModelSource,
+    data: TableSource,
+    *,
+    out: OutputPath,
+    dev: TableSource | None = None,
+    columns: ColumnNames = None,
+    tokenizer: Tokenizer = None,
+    epochs: Count = 3,
+    lr: Rate = 3e-5,
+    batch_size: BatchSize = 32,
+    max_length: TaskLength = None,
+    doc_stride: Stride = 128,
+    patience: Annotated[Count | None, TRAINING] = 2,
+    metric: Annotated[str | None, TRAINING] = None,
+    seed: Seed = 0,
+    precision: Precision = "auto",
+    overwrite: Overwrite = False,
+) -> "Report":
+    """Fine-tune an encoder: labels or a score of a text or a pair, tags of words, or answers in a context.
+
+    Args:
+        model: Model directory or hub name, or a model (then with its `tokenizer`).
+        data: Training table with labels: .csv, .tsv, .jsonl, .parquet; SQuAD's .json; CoNLL columns.
+        out: Directory to write; it appears whole or not at all.
+        dev: Table that decides the best epoch; a tenth of the training table where left out.
+        columns: Which column is what: text=sentence (also label, text_pair; tokens, tags; question, context, answers).
+        tokenizer: Of a model that is given as an object.
+        epochs: Passes over the table.
+        lr: Peak learning rate.
+        batch_size: Texts in a step.
+        max_length: Longest text in tokens; 128 where left out, 384 of questions with contexts.
+        doc_stride: Tokens that windows of a long context or sentence share.
+        patience: Epochs without a better dev metric before training stops; none never stops early.
+        metric: Decides which epoch is best: f1 or matthews where one label is rare; the task's own where left out.
+        seed: Seed of every random choice.
+        precision: Arithmetic of the training: bf16 where the machine has it (auto), fp32 or bf16.
+        overwrite: Replace what attar wrote there before.
+
+    Returns:
+        A report with the dev metrics and the training curve.
+
+    Raises:
+        DataError: a metric that the task does not have.
+        ModelError, OutputError, TrainingError: see the functions that this one calls.
+
+    Examples:
+        attar finetune bert-base-uncased --data train.csv --dev dev.csv --out teacher
+    """
+    from attar.training.finetuning import finetune as work
+
+    options = options_of(finetune, locals())
+    return work(
+        model,
+        data,
+        out=out,
+        dev=dev,
+        columns=columns,
+        tokenizer=tokenizer,
+        options=options,
+        precision=precision,
+        overwrite=overwrite,
+    )

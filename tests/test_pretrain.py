@@ -23,7 +23,7 @@ from attar.data.batches import Batches, encode
 from attar.data.corpus import FOLLOWS, RANDOM, hold_out, next_sentences, read_corpus, read_documents
 from attar.data.masking import IGNORED, MaskedBatches, MaskedLanguage, choose, gathered
 from attar.data.streaming import StreamBatches
-from attar.errors import DataError, ModelError
+from attar.errors import DataError, ModelError, RecipeError
 from attar.model.checkpoint import load, read_lineage
 from attar.training import loop as train
 from attar.training.loop import _share_counts, fit
@@ -527,7 +527,7 @@ def test_what_cannot_be_learned_from_is_said(tmp_path, monkeypatch):
     refuse(DataError, "at least two lines", ["the film"])
     refuse(DataError, "at least two lines", ["", " "])
     refuse(DataError, "words that the tokenizer knows", ["zzzz qqqq"] * 9)
-    refuse(DataError, "mask as a fraction", mask=1.5)
+    refuse(RecipeError, "mask: less than 1", mask=1.5)
     refuse(DataError, "blank line", ["the", "", "film", "", "is"], nsp=True)
     refuse(DataError, "read whole", nsp=True, streaming=True)
     (tmp_path / "short.txt").write_text("the film\nis good\n")

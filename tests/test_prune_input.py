@@ -61,7 +61,8 @@ def test_layers_below_one(cut):
 
 
 @pytest.mark.parametrize(
-    ("budget", "message"), [(1e9, "at most what the model costs"), (0, "above 0"), (-1, "above 0")]
+    ("budget", "message"),
+    [(1e9, "at most what the model costs"), (0, "greater than 0"), (-1, "greater than 0")],
 )
 def test_a_budget_that_is_none(cut, budget, message):
     assert message in cut(budget=budget, method="magnitude").value.expected

@@ -1,7 +1,6 @@
 """Laws of recipes: every mistake is named with its cure, and reading one needs no torch."""
 
 import importlib
-import inspect
 import json
 import re
 import struct
@@ -18,13 +17,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, BertConfig, GPT2Config
 
-from attar import recipes as schema
+import attar
 from attar.distillation.distilbert import to_distilbert
 from attar.distillation.student import student
 from attar.errors import DataError, ModelError, RecipeError
-from attar.recipes import check, load_recipe, parse, smaller
-from attar.recipes import schema as options
+from attar.options.base import Options
+from attar.options.registry import STAGES
+from attar.options.signature import choices, members, options_model
+from attar.recipes import check, load_recipe, parse
 from attar.recipes.reading import RECIPES
+from attar.recipes.schema import Recipe, Stage
+from attar.verbs import plan as planning
+from attar.verbs.distill import Intermediate, Prediction
 
 PACKAGED = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 RECIPE = {"name": "small", "model": "some/model", "stages": [{"distill": {"student": {"layers": 2}}}]}
@@ -38,12 +42,22 @@ BERT = {
 }
 
 
-def groups():
-    return [
-        group
-        for _, group in inspect.getmembers(options, inspect.isclass)
-        if issubclass(group, options.Options) and group is not options.Options
-    ]
+def groups(model=Recipe, where=()):
+    """Every group of options that a recipe may hold, with its place."""
+    yield model, where
+    for name, field in model.model_fields.items():
+        inner = next((kind for kind in members(field.annotation) if is_group(kind)), None)
+        if name == "stages":
+            yield Stage, ("stages",)
+            inner = None
+            for verb in STAGES:
+                yield from groups(options_model(STAGES[verb]), ("stages", verb))
+        if inner is not None:
+            yield from groups(inner, (*where, name))
+
+
+def is_group(kind):
+    return isinstance(kind, type) and issubclass(kind, Options)
 
 
 def model_directory(path, config=BERT, weights=True):
@@ -104,8 +118,8 @@ def test_tinybert_recipes_have_the_papers_figures():
         assert (student.layers, student.hidden, student.heads, student.ffn) == shape
         assert (distill.general.epochs, distill.general.max_length) == (3, 128)
         assert (distill.augment.probability, distill.augment.copies, distill.augment.k) == (0.4, 20, 15)
-        assert distill.intermediate == options.Intermediate(epochs=20, batch_size=32, lr=5e-5)
-        assert distill.prediction == options.Prediction(epochs=3, batch_size=32, lr=3e-5, temperature=1.0)
+        assert distill.intermediate == Intermediate(epochs=20, batch_size=32, lr=5e-5)
+        assert distill.prediction == Prediction(epochs=3, batch_size=32, lr=3e-5, temperature=1.0)
         assert (distill.mapping, distill.max_length) == ("uniform", 64)
 
 
@@ -135,10 +149,7 @@ def test_stages_keep_their_order_and_a_bare_verb_means_defaults():
     recipe = parse({**RECIPE, "stages": ["evaluate", {"finetune": None}, {"distill": {}}, {"export": {}}]})
     assert [stage.verb for stage in recipe.stages] == ["evaluate", "finetune", "distill", "export"]
     assert [stage.options for stage in recipe.stages] == [
-        options.Evaluate(),
-        options.Finetune(),
-        options.Distill(),
-        options.Export(),
+        options_model(STAGES[verb])() for verb in ("evaluate", "finetune", "distill", "export")
     ]
 
 
@@ -174,25 +185,16 @@ def test_options_are_frozen():
 
 @given(data=st.data())
 def test_every_misspelled_key_names_the_nearest(data):
-    group = data.draw(st.sampled_from(groups()))
+    group, where = data.draw(st.sampled_from(list(groups())))
     key = data.draw(st.sampled_from([key for key in group.model_fields if len(key) > 3]))
     place = data.draw(st.integers(1, len(key) - 1))
     wrong = key[:place] + key[place + 1 :]
-    content = {
-        "Recipe": {**RECIPE, wrong: 1},
-        "Data": {**RECIPE, "data": {wrong: 1}},
-        "Columns": {**RECIPE, "data": {"columns": {wrong: 1}}},
-        "Stage": {**RECIPE, "stages": [{wrong: {}}]},
-        "Pretrain": {**RECIPE, "stages": [{"pretrain": {wrong: 1}}]},
-        "Finetune": {**RECIPE, "stages": [{"finetune": {wrong: 1}}]},
-        "Export": {**RECIPE, "stages": [{"export": {wrong: 1}}]},
-        "Evaluate": {**RECIPE, "stages": [{"evaluate": {wrong: 1}}]},
-        "Distill": {**RECIPE, "stages": [{"distill": {wrong: 1}}]},
-        "Prune": {**RECIPE, "stages": [{"prune": {wrong: 1}}]},
-        "DistillLm": {**RECIPE, "stages": [{"distill_lm": {wrong: 1}}]},
-        "Share": {**RECIPE, "stages": [{"share": {wrong: 1}}]},
-        "LanguageStudent": {**RECIPE, "stages": [{"distill_lm": {"student": {wrong: 1}}}]},
-    }.get(group.__name__, {**RECIPE, "stages": [{"distill": {group.__name__.lower(): {wrong: 1}}}]})
+    if wrong in group.model_fields:
+        return
+    content = {wrong: 1} if where != ("stages",) else [{wrong: {}}]
+    for name in reversed(where):
+        content = {name: content if name != "stages" or isinstance(content, list) else [content]}
+    content = RECIPE | content
     with pytest.raises(RecipeError) as caught:
         parse(content)
     assert wrong in caught.value.found
@@ -382,12 +384,13 @@ def test_what_a_family_cannot_lose_is_told(recipe, tmp_path, family, given, wher
 def test_the_names_of_shapes_methods_and_axes_are_those_of_the_library():
     published = importlib.import_module("attar.pruning.published_shapes").PUBLISHED
     search = importlib.import_module("attar.pruning.round")
-    fields = options.Prune.model_fields
-    assert set(get_args(get_args(fields["shape"].annotation)[0])) == set(published)
-    assert set(get_args(fields["method"].annotation)) == {*get_args(search.Method), "vocabulary"}
-    assert set(get_args(smaller.Axis)) == set(search.VARIANTS["all"])
-    assert set(get_args(smaller.Variant)) == set(search.VARIANTS)
-    assert set(get_args(smaller.Loss)) == set(get_args(importlib.import_module("attar.pruning.rounds").Loss))
+    fields = options_model(planning).model_fields
+    assert set(choices(fields["shape"].annotation)) == set(published)
+    assert set(choices(fields["method"].annotation)) == {*get_args(search.Method), "vocabulary"}
+    verb = importlib.import_module("attar.verbs.plan")
+    assert set(get_args(verb.Axis)) == set(search.VARIANTS["all"])
+    assert set(get_args(verb.Variant)) == set(search.VARIANTS)
+    assert set(get_args(verb.Loss)) == set(get_args(importlib.import_module("attar.pruning.rounds").Loss))
 
 
 def test_schubert_recipes_have_the_papers_sizes():
@@ -468,45 +471,6 @@ def test_reading_and_checking_import_no_torch():
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(schema.__file__).parents[2],
+        cwd=Path(attar.__file__).parents[1],
     )
     assert run.stdout.strip() == "[]"
-
-
-# Defaults: the schema's and the functions'
-
-
-VERBS = {
-    "pretrain": options.Pretrain,
-    "finetune": options.Finetune,
-    "prune": options.Prune,
-    "distill": options.Distill,
-    "augment": options.Augment,
-    "export": options.Export,
-    "evaluate": options.Evaluate,
-    "distill_lm": options.DistillLm,
-    "share": options.Share,
-}
-# What a recipe names and the function takes as an object.
-OBJECTS = {"augment": {"source", "vectors", "masks"}}
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_defaults_are_those_of_the_public_function(verb):
-    attar = importlib.import_module("attar")
-    assert verb in attar.__all__
-    parameters = inspect.signature(getattr(attar, verb)).parameters
-    fields = {
-        key: field for key, field in VERBS[verb].model_fields.items() if key not in OBJECTS.get(verb, ())
-    }
-    assert set(fields) <= set(parameters)
-    signed = {key: parameters[key].default for key in fields}
-    # None in place of a group that cannot be left out means that group's defaults.
-    given = {key: value for key, value in signed.items() if value is not None or fields[key].default is None}
-    assert VERBS[verb].model_validate(given).model_dump() == VERBS[verb]().model_dump()
-
-
-def test_the_students_defaults_are_those_of_its_builder():
-    builder = importlib.import_module("attar.distillation.student").student
-    signed = {key: inspect.signature(builder).parameters[key].default for key in options.Student.model_fields}
-    assert options.Student(**signed) == options.Student()

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import attar
 import tiny
 from attar.cli import app
-from attar.errors import DataError, ModelError, OutputError
+from attar.errors import DataError, ModelError, OutputError, RecipeError
 from attar.evaluation.temperature import shown
 
 MASKED, PLAIN = "the film was [MASK] and warm", "the film was"
@@ -123,7 +123,7 @@ def test_user_mistakes_are_named(tmp_path):
     with pytest.raises(DataError, match="80 tokens"):
         attar.temperature(model, "film " * 99 + "[MASK]", tokenizer=tokenizer)
     for options in ({"temperatures": (1, 0)}, {"temperatures": ()}, {"top": 0}):
-        with pytest.raises(DataError, match=next(iter(options))):
+        with pytest.raises(RecipeError, match=next(iter(options))):
             attar.temperature(model, MASKED, tokenizer=tokenizer, **options)
     with pytest.raises(ModelError, match="language model"):
         attar.temperature(tiny.model(), MASKED, tokenizer=tokenizer)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import attar
 from attar.cli import app
-from attar.errors import DataError, OutputError
+from attar.errors import DataError, OutputError, RecipeError
 
 KINDS = ("bpe", "wordpiece", "unigram")
 SEEN = [
@@ -198,7 +198,7 @@ def test_user_mistakes_are_named(tmp_path):
         {"coverage": 0},
         {"coverage": 1.5},
     ):
-        with pytest.raises(DataError, match=next(iter(options))):
+        with pytest.raises(RecipeError, match=next(iter(options))):
             attar.tokenizer(SEEN, out=tmp_path / "t", **options)
     with pytest.raises(DataError, match="no such file"):
         attar.tokenizer(tmp_path / "none.txt", out=tmp_path / "t")
@@ -232,6 +232,6 @@ def test_the_command(tmp_path):
     ]
     shown = CliRunner().invoke(app, [*words, "300"])
     assert shown.exit_code == 0, shown.output
-    assert "pieces in" in shown.output
+    assert "tokens in" in shown.output
     assert AutoTokenizer.from_pretrained(tmp_path / "t").mask_token == "[MASK]"
     assert CliRunner().invoke(app, [*words, "10", "--overwrite"]).exit_code == 1

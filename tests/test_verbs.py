@@ -1,4 +1,4 @@
-"""The command line and the library say the same words; recipes run their stages once; the door shows what it names."""
+"""The command line and the library are one; recipes run their stages once; the package shows what it names."""
 
 import json
 import subprocess
@@ -42,7 +42,7 @@ def run(*words: object):
     return CliRunner().invoke(cli.app, [str(word) for word in words])
 
 
-def test_the_door_shows_its_names_and_no_more():
+def test_the_package_shows_its_names_and_no_more():
     shown = subprocess.run(
         [
             sys.executable,
@@ -56,17 +56,6 @@ def test_the_door_shows_its_names_and_no_more():
     assert shown.stdout.strip() == f"{sorted(attar.__all__)} False"
     for name in attar.__all__:
         assert getattr(attar, name).__doc__
-
-
-def test_a_verb_stays_a_verb_when_its_room_is_imported():
-    code = """
-import attar, importlib
-for room in ("augment", "distill", "export", "finetune", "pretrain", "prune", "generate", "temperature", "tokenizer"):
-    importlib.import_module(f"attar.{room}")
-    print(callable(getattr(attar, room)))
-"""
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.split() == ["True"] * 9
 
 
 def test_alone_it_prints_three_commands():

@@ -78,7 +78,7 @@ class Parameter:
             )
         default = inspect.Parameter.empty if argument.required else None
         kind = kind if argument.required else kind | None
-        annotation: Any = Annotated[kind, info]  # type: ignore[valid-type]  # known at run time only
+        annotation: Any = Annotated[kind, info]
         keyword = inspect.Parameter.KEYWORD_ONLY
         return inspect.Parameter(self.name, keyword, default=default, annotation=annotation)
 

@@ -73,7 +73,7 @@ class Generated:
 def generate(models: Model | Sequence[Model], prompt: str, *, options: Options, tokenizer: Any) -> Generated:
     """Let causal language models continue a prompt, each from the same seed; see `attar.generate`."""
     length, temperature, top_p, seed = options.length, options.temperature, options.top_p, options.seed
-    _check(prompt, length, temperature, top_p)
+    _check(prompt, temperature, top_p)
     wanted = [models] if isinstance(models, str | Path | PreTrainedModel) else list(models)
     says = []
     for source in wanted:
@@ -94,17 +94,10 @@ def generate(models: Model | Sequence[Model], prompt: str, *, options: Options, 
     return Generated(prompt, tuple(says))
 
 
-def _check(prompt: str, length: int, temperature: float | None, top_p: float) -> None:
+def _check(prompt: str, temperature: float | None, top_p: float) -> None:
     if not prompt.strip():
         raise DataError(expected="a prompt", found=repr(prompt), fix="write the beginning of a text")
-    sampled = temperature is not None
-    if length < 1 or not 0 < top_p <= 1 or (temperature is not None and not 0 < temperature < float("inf")):
-        raise DataError(
-            expected="length of at least 1, temperature above 0, top_p above 0 and up to 1",
-            found=f"length={length}, temperature={temperature}, top_p={top_p}",
-            fix="leave temperature out for the likeliest token each time",
-        )
-    if top_p < 1 and not sampled:
+    if top_p < 1 and temperature is None:
         raise DataError(
             expected="a temperature with top_p, which is of draws",
             found=f"top_p={top_p} and no temperature",

@@ -27,12 +27,6 @@ def temperature(
     tokenizer: Any,
 ) -> Temperatures:
     """A language model's likeliest tokens at several temperatures; see `attar.temperature`."""
-    if top < 1 or not temperatures or not all(0 < t < float("inf") for t in temperatures):
-        raise DataError(
-            expected="temperatures above 0 and top of at least 1",
-            found=f"temperatures={tuple(temperatures)}, top={top}",
-            fix="leave them out for 1, 2, 3, 6 and 10 tokens",
-        )
     loaded = load(model, tokenizer=tokenizer)
     if loaded.model.get_output_embeddings() is None:
         raise ModelError(

@@ -51,7 +51,7 @@ def explain(
     )
     choices = fault["msg"].split("'")[1::2] if fault["type"] == "literal_error" else []
     nearest = get_close_matches(str(value), choices, 1, 0.5)
-    fix = f"write {nearest[0]}" if nearest else f"change {dotted(location)}"
+    fix = f"write {nearest[0]}" if nearest else f"give {dotted(location)} another value, or leave it out"
     return RecipeError(expected=f"{dotted(location)}: {message}", found=f"{value!r} ({place})", fix=fix)
 
 

@@ -108,7 +108,7 @@ def options_model(verb: Verb) -> type[Options]:
         # A group made from a verb has the flags that the verb names.
         kind = Annotated[argument.type, argument.flag] if argument.flag.name else argument.type
         made[argument.name] = (kind, default)
-    name = "".join(part.capitalize() for part in verb.__name__.split("_"))
+    name = "".join(part.capitalize() for part in verb.__name__.split("_")) + "Options"
     return create_model(name, __base__=Options, __doc__=verb.__doc__, **made)
 
 

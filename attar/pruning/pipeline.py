@@ -90,7 +90,9 @@ def prune(
     o = options
     _check_chosen(o, plan)
     check_free(out, overwrite=overwrite)
-    found = _opened(model, tokenizer, o, (data, texts, columns), precision, plan=plan, recover=o.recover)
+    found = _opened(
+        model, tokenizer, o, (data, texts, columns), precision, plan=plan, recover=o.recover, fold=o.fold
+    )
     recovery = Recovery(o.recover, o.recover_steps, o.recover_lr, precision, o.seed, o.reconstruct)
     with resuming.work_directory(out) as place:
         if o.budget is None:
@@ -162,6 +164,7 @@ def _opened(
     *,
     plan: Any = None,
     recover: str | None = None,
+    fold: bool = False,
 ) -> Pruner:
     """The model with its texts; a plan says already what stays."""
     loaded = load(model, tokenizer=tokenizer)
@@ -175,7 +178,7 @@ def _opened(
         texts = read_table(data, columns=columns, task=task_of(loaded.model), labels=labels)[0]
     return Pruner(
         loaded,
-        Way(method, axes, o.steps, o.lr, o.gamma, None, o.seed, precision, o.fold),
+        Way(method, axes, o.steps, o.lr, o.gamma, None, o.seed, precision, fold),
         o.cost,
         o.loss,
         o.length,

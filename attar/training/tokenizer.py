@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from tokenizers import (
     AddedToken,
@@ -52,7 +52,6 @@ def tokenizer(texts: Texts, *, out: str | Path, options: Options, overwrite: boo
     check_free(out, overwrite=overwrite)
     kind, vocab, lowercase, coverage = options.kind, options.vocab, options.lowercase, options.coverage
     style: Style = options.style or ("decoder" if kind == "bpe" else "encoder")
-    _check_options(kind, style, vocab, coverage)
     special = (
         [*ENCODER.values()] if style == "encoder" else [END, PAD, *(["<unk>"] if kind == "unigram" else [])]
     )
@@ -86,22 +85,6 @@ def letters_per_token(tokenizer: Any, texts: Texts) -> float:
     sample = list(islice(lines_of(texts), TRIED))
     tokens = sum(len(ids) for ids in tokenizer(sample, add_special_tokens=False, verbose=False)["input_ids"])
     return sum(map(len, sample)) / max(1, tokens)
-
-
-def _check_options(kind: str, style: str, vocab: int, coverage: float) -> None:
-    for name, value, allowed in (("kind", kind, get_args(Kind)), ("style", style, get_args(Style))):
-        if value not in allowed:
-            raise DataError(
-                expected=f"{name} to be one of {', '.join(allowed)}",
-                found=repr(value),
-                fix="name one of them",
-            )
-    if vocab < 1 or not 0 < coverage <= 1:
-        raise DataError(
-            expected="vocab of at least 1, and coverage above 0 and up to 1",
-            found=f"vocab={vocab}, coverage={coverage}",
-            fix="leave both out: 32000 pieces that know every letter",
-        )
 
 
 def _shell(kind: Kind, special: list[str], *, lowercase: bool) -> Tokenizer:

@@ -18,7 +18,9 @@ def temperature(
     model: ModelSource,
     text: Annotated[str, Input()],
     *,
-    temperatures: Sequence[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = (1, 2, 3, 6),
+    temperatures: Annotated[
+        Sequence[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)
+    ] = (1, 2, 3, 6),
     top: Count = 10,
     out: OutputPath | None = None,
     tokenizer: Tokenizer = None,

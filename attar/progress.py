@@ -1,7 +1,9 @@
-"""Where long work tells how far it is: silent in a library, bars and lines where the CLI attached a console."""
+"""Where long work shows how far it is: silent in a library, bars or lines where the command line attached a console."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sized
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
@@ -13,15 +15,19 @@ T = TypeVar("T")
 log = logging.getLogger("attar")
 _tracking: ContextVar[bool] = ContextVar("attar_tracking", default=False)
 _console: ContextVar["Console | None"] = ContextVar("attar_console", default=None)
+# Where the output is no terminal, seconds between two lines; and work shorter than this has no line.
+EVERY, SHORT = 30.0, 5.0
+# Steps after which the rate is known, and how many seconds must be left for an estimate to be worth a line.
+FIRST, LONG = 10, 20.0
 
 
 def attach(console: "Console | None") -> None:
-    """Show progress on `console` from now on (the CLI does); None is silent again."""
+    """Show progress on `console` from now on (the command line does); None is silent again."""
     _console.set(console)
 
 
 def say(message: str) -> None:
-    """Tell one line of what happens and why."""
+    """One line of what happens and why."""
     console = _console.get()
     if console is None:
         log.info(message)
@@ -29,15 +35,60 @@ def say(message: str) -> None:
         console.print(f"[dim]·[/dim] {message}")
 
 
-def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield from `iterable`, with a bar on the attached console (`total` items; from `len()` where None).
+def track(
+    iterable: Iterable[T],
+    description: str,
+    total: int | None = None,
+    *,
+    done: Callable[[T], int] | None = None,
+) -> Iterator[T]:
+    """Yield from `iterable`, with a bar on the attached console; where that is no terminal, with a line now and then.
 
-    Inside another bar there is none: one long step, one bar.
+    Long work says once how long it will take, from the rate of its first steps. Inside another bar there is none: one
+    long step, one bar.
+
+    Args:
+        iterable: what is worked through.
+        description: of the work, a few words.
+        total: items; from `len()` where None.
+        done: how many items are done with this one, for work that resumes and does not begin at the first; counted
+            where None.
     """
     console = _console.get()
     if console is None or _tracking.get():
         yield from iterable
         return
+    if total is None and isinstance(iterable, Sized):
+        total = len(iterable)
+    show = _bar if console.is_terminal else _lines
+    _tracking.set(True)
+    try:
+        yield from show(_counted(iterable, total, done), description, total, console)
+    finally:
+        _tracking.set(False)
+
+
+def _counted(
+    iterable: Iterable[T], total: int | None, done: Callable[[T], int] | None
+) -> Iterator[tuple[int, T]]:
+    """Each item with how many are done once it is; says early how long the rest will take."""
+    began, first = 0.0, 0
+    for number, item in enumerate(iterable, 1):
+        count = number if done is None else done(item)
+        now = time.monotonic()
+        if number == 1:
+            began, first = now, count  # the first step also makes what later ones use
+        elif number == FIRST + 1 and total is not None:
+            rate = (count - first) / max(1e-9, now - began)
+            left = (total - count) / rate
+            if left > LONG:
+                say(f"about {_duration(left)} left: {total - count:,} steps at {_rate(rate)}")
+        yield count, item
+
+
+def _bar(
+    items: Iterator[tuple[int, T]], description: str, total: int | None, console: "Console"
+) -> Iterator[T]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -49,17 +100,74 @@ def track(iterable: Iterable[T], description: str, total: int | None = None) -> 
 
     columns = (TextColumn("  {task.description:<28}"), BarColumn(bar_width=30), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    if total is None and isinstance(iterable, Sized):
-        total = len(iterable)
-    _tracking.set(True)
-    try:
-        with Progress(*columns, *times, console=console) as bar:
-            yield from bar.track(iterable, total=total, description=description)
-    finally:
-        _tracking.set(False)
+    with Progress(*columns, *times, console=console) as bar:
+        task, started = bar.add_task(description, total=total), False
+        for count, item in items:
+            if not started and count > 1:  # resumed: what was done before is no rate of now
+                bar.reset(task, total=total, completed=count - 1)
+            started = True
+            yield item
+            bar.update(task, completed=count)
+
+
+def _lines(
+    items: Iterator[tuple[int, T]], description: str, total: int | None, console: "Console"
+) -> Iterator[T]:
+    began = last = time.monotonic()
+    first, count = None, 0
+    for count, item in items:
+        first = count - 1 if first is None else first
+        yield item
+        now = time.monotonic()
+        if now - last >= EVERY:
+            rate = (count - first) / (now - began)
+            left = "" if total is None else f", {_duration((total - count) / rate)} left"
+            of = "" if total is None else f" of {total:,}"
+            console.print(f"  {description}: {count:,}{of}, {_rate(rate)}{left}", highlight=False)
+            last = now
+    if time.monotonic() - began >= SHORT:
+        console.print(
+            f"  {description}: {count:,} done in {_duration(time.monotonic() - began)}", highlight=False
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:.3g} a second" if rate >= 1 else f"{1 / rate:.3g} seconds each"
 
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Replaced when the branch of progress is merged."""
-    yield
+    """Keep progress bars and notes of transformers, datasets and huggingface_hub off, and give back what was set."""
+    from datasets.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import progress_bar_states
+    from transformers.utils import logging as models
+
+    loggers = [logging.getLogger("transformers"), logging.getLogger("accelerate")]
+    levels = [logger.level for logger in loggers]
+    bars = models.is_progress_bar_enabled(), are_progress_bars_disabled(), dict(progress_bar_states)
+    with warnings.catch_warnings():  # where an environment variable has the last word, each of these warns
+        warnings.simplefilter("ignore")
+        models.disable_progress_bar()
+        disable_progress_bars()
+    for logger, level in zip(loggers, levels, strict=True):
+        if logger.getEffectiveLevel() >= logging.WARNING:  # who asked for more gets it
+            logger.setLevel(max(level, logging.ERROR))
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if bars[0]:
+                models.enable_progress_bar()
+            if not bars[1]:
+                enable_progress_bars()
+        progress_bar_states.clear()
+        progress_bar_states.update(bars[2])
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

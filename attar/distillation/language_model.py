@@ -15,6 +15,7 @@ from attar.data.language_modeling import Reading, TextBatches, reading, same_voc
 from attar.distillation.distilbert import to_distilbert
 from attar.distillation.language_objective import FromCache, LanguageDistiller, LanguageTeacher, Live
 from attar.distillation.lazy_teacher import LazyTeacher
+from attar.distillation.student import check_smaller
 from attar.distillation.student import student as build
 from attar.distillation.top_k_cache import Key, TopK, top_k
 from attar.errors import DataError, ModelError
@@ -27,7 +28,7 @@ from attar.progress import say, track
 from attar.report.report import Point, Report, Row
 from attar.storage.writing import check_free
 from attar.training import resuming
-from attar.training.loop import Precision, broadcast, fit, is_main, processes
+from attar.training.loop import Precision, Step, broadcast, fit, is_main, processes
 
 # Texts that a student is projected on.
 SAMPLE = 2000
@@ -85,13 +86,18 @@ class LanguageModelDistillation:
 
     def build(self) -> PreTrainedModel:
         """The student before it learns."""
-        o, tokenizer = self.options, self.teacher.tokenizer
-        wanted, depth = o.student, shape_of(self.teacher.config).layers
-        if not isinstance(wanted, Options):
-            own = tokenizer if isinstance(wanted, PreTrainedModel) else None
-            loaded = load(wanted, tokenizer=own, head="language")
-            same_vocabulary(tokenizer, loaded.tokenizer, str(loaded.name))
-            return loaded.model
+        wanted, tokenizer = self.options.student, self.teacher.tokenizer
+        if isinstance(wanted, Options):
+            made = self._from_sizes(wanted)
+            check_smaller(made, self.teacher.model)
+            return made
+        own = tokenizer if isinstance(wanted, PreTrainedModel) else None
+        loaded = load(wanted, tokenizer=own, head="language")
+        same_vocabulary(tokenizer, loaded.tokenizer, str(loaded.name))
+        return loaded.model
+
+    def _from_sizes(self, wanted: Options) -> PreTrainedModel:
+        o, depth = self.options, shape_of(self.teacher.config).layers
         sizes = wanted.model_dump(exclude={"family", "init"}, exclude_none=True)
         if not sizes:
             sizes["layers"] = len(o.mapping) if isinstance(o.mapping, tuple) else max(1, depth // 2)
@@ -153,7 +159,7 @@ class LanguageModelDistillation:
             seed=o.seed,
             checkpoint=place / "state",
         )
-        for step in track(steps, "distil", o.epochs * len(batches)):
+        for step in track(steps, "distil", o.epochs * len(batches), done=Step.done):
             curve.add(step)
             if step.last_of_epoch:
                 found = broadcast(measure(student, self.held)[loss])

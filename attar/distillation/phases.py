@@ -23,7 +23,7 @@ from attar.progress import say, track
 from attar.report.report import Point
 from attar.storage.writing import save_tensors, write_atomic
 from attar.training import resuming
-from attar.training.loop import Precision, Source, broadcast, fit, is_main, settle, wait
+from attar.training.loop import Precision, Source, Step, broadcast, fit, is_main, settle, wait
 from attar.training.used_embeddings import used_rows
 
 
@@ -176,7 +176,7 @@ def learn(
             seed=seed,
             checkpoint=place / "state",
         )
-        for step in track(steps, phase, epochs * (-(-len(batches) // accumulate))):
+        for step in track(steps, phase, epochs * (-(-len(batches) // accumulate)), done=Step.done):
             curve.add(step)
             if not step.last_of_epoch:
                 continue

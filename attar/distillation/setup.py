@@ -15,7 +15,7 @@ from attar.data.language_modeling import same_vocabulary
 from attar.data.tables import read_table, read_texts
 from attar.data.tasks import Task
 from attar.distillation.phases import Judge
-from attar.distillation.student import Student, head_of
+from attar.distillation.student import Student, check_smaller, head_of
 from attar.distillation.student import student as build
 from attar.errors import DataError, ModelError, RecipeError
 from attar.evaluation.quality import Evaluation, quality, retained
@@ -159,6 +159,7 @@ class Setup:
             )
         if self.task is not None and self.task.per_token:
             self.task.configure(made.model.config)
+        check_smaller(made.model, self.teacher, existing=not isinstance(wanted, Options))
         self.key = digest(self.key, made.model)
         return made
 

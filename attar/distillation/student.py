@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from attar.anatomy.resolve import Bound, Shape, resolve
+from attar.anatomy.resolve import Bound, Shape, resolve, shape_of
 from attar.data.batches import Batches
 from attar.distillation.head_outputs import assign, split
 from attar.distillation.projection import project
@@ -18,6 +18,7 @@ from attar.errors import ModelError
 from attar.maths.mapping import Mapping, layer_map
 from attar.model.checkpoint import HEADS, Head
 from attar.model.weights import attention_scale
+from attar.progress import say
 
 Init = Literal["project", "layers", "random"]
 
@@ -106,6 +107,29 @@ def student(
         )
     _projectable(bound, shape)
     return Student(model, project(teacher, model, chosen, texts, seed=seed))
+
+
+def check_smaller(student: PreTrainedModel, teacher: PreTrainedModel, *, existing: bool = False) -> None:
+    """A student that is larger than its teacher is rarely meant.
+
+    More layers, and more parameters of a student that exists already or of a teacher that stores its layers once
+    (ALBERT), are said in a line.
+
+    Raises:
+        ModelError: more parameters than the teacher, in a student made from sizes.
+    """
+    ours, theirs = parameters(student), parameters(teacher)
+    depths = tuple(shape_of(model.config).layers for model in (student, teacher))
+    if ours > theirs and not existing and not resolve(teacher).anatomy.shared:
+        raise ModelError(
+            expected=f"a student of at most the teacher's {theirs:,} parameters",
+            found=f"{ours:,}",
+            fix="name smaller sizes; who wants a larger student passes it as a model or a directory",
+        )
+    if ours > theirs:
+        say(f"the student has {ours:,} parameters, more than the teacher's {theirs:,}")
+    if depths[0] > depths[1]:
+        say(f"the student has {depths[0]} layers, more than the teacher's {depths[1]}: it will be slower")
 
 
 def parameters(model: nn.Module) -> int:

@@ -80,4 +80,6 @@ class Options(BaseModel):
 
     def settings(self, *, exclude: set[str] | None = None) -> dict[str, Any]:
         """The options as JSON has them; an object that JSON does not know is named by its class."""
-        return self.model_dump(mode="json", exclude=exclude, fallback=lambda value: type(value).__name__)
+        return self.model_dump(
+            mode="json", exclude=exclude, warnings=False, fallback=lambda value: type(value).__name__
+        )

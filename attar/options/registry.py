@@ -1,6 +1,7 @@
 """The verbs: public functions that the command line and recipes are made from."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import Any, ParamSpec, TypeVar
@@ -16,13 +17,14 @@ STAGES: dict[str, Callable[..., Any]] = {}
 
 
 def verb(
-    *, stage: bool = False, shares: Callable[..., Any] | None = None
+    *, stage: bool = False, shares: Callable[..., Any] | None = None, light: bool = False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Register a public function; other libraries' progress bars are off while it runs.
 
     Args:
         stage: whether it may be a stage of a recipe.
         shares: another verb, whose other arguments this one takes as keyword arguments (`**rest`).
+        light: whether it needs none of these libraries, which take a second to import.
     """
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
@@ -32,7 +34,7 @@ def verb(
         def quietly(*args: P.args, **kwargs: P.kwargs) -> R:
             if shares is not None:
                 shown.bind(*args, **kwargs)  # a TypeError names an argument that neither verb has
-            with quiet_libraries():
+            with nullcontext() if light else quiet_libraries():
                 return function(*args, **kwargs)
 
         quietly.__signature__ = shown  # type: ignore[attr-defined]  # what `inspect.signature` shows

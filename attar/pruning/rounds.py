@@ -26,7 +26,7 @@ from attar.pruning.units import Kept, KeptLayer, everything
 from attar.report.report import Point
 from attar.storage.writing import save_tensors, write_atomic
 from attar.training import resuming
-from attar.training.loop import Precision, Source, fit, is_main, wait
+from attar.training.loop import Precision, Source, Step, fit, is_main, wait
 
 Loss = Literal["distill", "task", "mlm"]
 
@@ -172,7 +172,7 @@ def recover(
         seed=recovery.seed,
         checkpoint=place / "recover",
     )
-    for step in track(steps, "recover", recovery.steps):
+    for step in track(steps, "recover", recovery.steps, done=Step.done):
         curve.add(step)
     say(f"recovered by {recovery.loss}: loss {curve.recent():.4f}")
     return curve.points()

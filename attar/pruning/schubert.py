@@ -15,7 +15,7 @@ from attar.progress import say, track
 from attar.pruning.alphas import Alphas, alphas_for, betas, gated
 from attar.pruning.scores import frozen
 from attar.pruning.selection import Cost
-from attar.training.loop import Precision, Source, averaged, fit
+from attar.training.loop import Precision, Source, Step, averaged, fit
 
 # The axes of each variant of the paper.
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -119,7 +119,7 @@ def learn_alphas(
             seed=seed,
             checkpoint=checkpoint,
         )
-        for _ in track(running, "learn alphas", steps):
+        for _ in track(running, "learn alphas", steps, done=Step.done):
             pass
     largest = max(a.abs().max().item() for a in alphas.parameters())
     if not largest < WILD:

@@ -20,7 +20,7 @@ from attar.progress import say, track
 from attar.report.report import Point, Report, Row
 from attar.storage.writing import check_free
 from attar.training import resuming
-from attar.training.loop import Precision, broadcast, fit, is_main, processes
+from attar.training.loop import Precision, Step, broadcast, fit, is_main, processes
 from attar.training.used_embeddings import used_rows
 
 
@@ -139,7 +139,7 @@ def supervise(
             learner, batches, epochs=epochs, lr=lr, precision=precision, seed=seed, checkpoint=place / "state"
         )
         curve = resuming.TrainingCurve(place / "curve.json")
-        for step in track(steps, "fine-tune", epochs * len(batches)):
+        for step in track(steps, "fine-tune", epochs * len(batches), done=Step.done):
             curve.add(step)
             if step.last_of_epoch:
                 name, value = evaluator.evaluate(model).chosen(metric)

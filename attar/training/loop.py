@@ -62,6 +62,10 @@ class Step:
     seconds: float
     last_of_epoch: bool
 
+    def done(self) -> int:
+        """How many steps are done with this one, those before a resume included."""
+        return self.index
+
 
 def processes() -> tuple[int, int]:
     """This process's number and how many there are: (0, 1) unless `torchrun` or `accelerate launch` started it."""

@@ -18,7 +18,7 @@ from attar.report.formatting import metric_name
 from attar.report.report import Point, Report, Row
 from attar.storage.writing import check_free
 from attar.training import resuming
-from attar.training.loop import Precision, broadcast, fit, is_main, processes
+from attar.training.loop import Precision, Step, broadcast, fit, is_main, processes
 
 
 def pretrain(
@@ -119,7 +119,7 @@ def learn(
         seed=seed,
         checkpoint=place / "state",
     )
-    for step in track(training, "pre-train", epochs * len(batches)):
+    for step in track(training, "pre-train", epochs * len(batches), done=Step.done):
         curve.add(step)
         if step.last_of_epoch:
             loss = broadcast(measure(model, judged)[name])

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from attar.recipes.problem import Problem
 
 
-@verb()
+@verb(light=True)
 def check(
     recipe: Annotated[str, Input()],
     settings: Annotated[Mapping[str, Any] | None, Input(), Flag("--set")] = None,

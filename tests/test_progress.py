@@ -1,0 +1,180 @@
+"""Laws of progress: what long work shows on a terminal and in a log, and that other libraries keep silent."""
+
+import io
+import logging
+import re
+import sys
+
+import pytest
+from datasets import Dataset
+from datasets.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from huggingface_hub.utils.tqdm import progress_bar_states
+from rich.console import Console
+from transformers import AutoModel
+from transformers.utils import logging as models
+
+import attar
+import tiny
+from attar import progress
+from attar.errors import ModelError
+from attar.options.registry import VERBS
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only goes on when it is told to."""
+
+    class Clock:
+        now = 100.0
+
+        def monotonic(self):
+            return self.now
+
+    made = Clock()
+    monkeypatch.setattr(progress, "time", made)
+    return made
+
+
+def shown(work, clock, *, terminal=False, **options):
+    """What a console shows of work whose steps take a number of seconds each."""
+    file = io.StringIO()
+    progress.attach(Console(file=file, force_terminal=terminal, width=100, color_system=None))
+    try:
+        for seconds in progress.track(work, "learn", **options):
+            clock.now += seconds if isinstance(seconds, float) else 1
+    finally:
+        progress.attach(None)
+    return file.getvalue()
+
+
+def test_a_log_has_a_line_every_thirty_seconds_and_one_at_the_end(clock):
+    assert shown([4.0] * 20, clock).splitlines() == [
+        "  learn: 8 of 20, 4 seconds each, 48 seconds left",
+        "· about 36 seconds left: 9 steps at 4 seconds each",
+        "  learn: 16 of 20, 4 seconds each, 16 seconds left",
+        "  learn: 20 done in 80 seconds",
+    ]
+
+
+def test_short_work_leaves_no_line_in_a_log(clock):
+    assert shown([0.1] * 20, clock) == ""
+
+
+def test_long_work_says_once_how_long_it_will_take(clock):
+    lines = [line for line in shown([2.0] * 311, clock).splitlines() if "left:" in line]
+    assert lines == ["· about 10 minutes left: 300 steps at 2 seconds each"]
+
+
+def test_work_that_resumes_counts_from_where_it_was(clock):
+    steps = range(9601, 9701)
+    lines = shown(steps, clock, total=11240, done=lambda step: step).splitlines()
+    assert lines[0] == "· about 27 minutes left: 1,629 steps at 1 a second"
+    assert lines[1] == "  learn: 9,630 of 11,240, 1 a second, 27 minutes left"
+    bar = shown(steps, clock, terminal=True, total=11240, done=lambda step: step)
+    counts = [int(count) for count in re.findall(r"(\d+)/11240", bar)]
+    assert counts[-1] == 9700
+    assert all(count == 0 or count >= 9600 for count in counts)
+
+
+def test_inside_a_library_nothing_is_shown(capfd):
+    assert list(progress.track([1, 2], "learn")) == [1, 2]
+    progress.say("a line")
+    assert capfd.readouterr() == ("", "")
+
+
+def state():
+    levels = [logging.getLogger(name).level for name in ("transformers", "accelerate")]
+    return models.is_progress_bar_enabled(), are_progress_bars_disabled(), dict(progress_bar_states), levels
+
+
+@pytest.fixture
+def loud(tmp_path, monkeypatch):
+    """Work of other libraries that draws bars where nobody says otherwise."""
+    tiny.saved(tmp_path / "model", head="base")
+
+    def work(*_):
+        AutoModel.from_pretrained(tmp_path / "model").save_pretrained(tmp_path / "again")
+        Dataset.from_dict({"x": [1, 2, 3]}).map(lambda row: {"y": row["x"]})
+
+    before = state()
+    # The environment has the last word about these; here nobody has said anything.
+    monkeypatch.setattr(sys.modules["datasets.utils.tqdm"], "HF_DATASETS_DISABLE_PROGRESS_BARS", None)
+    monkeypatch.setattr(sys.modules["huggingface_hub.utils.tqdm"], "HF_HUB_DISABLE_PROGRESS_BARS", None)
+    models.enable_progress_bar()
+    enable_progress_bars()
+    yield work
+    (models.enable_progress_bar if before[0] else models.disable_progress_bar)()
+    (disable_progress_bars if before[1] else enable_progress_bars)()
+    progress_bar_states.clear()
+    progress_bar_states.update(before[2])
+
+
+def test_other_libraries_bars_are_off_while_attar_works_and_back_afterwards(loud, capfd):
+    loud()
+    drawn = capfd.readouterr().err
+    assert all(bar in drawn for bar in ("Loading weights", "Writing model shards", "Map"))
+    before = state()
+    with progress.quiet_libraries():
+        loud()
+        with progress.quiet_libraries():
+            loud()
+        loud()
+    assert capfd.readouterr().err == ""
+    assert state() == before
+    with pytest.raises(KeyError), progress.quiet_libraries():
+        raise KeyError
+    assert state() == before
+    loud()
+    drawn = capfd.readouterr().err
+    assert all(bar in drawn for bar in ("Loading weights", "Writing model shards", "Map"))
+
+
+def test_a_users_own_choice_is_kept():
+    before = state()
+    models.disable_progress_bar()
+    logging.getLogger("transformers").setLevel(logging.INFO)
+    mine = state()
+    with progress.quiet_libraries():
+        assert logging.getLogger("transformers").level == logging.INFO
+    assert state() == mine
+    logging.getLogger("transformers").setLevel(before[3][0])
+    if before[0]:
+        models.enable_progress_bar()
+
+
+def test_every_verb_is_quiet(loud, capfd, monkeypatch):
+    monkeypatch.setattr("attar.report.anatomy.anatomy", loud)
+    VERBS["anatomy"]("model")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_student_larger_than_its_teacher_is_refused(tmp_path):
+    tiny.saved(tmp_path / "teacher")
+    table = tiny.table(16, 0)
+    with pytest.raises(ModelError, match="a student of at most the teacher's"):
+        attar.distill(
+            tmp_path / "teacher",
+            out=tmp_path / "out",
+            data=table,
+            dev=table,
+            student={"hidden": 96, "init": "random"},
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_layers_and_a_larger_student_that_exists_are_said(tmp_path, caplog):
+    tiny.saved(tmp_path / "teacher")
+    caplog.set_level(logging.INFO, logger="attar")
+    table, quick = tiny.table(16, 0), {"epochs": 1, "batch_size": 8}
+    larger = tiny.model(num_hidden_layers=6, hidden_size=48, intermediate_size=96)
+    attar.distill(
+        tmp_path / "teacher",
+        out=tmp_path / "out",
+        data=table,
+        dev=table,
+        student=larger,
+        intermediate=None,
+        prediction=quick,
+    )
+    assert "more than the teacher's" in caplog.text
+    assert "6 layers" in caplog.text

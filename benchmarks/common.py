@@ -83,14 +83,17 @@ def read(made: argparse.ArgumentParser) -> argparse.Namespace:
 def workplace(options: argparse.Namespace) -> Iterator[Path]:
     """The directory to keep models in, `--work` or one that is gone afterwards.
 
-    It is of one benchmark with one set of constants: what was made with others would be told as if made with these.
+    It is of one benchmark with one set of constants, those of its modules in capitals: what was made with others would
+    pass for made with these.
     """
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
         constants = {
             name: value
-            for name, value in vars(sys.modules["__main__"]).items()
+            for module in list(sys.modules.values())
+            if _of_benchmark(module)
+            for name, value in vars(module).items()
             if name.isupper() and not isinstance(value, Path)
         }
         ours = json.dumps(
@@ -105,6 +108,12 @@ def workplace(options: argparse.Namespace) -> Iterator[Path]:
             )
         note.write_text(ours)
         yield work
+
+
+def _of_benchmark(module: Any) -> bool:
+    """Whether a module is one of a benchmark's own."""
+    file = getattr(module, "__file__", None)
+    return file is not None and Path(file).parent == RESULTS.parent and Path(file) != Path(__file__)
 
 
 def once(out: Path, make: Any) -> Path:

@@ -27,8 +27,8 @@ from rich.table import Table
 
 from attar import distill, distill_lm, finetune, pretrain, progress
 from attar.anatomy.form import form_of
+from attar.data.model_task import task_of
 from attar.data.tables import read_table
-from attar.data.tasks import Task
 from attar.demo.data import model_directory, reviews, unlabelled_texts
 from attar.evaluation.quality import evaluate
 from attar.maths.statistics import seed_interval
@@ -192,7 +192,7 @@ class Study:
             else:
                 self.tune(self.student(name, seed), out, task, seed)
             loaded = load(out)
-            options: dict[str, Any] = {"task": Task.of(loaded.model.config), "max_length": length}
+            options: dict[str, Any] = {"task": task_of(loaded.model.config), "max_length": length}
             found = evaluate(loaded.model, self.tables[task][1], tokenizer=loaded.tokenizer, **options)
         value = round(100 * float(np.nan_to_num(found.metrics[metric])), 2)
         kept.parent.mkdir(exist_ok=True)

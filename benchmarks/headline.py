@@ -17,11 +17,11 @@ from rich.console import Console
 from attar import distill, finetune, progress
 from attar.augmentation import EmbeddingCandidates, augment
 from attar.data.batches import Batches, encode
-from attar.data.tasks import Task
+from attar.data.model_task import task_of
 from attar.demo.data import model_directory, reviews, unlabelled_texts
 from attar.distillation.student import student as build
 from attar.evaluation.benchmark import bench
-from attar.evaluation.comparison import open_model
+from attar.evaluation.opening import open_model
 from attar.evaluation.quality import Evaluation, evaluate, retained
 from attar.exporting import export
 from attar.maths.statistics import Interval
@@ -129,7 +129,7 @@ class Headline:
         loaded = load(place)
         table: Dataset = self.tables[split]
         logits = None if teacher is None else teacher.logits
-        task = Task.of(loaded.model.config)
+        task = task_of(loaded.model.config)
         return evaluate(
             loaded.model, table, tokenizer=loaded.tokenizer, task=task, teacher_logits=logits, max_length=64
         )

@@ -22,8 +22,8 @@ from rich.table import Table
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
 from attar import distill, distill_lm, finetune, pretrain, progress, tokenizer
+from attar.data.model_task import task_of
 from attar.data.tables import read_table
-from attar.data.tasks import Task
 from attar.distillation.distilbert import to_distilbert
 from attar.evaluation.quality import Evaluation, evaluate, retained
 from attar.maths.statistics import Interval
@@ -133,7 +133,7 @@ class Korean:
     def judge(self, place: Path) -> Evaluation:
         """A model on the dev table."""
         loaded = load(place)
-        task = Task.of(loaded.model.config)
+        task = task_of(loaded.model.config)
         return evaluate(loaded.model, self.dev, tokenizer=loaded.tokenizer, task=task, max_length=64)
 
 

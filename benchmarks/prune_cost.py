@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from attar.data.batches import Batch, Batches, encode
 from attar.data.tasks import Supervised, Task
 from attar.demo.data import model_directory, reviews
-from attar.evaluation.benchmark import interleaved, median_interval
+from attar.evaluation.timing import interleaved, median_interval
 from attar.model.checkpoint import load
 from attar.pruning.alphas import alphas_for, betas, gated
 from attar.pruning.cost import Parameters

@@ -21,10 +21,10 @@ from transformers import PreTrainedModel
 from attar import finetune
 from attar.anatomy.form import form_of
 from attar.data.batches import Batches, encode
-from attar.data.tasks import Task
+from attar.data.model_task import task_of
 from attar.demo.data import model_directory, reviews
 from attar.evaluation.benchmark import bench
-from attar.evaluation.quality import predict
+from attar.evaluation.prediction import predict
 from attar.maths.statistics import seed_interval
 from attar.model.checkpoint import load
 from attar.pruning.apply import apply
@@ -59,7 +59,7 @@ class Duel:
             finetune(model_directory(), train, dev=dev, out=teacher, **some)
         self.loaded = load(teacher)
         self.model = self.loaded.model
-        self.task = Task.of(self.model.config)
+        self.task = task_of(self.model.config)
         self.form = form_of(self.model.config)
         path = work / "latency.json"
         if path.exists():

@@ -22,7 +22,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from attar.evaluation.benchmark import Clock, Speed, bench
+from attar.evaluation.benchmark import Speed, bench
+from attar.evaluation.timing import Clock
 from attar.exporting import export
 from attar.model.onnx import OnnxModel
 from common import figure, keeps, parser, read, report

@@ -25,8 +25,8 @@ from transformers import AutoTokenizer
 
 from attar import distill, finetune, progress
 from attar.data import squad
+from attar.data.model_task import task_of
 from attar.data.tables import read_table
-from attar.data.tasks import Task
 from attar.demo.data import model_directory
 from attar.distillation.student import student as build
 from attar.evaluation.answers import answer_f1, exact_match
@@ -174,7 +174,7 @@ class Squad:
         if place not in self._said:
             loaded = load(place)
             evaluator = TableEvaluator(
-                Task.of(loaded.model), self.tables["test"], loaded.tokenizer, max_length=LENGTH
+                task_of(loaded.model), self.tables["test"], loaded.tokenizer, max_length=LENGTH
             )
             self._said[place] = evaluator.evaluate(loaded.model)
         return self._said[place]

@@ -12,12 +12,14 @@ import asked
 import tiny
 from attar import distill, finetune, run
 from attar.data.batches import Batches
+from attar.data.model_task import task_of
 from attar.data.question_answering import Answering
 from attar.data.tables import read_table
-from attar.data.tasks import Supervised, Task
+from attar.data.tasks import Supervised
 from attar.errors import DataError
-from attar.evaluation.comparison import compare, open_model
-from attar.evaluation.quality import predict
+from attar.evaluation.comparison import compare
+from attar.evaluation.opening import open_model
+from attar.evaluation.prediction import predict
 from attar.evaluation.table import TableEvaluator
 from attar.exporting import export
 from attar.model.checkpoint import load
@@ -217,7 +219,7 @@ def test_questions_are_learned_and_the_model_says_that_there_may_be_no_answer(pl
     assert report.rows[0].metrics["exact_match"] > 0.8
     config = load(place / "teacher").model.config
     assert config.handle_impossible_answer
-    assert Task.of(config).impossible
+    assert task_of(config).impossible
 
 
 def test_a_student_needs_no_answers(place, tmp_path):
@@ -231,7 +233,7 @@ def test_a_student_needs_no_answers(place, tmp_path):
         report = distill(place / "teacher", data=data, dev=place / "dev.json", out=tmp_path / name, **options)
     assert tiny.identical(*(load(tmp_path / name).model for name in ("bare", "wrong")))
     assert report.rows[1].metrics["f1"] > 0.7
-    assert Task.of(load(tmp_path / "bare").model).impossible
+    assert task_of(load(tmp_path / "bare").model).impossible
     alone = distill(place / "teacher", data=bare, out=tmp_path / "alone", **options | {"intermediate": None})
     assert alone.main == "agreement"
     with pytest.raises(DataError, match="a column 'question'"):

@@ -13,11 +13,12 @@ import tiny
 from attar import distill, finetune
 from attar.anatomy.resolve import family, resolve
 from attar.data.batches import fitting
+from attar.data.model_task import task_of
 from attar.data.streaming import StreamBatches
 from attar.data.tables import read_table, read_texts
 from attar.data.tasks import Task
 from attar.errors import DataError, ModelError, OutputError, RecipeError
-from attar.evaluation.quality import predict
+from attar.evaluation.prediction import predict
 from attar.model.checkpoint import load
 from attar.storage.writing import new_directory
 
@@ -303,7 +304,7 @@ def test_a_problem_type_nobody_knows(tmp_path):
     config = tiny.config()
     config.problem_type = "ranking"
     with pytest.raises(ModelError, match="regression"):
-        Task.of(config)
+        task_of(config)
 
 
 OPTIONS = {"epochs": 1, "lr": 1e-3, "batch_size": 8, "max_length": 16, "precision": "fp32"}

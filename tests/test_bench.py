@@ -9,7 +9,9 @@ from torch import nn
 
 import tiny
 from attar.errors import ModelError
-from attar.evaluation.benchmark import bench, flops, interleaved, median_interval, parameters
+from attar.evaluation.benchmark import bench
+from attar.evaluation.counting import flops, parameters
+from attar.evaluation.timing import interleaved, median_interval
 
 
 def on_paper(config, size, length):

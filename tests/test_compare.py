@@ -17,7 +17,9 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 import attar
 import tiny
 from attar.errors import DataError, ModelError
-from attar.evaluation.comparison import Opened, compare, machine, measure, open_model
+from attar.evaluation.comparison import compare, measure
+from attar.evaluation.machine import machine
+from attar.evaluation.opening import Opened, open_model
 from attar.maths.statistics import Interval
 
 WORDS = [f"w{i}" for i in range(30)]

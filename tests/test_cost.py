@@ -13,7 +13,7 @@ import tiny
 from attar.anatomy.families import ENCODERS
 from attar.anatomy.form import Form, LayerForm, form_of
 from attar.errors import PlanError
-from attar.evaluation.benchmark import flops, flops_by_module, parameters
+from attar.evaluation.counting import flops, flops_by_module, parameters
 from attar.pruning.apply import apply
 from attar.pruning.cost import Operations, Parameters, cost_model
 from attar.pruning.latency import Grid, Latency

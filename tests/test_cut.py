@@ -11,7 +11,8 @@ import tiny
 from attar.anatomy.families import ENCODERS
 from attar.anatomy.form import form_of
 from attar.errors import PlanError
-from attar.evaluation import benchmark
+from attar.evaluation.benchmark import bench
+from attar.evaluation.counting import flops
 from attar.model import modeling_slim
 from attar.model.slim import is_slim
 from attar.model.views import Need, call
@@ -153,10 +154,8 @@ def test_what_a_slim_model_costs_is_counted():
     for x in form.layers:
         inner = 2 * x.heads * (x.key + x.value) + 2 * x.ffn
         expected += 2 * length * form.hidden * inner + 2 * length**2 * x.heads * (x.key + x.value)
-    assert benchmark.flops(small, 1, length) == expected
-    rows = benchmark.bench(
-        {"whole": slims.model("bert"), "small": slims.slim("bert")}, lengths=(7,), repeats=2
-    )
+    assert flops(small, 1, length) == expected
+    rows = bench({"whole": slims.model("bert"), "small": slims.slim("bert")}, lengths=(7,), repeats=2)
     assert rows[1].flops < rows[0].flops
     assert rows[1].parameters < rows[0].parameters
     assert rows[1].bytes == 4 * rows[1].parameters

@@ -12,12 +12,13 @@ import tiny
 from attar import distill, finetune
 from attar.anatomy.resolve import shape_of
 from attar.data.batches import Counts
+from attar.data.model_task import task_of
 from attar.data.tasks import Task
 from attar.distillation.cache import LiveTeacher
 from attar.distillation.objective import Intermediate, match, prediction
 from attar.distillation.phases import Distiller, learn
 from attar.errors import DataError, RecipeError
-from attar.evaluation.quality import predict
+from attar.evaluation.prediction import predict
 from attar.maths import losses
 from attar.maths.mapping import layer_map
 from attar.model.checkpoint import load, read_lineage, save
@@ -249,7 +250,7 @@ def test_a_multi_label_student(tmp_path, pair):
     data, dev = (tiny.table(24, seed=n, kind="multi_label", pair=pair) for n in (1, 2))
     report = run(tmp_path / "out", teacher, data=data, dev=dev)
     assert report.main == "micro_f1"
-    assert Task.of(student_of(tmp_path / "out").config) == Task("multi_label", ("a", "b", "c"))
+    assert task_of(student_of(tmp_path / "out").config) == Task("multi_label", ("a", "b", "c"))
 
 
 @pytest.mark.parametrize(

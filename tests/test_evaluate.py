@@ -19,17 +19,8 @@ from attar.data.batches import Batches, encode
 from attar.data.tasks import Kind, Task
 from attar.errors import DataError
 from attar.evaluation.examples import examples
-from attar.evaluation.quality import (
-    Evaluation,
-    agreement,
-    evaluate,
-    judge,
-    kl,
-    metrics,
-    predict,
-    quality,
-    retained,
-)
+from attar.evaluation.prediction import predict
+from attar.evaluation.quality import Evaluation, agreement, evaluate, judge, kl, metrics, quality, retained
 from attar.maths.statistics import Interval
 
 WORDS = [f"w{i}" for i in range(30)]

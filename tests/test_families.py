@@ -8,6 +8,7 @@ import torch
 import tiny
 from attar.anatomy.families import ENCODERS
 from attar.anatomy.resolve import family, resolve, shape_of
+from attar.data.model_task import task_of
 from attar.data.tasks import Task
 from attar.distillation.cache import LiveTeacher
 from attar.distillation.objective import Intermediate, match
@@ -99,7 +100,7 @@ def test_a_model_is_saved_and_loaded(name, tmp_path):
     save(model, tiny.tokenizer(name), tmp_path / "out", lineage={})
     again = load(tmp_path / "out")
     assert tiny.identical(model, again.model)
-    assert Task.of(again.model.config) == BINARY
+    assert task_of(again.model.config) == BINARY
     text = "the film is good"
     assert again.tokenizer(text)["input_ids"] == tiny.tokenizer(name)(text)["input_ids"]
 

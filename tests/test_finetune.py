@@ -11,7 +11,7 @@ from transformers import pipeline
 
 import tiny
 from attar import finetune
-from attar.data.tasks import Task
+from attar.data.model_task import task_of
 from attar.errors import DataError
 from attar.model.checkpoint import load, read_lineage
 from attar.training.resuming import BestEpoch, TrainingCurve, work_directory
@@ -48,7 +48,7 @@ def test_each_kind_of_task_is_learned(tmp_path, kind, pair, labels, main, reache
     report = tune(tmp_path / "out", data, dev, labels=labels, lr=5e-3, patience=None)
     assert report.main == main
     assert report.rows[0].metrics[main] > reached
-    task = Task.of(load(tmp_path / "out").model.config)
+    task = task_of(load(tmp_path / "out").model.config)
     assert (task.kind, len(task.labels)) == (kind, labels)
     curve = report.curves["fine-tuning"]
     assert sum(curve[-1][1].values()) < 0.85 * sum(curve[0][1].values())

@@ -17,9 +17,10 @@ from attar.anatomy.families import ENCODERS
 from attar.anatomy.form import form_of
 from attar.anatomy.resolve import resolve
 from attar.cli import app
+from attar.data.model_task import task_of
 from attar.data.tasks import Task
 from attar.errors import DataError, ModelError
-from attar.evaluation.quality import predict
+from attar.evaluation.prediction import predict
 from attar.pruning import switching
 from attar.pruning.ablation import probe
 from attar.pruning.apply import masked
@@ -129,7 +130,7 @@ def test_parts_of_a_layer_run_the_layers_from_there_on_alone():
 def test_a_head_that_nothing_reads_is_worth_nothing():
     model = copy.deepcopy(tiny.model())
     model.bert.encoder.layer[1].attention.output.dense.weight.data[:, 6:12] = 0
-    found = probe(model, batches(rows=20), Task.of(model.config))
+    found = probe(model, batches(rows=20), task_of(model.config))
     head = next(w for w in found.parts if w.part == Part("head", 2, 2))
     assert (head.change.value, head.change.low, head.change.high) == (0, 0, 0)
     assert head.kl < 1e-9
@@ -142,7 +143,7 @@ def test_a_head_that_nothing_reads_is_worth_nothing():
 def test_the_model_is_as_before(family, monkeypatch):
     model = tiny.model(family).train()
     before, weights = state(model), copy.deepcopy(model.state_dict())
-    probe(model, batches(family), Task.of(model.config), resamples=50)
+    probe(model, batches(family), task_of(model.config), resamples=50)
     assert state(model) == before
     assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
     calls = iter(range(10))
@@ -155,7 +156,7 @@ def test_the_model_is_as_before(family, monkeypatch):
     real = switching.call
     monkeypatch.setattr(switching, "call", breaks)
     with pytest.raises(KeyboardInterrupt):
-        probe(model, batches(family), Task.of(model.config), tokens=1)
+        probe(model, batches(family), task_of(model.config), tokens=1)
     assert state(model) == before
 
 
@@ -170,12 +171,12 @@ def test_a_forward_of_the_modules_own_is_put_back():
 def test_what_does_harm_is_named_and_nothing_that_may_be_chance():
     model, rows = tiny.model(), tiny.table(60)
     table = tiny.batches(rows, batch_size=16)
-    harm = max(probe(model, table, Task.of(model.config), resamples=50).parts, key=lambda w: w.kl).part
+    harm = max(probe(model, table, task_of(model.config), resamples=50).parts, key=lambda w: w.kl).part
     parts = parts_of(model)
     said = logits_without(resolve(model), table, parts)
     truth = said[1 + parts.index(harm)].argmax(-1)
     table = tiny.batches(rows.remove_columns("label").add_column("label", truth.tolist()), batch_size=16)
-    found = probe(model, table, Task.of(model.config))
+    found = probe(model, table, task_of(model.config))
     assert found.better[0].part == harm
     assert found.better[0].value == 1
     for worth in found.parts:
@@ -189,7 +190,7 @@ def test_what_does_harm_is_named_and_nothing_that_may_be_chance():
 def test_without_labels_it_is_agreement():
     model = tiny.model()
     rows = tiny.table(20).remove_columns("label")
-    found = probe(model, tiny.batches(rows), Task.of(model.config))
+    found = probe(model, tiny.batches(rows), task_of(model.config))
     assert found.main == "agreement"
     assert found.baseline.value == 1
     assert not found.better
@@ -205,7 +206,7 @@ def test_scores_and_labels(kind, labels, main):
     model = tiny.model(num_labels=labels)
     Task(kind, tuple("abc"[:labels])).configure(model.config)
     table = batches(rows=20, kind=kind)
-    found = probe(model, table, Task.of(model.config), resamples=100)
+    found = probe(model, table, task_of(model.config), resamples=100)
     assert found.main == main
     assert all(w.change.low <= w.change.value <= w.change.high for w in found.parts)
     assert ("points" in heat(found).title) == (kind == "multi_label")
@@ -215,7 +216,7 @@ def test_scores_and_labels(kind, labels, main):
 def test_one_score_for_all_texts_has_no_correlation():
     model = tiny.model(num_labels=1)
     torch.nn.init.zeros_(model.classifier.weight)
-    found = probe(model, batches(rows=20, kind="regression"), Task.of(model.config), resamples=20)
+    found = probe(model, batches(rows=20, kind="regression"), task_of(model.config), resamples=20)
     assert np.isnan(found.baseline.value)
     assert heat(found).values[0][0] is None
     assert "14 of 14 parts" in notes(found, runs=2)[-1]
@@ -245,7 +246,7 @@ def test_the_report_shows_every_part(place):
 
 def test_layers_of_unequal_heads_leave_cells_empty():
     model = slims.slim("bert")
-    found = probe(model, batches(), Task.of(model.config), resamples=20)
+    found = probe(model, batches(), task_of(model.config), resamples=20)
     assert [value is None for value in heat(found).values[1]] == [False, False, True, False, False, False]
 
 
@@ -258,7 +259,7 @@ def test_a_model_without_a_task_is_refused(place, tmp_path):
         attar.probe(tmp_path / "model.onnx", place / "dev.csv")
     groups = tiny.model("albert", num_hidden_groups=2)
     with pytest.raises(ModelError, match="albert_layer_groups"):
-        probe(groups, batches("albert"), Task.of(groups.config))
+        probe(groups, batches("albert"), task_of(groups.config))
 
 
 def test_one_text_is_too_few(place):

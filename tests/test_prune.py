@@ -17,7 +17,7 @@ import attar
 import tiny
 from attar import cli
 from attar.anatomy.form import form_of
-from attar.data.tasks import Task
+from attar.data.model_task import task_of
 from attar.model.checkpoint import digest, load, read_lineage
 from attar.pruning.alphas import alphas_for, betas, fold, gated
 from attar.pruning.apply import apply
@@ -119,7 +119,7 @@ def test_useful_units_are_told_from_noise():
         for layer in model.bert.encoder.layer:
             layer.output.dense.weight[:, noise] *= 0.02
     batches = tiny.batches(tiny.texts(64), batch_size=16, shuffle=True)
-    loss = SelfDistillation(model, copy.deepcopy(model), task=Task.of(model.config))
+    loss = SelfDistillation(model, copy.deepcopy(model), task=task_of(model.config))
     options = {"steps": 60, "lr": 0.02, "precision": "fp32"}
     alphas = learn_alphas(model, ("ffn",), loss, batches, Parameters(model), **options)
     for layer in alphas.layers:
@@ -150,7 +150,7 @@ def test_a_unit_that_does_nothing_goes_first(method):
 @pytest.mark.parametrize("kind", [*TASKS, None])
 def test_a_model_is_no_distance_from_itself(kind):
     model = tiny.model(head="masked-lm") if kind is None else tiny.model(**TASKS[kind])
-    task = None if kind is None else Task.of(model.config)
+    task = None if kind is None else task_of(model.config)
     loss = SelfDistillation(model, copy.deepcopy(model), task=task)
     parts = loss(next(iter(tiny.batches(tiny.texts(), batch_size=8).epoch())))
     assert set(parts) == ({"hidden"} if kind is None else {"hidden", "prediction"})

@@ -13,8 +13,8 @@ import tiny
 from attar.anatomy.resolve import resolve
 from attar.cli import app
 from attar.errors import ModelError
-from attar.evaluation.benchmark import flops
-from attar.evaluation.quality import predict
+from attar.evaluation.counting import flops
+from attar.evaluation.prediction import predict
 from attar.model.checkpoint import load
 from attar.model.views import Need, call
 from attar.sharing.albert import shared

@@ -14,15 +14,17 @@ import tiny
 from attar import distill, finetune
 from attar.cli import app
 from attar.data.batches import Batches, Counts
+from attar.data.model_task import task_of
 from attar.data.tables import read_table
-from attar.data.tasks import Supervised, Task
+from attar.data.tasks import Supervised
 from attar.data.token_classification import Tagging
 from attar.distillation.cache import CachedTeacher, LiveTeacher, cached
 from attar.distillation.objective import prediction
 from attar.distillation.student import student as build
 from attar.errors import DataError, ModelError, RecipeError
-from attar.evaluation.comparison import compare, open_model
-from attar.evaluation.quality import predict
+from attar.evaluation.comparison import compare
+from attar.evaluation.opening import open_model
+from attar.evaluation.prediction import predict
 from attar.evaluation.table import TableEvaluator
 from attar.maths.losses import soft_cross_entropy
 from attar.model.checkpoint import load
@@ -182,7 +184,7 @@ def test_a_tagger_is_learned_and_told_to_strangers(place):
     assert report.rows[0].metrics["f1"] > 0.5
     said = pipeline("token-classification", model=str(place / "teacher"))("the good film")
     assert {piece["entity"] for piece in said} <= set(asked.TAGS)
-    assert Task.of(load(place / "teacher").model) == TASK
+    assert task_of(load(place / "teacher").model) == TASK
 
 
 def test_tags_that_are_no_chunks_are_judged_by_accuracy():

@@ -53,8 +53,8 @@ class Task:
     max_length: ClassVar[int] = 128
 
     @classmethod
-    def of(cls, source: Any) -> "Task":
-        """Read the task from a model, or from a Hugging Face config and the architecture that it names.
+    def of_config(cls, config: Any) -> "Task":
+        """Read the task of whole texts from a Hugging Face config.
 
         Where `problem_type` is not written, one output means regression and several mean one class of several:
         transformers' own rule.
@@ -62,16 +62,6 @@ class Task:
         Raises:
             ModelError: `problem_type` is none of the three that transformers knows.
         """
-        from attar.data.question_answering import Answering
-        from attar.data.token_classification import Tagging
-
-        model = isinstance(source, PreTrainedModel)
-        config = source.config if model else source
-        name = type(source).__name__ if model else (config.architectures or [""])[0]
-        if name.endswith("ForTokenClassification"):
-            return Tagging("tags", tuple(str(config.id2label[i]) for i in range(config.num_labels)))
-        if name.endswith("ForQuestionAnswering"):
-            return Answering.of_config(config)
         labels = tuple(str(config.id2label[i]) for i in range(config.num_labels))
         written = config.problem_type
         if written is None:

@@ -39,6 +39,11 @@ class Tagging(Task):
         """Whether the tags are of chunks (B-PER, I-PER, O), whose entities can be counted."""
         return all(CHUNK_TAG.fullmatch(label) for label in self.labels)
 
+    @classmethod
+    def of_config(cls, config: Any) -> "Tagging":
+        """Read the task from a Hugging Face config."""
+        return cls("tags", tuple(str(config.id2label[i]) for i in range(config.num_labels)))
+
     def configure(self, config: Any) -> None:
         """Write the names of the tags into a Hugging Face config."""
         config.id2label = dict(enumerate(self.labels))

@@ -10,11 +10,12 @@ from datasets import Dataset
 
 from attar import distill, finetune
 from attar.data.batches import Batches, encode
-from attar.data.tasks import Task
+from attar.data.model_task import task_of
 from attar.demo.data import model_directory, reviews, unlabelled_texts
 from attar.distillation.setup import SAMPLE
 from attar.distillation.student import student as build
-from attar.evaluation.comparison import compare, open_model
+from attar.evaluation.comparison import compare
+from attar.evaluation.opening import open_model
 from attar.exporting import export
 from attar.model.checkpoint import load, read_lineage
 from attar.progress import say
@@ -176,7 +177,7 @@ class Demo:
                 lineage=read_lineage(place),
                 row=row,
                 report=report,
-                labels=Task.of(load(place).model.config).labels,
+                labels=task_of(load(place).model.config).labels,
                 base_model="sentence-transformers/all-MiniLM-L6-v2",
                 data=DATA,
             )

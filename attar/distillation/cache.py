@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from attar.data.batches import Batch, Batches
-from attar.data.tasks import Task
+from attar.data.model_task import task_of
 from attar.model.views import Need, View, call
 from attar.progress import say, track
 from attar.storage.writing import write_atomic
@@ -216,7 +216,7 @@ def _layout(model: PreTrainedModel, need: Need, batches: Batches) -> Layout:
     hidden = next(iter(view.hidden.values()), torch.empty(0, 0))
     inside = next(iter({**view.scores, **view.queries}.values()), torch.empty(0, 0, 0, 0))
     keys = next(iter(view.queries.values()), torch.empty(0, 0, 0, 0))
-    per_token = Task.of(model).per_token
+    per_token = task_of(model).per_token
     return Layout(
         tuple(sorted(need.hidden)),
         tuple(sorted(need.scores)),

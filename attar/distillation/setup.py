@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from attar.data.batches import Batches, encode, fitting
 from attar.data.columns import Columns
 from attar.data.language_modeling import same_vocabulary
+from attar.data.model_task import task_of
 from attar.data.tables import read_table, read_texts
 from attar.data.tasks import Task
 from attar.distillation.phases import Judge
@@ -55,7 +56,7 @@ class Setup:
         self.teacher, self.tokenizer = self.loaded.model, self.loaded.tokenizer
         self.head = head_of(self.teacher)
         if self.head in TASK_HEADS:
-            self.task: Task | None = Task.of(self.teacher)
+            self.task: Task | None = task_of(self.teacher)
         elif self.options.prediction is None:
             self.task = None
         else:

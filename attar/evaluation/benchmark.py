@@ -1,30 +1,26 @@
 """What a model costs: parameters, bytes, operations, latency, throughput, memory. Models are timed in turns."""
 
-import contextlib
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from attar.errors import ModelError
 from attar.evaluation import memory as memory_
+from attar.evaluation.counting import flops, parameters
+from attar.evaluation.timing import Clock, interleaved, median_interval, torch_threads
 from attar.maths.statistics import Interval
 from attar.model import checkpoint
 from attar.model.onnx import FILE, REPORT, OnnxModel, is_onnx
-from attar.progress import track
 
 Array = NDArray[Any]
 Source = nn.Module | OnnxModel | str | Path
-Clock = Literal["wall", "cpu"]
-WARMUP = 3
 
 
 @dataclass(frozen=True)
@@ -129,68 +125,6 @@ def bench(
     return rows
 
 
-def interleaved(
-    calls: Mapping[str, Callable[[], Any]], *, repeats: int, clock: Clock = "wall", description: str = "time"
-) -> dict[str, Array]:
-    """Seconds (repeats,) of each call, timed in rounds whose order rotates."""
-    now = time.perf_counter if clock == "wall" else time.thread_time
-    names = list(calls)
-    seconds = {name: np.zeros(repeats) for name in names}
-    for name in names:
-        for _ in range(WARMUP):
-            calls[name]()
-    for round_ in track(range(repeats), description):
-        first = round_ % len(names)
-        for name in names[first:] + names[:first]:
-            calls[name]()
-            start = now()
-            calls[name]()
-            seconds[name][round_] = now() - start
-    return seconds
-
-
-def median_interval(values: Array) -> Interval:
-    """Median of (N,) values with its 95% interval from order statistics: no assumption on how they are spread."""
-    ordered = np.sort(values)
-    count = len(ordered)
-    # Ranks of the binomial distribution of how many values lie below the median, by its normal approximation.
-    half = 1.96 * np.sqrt(count) / 2
-    low = max(0, int(np.floor(count / 2 - half)))
-    high = min(count - 1, int(np.ceil(count / 2 + half)))
-    return Interval(float(np.median(ordered)), float(ordered[low]), float(ordered[high]))
-
-
-def parameters(model: nn.Module) -> int:
-    """Number of parameters; a weight that two modules share counts once."""
-    return sum(weight.numel() for weight in model.parameters())
-
-
-def flops(model: nn.Module, batch_size: int = 1, length: int = 128) -> float:
-    """Operations of one forward pass of a transformers model: 2 x the multiply-adds of its matrix products.
-
-    Counted by torch on a weightless copy, so nothing is computed. For one encoder layer of width h and inner width f
-    that is B * (T * (8 h^2 + 4 h f) + 4 T^2 h).
-    """
-    return flops_by_module(model, batch_size, length)[""]
-
-
-def flops_by_module(model: nn.Module, batch_size: int = 1, length: int = 128) -> dict[str, float]:
-    """Operations of one forward pass, as `flops` counts them, of each module that has any; "" is the whole model."""
-    ours: Any = model
-    config = type(ours.config).from_dict(ours.config.to_dict())
-    config._attn_implementation = "eager"
-    with torch.device("meta"), torch.no_grad():
-        empty = type(ours)(config).eval()
-        # It would look for padding among tokens that have no value.
-        empty.base_model.warn_if_padding_and_no_attention_mask = lambda *_: None
-        ids = torch.ones((batch_size, length), dtype=torch.long)
-        with FlopCounterMode(display=False) as counter:
-            empty(input_ids=ids)  # a mask would be asked for its values, which nothing here has
-    # Torch writes the class of the model before the names of its modules.
-    found = {name.partition(".")[2]: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
-    return {name: float(count) for name, count in found.items()} | {"": float(counter.get_total_flops())}
-
-
 def _load(model: Source, threads: int) -> nn.Module | OnnxModel:
     if isinstance(model, nn.Module):
         return model.eval()
@@ -289,14 +223,3 @@ def _path(model: Source) -> Path | None:
         return None
     path = model.path if isinstance(model, OnnxModel) else Path(model)
     return path if path.exists() else None
-
-
-@contextlib.contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Torch computes with so many threads inside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

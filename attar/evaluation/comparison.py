@@ -1,64 +1,25 @@
 """Several models on one table, side by side: quality with intervals, size and speed."""
 
-import json
-import os
-import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from datasets import Dataset
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
-from attar.data.batches import positions
-from attar.data.tasks import Task
-from attar.errors import DataError, ModelError
+from attar.errors import DataError
 from attar.evaluation.benchmark import bench
 from attar.evaluation.examples import examples
+from attar.evaluation.machine import machine
+from attar.evaluation.opening import Opened, Reader
 from attar.evaluation.quality import Evaluation, quality, retained
 from attar.evaluation.table import TableEvaluator
 from attar.maths.statistics import Interval
-from attar.model.checkpoint import Head, load, versions
-from attar.model.onnx import REPORT, OnnxModel, is_onnx
+from attar.model.checkpoint import versions
+from attar.model.onnx import OnnxModel
 from attar.progress import say
 from attar.report.report import Report, Role, Row
-
-Source: TypeAlias = str | Path | PreTrainedModel
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reader:
-    """A language model, or what any model has, in whatever runtime.
-
-    Attributes:
-        name: for the report.
-        runtime: what runs it and in which number format.
-        model: called with the inputs of a batch.
-        config: the model's.
-        tokenizer: its own.
-        parameters: how many, None where an export does not say.
-        bytes: on disk, None for a model that is in memory only.
-        directory: where it is, None for a model that is in memory only.
-        positions: tokens of the longest text that it can read.
-    """
-
-    name: str
-    runtime: str
-    model: "PreTrainedModel | OnnxModel"
-    config: Any
-    tokenizer: Any
-    parameters: int | None
-    bytes: int | None = None
-    directory: str | None = None
-    positions: int = 512
-
-
-@dataclass(frozen=True, kw_only=True)
-class Opened(Reader):
-    """A model that answers; `task` is what it was trained for."""
-
-    task: Task
 
 
 def compare(
@@ -157,99 +118,10 @@ def timed(
     )
 
 
-def machine() -> dict[str, str]:
-    """What the figures were measured on; nothing that names the machine or its owner."""
-    # platform.processor() is empty on most Linux builds, hence the kernel's own table.
-    table = Path("/proc/cpuinfo")
-    lines = table.read_text(encoding="utf-8").splitlines() if table.exists() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return {
-        "processor": model or platform.processor() or platform.machine(),
-        "cores": str(os.cpu_count()),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-    }
-
-
-def _source(opened: Reader, memory: bool) -> "PreTrainedModel | OnnxModel | str":
+def _source(opened: Reader, memory: bool) -> PreTrainedModel | OnnxModel | str:
     """What to time: the model in hand; by its directory where a fresh process has to open it for its peak memory."""
     return (
         opened.directory if memory and opened.directory and Path(opened.directory).is_dir() else opened.model
-    )
-
-
-def open_model(source: Source, *, name: str | None = None, tokenizer: Any = None) -> Opened:
-    """Open a model directory, a hub name, an exported model, or a model in memory (with its tokenizer).
-
-    Raises:
-        ModelError: it cannot be loaded; an export without its config and tokenizer beside it.
-    """
-    reader = open_reader(source, name=name, tokenizer=tokenizer, head=None)
-    asked = reader.model if isinstance(reader.model, PreTrainedModel) else reader.config
-    return Opened(**vars(reader), task=Task.of(asked))
-
-
-def open_reader(
-    source: Source,
-    *,
-    name: str | None = None,
-    tokenizer: Any = None,
-    head: Head | Literal["language"] | None = "language",
-) -> Reader:
-    """Open what `open_model` opens, with a language model's head, or the one that it was saved with where None.
-
-    Raises:
-        ModelError: it cannot be loaded; an export without its config and tokenizer beside it.
-    """
-    if isinstance(source, str | Path) and is_onnx(source):
-        return _open_export(Path(source), name, tokenizer)
-    loaded = load(source, tokenizer=tokenizer, head=head)
-    where = None if isinstance(source, PreTrainedModel) else str(source)
-    size = (
-        sum(f.stat().st_size for f in Path(where).glob("*.safetensors"))
-        if where and Path(where).is_dir()
-        else 0
-    )
-    return Reader(
-        name=name or Path(loaded.name).name,
-        runtime=f"torch {_FORMATS.get(str(loaded.model.dtype), str(loaded.model.dtype))}",
-        model=loaded.model,
-        config=loaded.model.config,
-        tokenizer=loaded.tokenizer,
-        parameters=loaded.model.num_parameters(),
-        bytes=size or loaded.model.num_parameters() * loaded.model.dtype.itemsize,
-        directory=where,
-        positions=positions(loaded.model),
-    )
-
-
-_FORMATS = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
-
-
-def _open_export(source: Path, name: str | None, tokenizer: Any) -> Reader:
-    model = OnnxModel(source)
-    directory = model.path.parent
-    try:
-        config = AutoConfig.from_pretrained(directory)
-        tokenizer = tokenizer or AutoTokenizer.from_pretrained(directory)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            expected=f"config.json and the tokenizer beside {model.path}",
-            found=str(error).splitlines()[0][:200],
-            fix="name the directory that attar export wrote",
-        ) from error
-    record = directory / REPORT
-    written = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    return Reader(
-        name=name or directory.name,
-        runtime=f"ONNX Runtime {written.get('precision', '')}".strip(),
-        model=model,
-        config=config,
-        tokenizer=tokenizer,
-        parameters=written.get("parameters"),
-        bytes=model.bytes,
-        directory=str(directory),
-        positions=int(written.get("positions", getattr(config, "max_position_embeddings", 512))),
     )
 
 

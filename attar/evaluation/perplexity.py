@@ -11,7 +11,7 @@ from attar.data.corpus import Texts
 from attar.data.language_modeling import Reading, same_vocabulary
 from attar.data.tables import SampleBy, read_texts
 from attar.errors import ModelError
-from attar.evaluation.comparison import Reader, Source, machine, open_reader, timed
+from attar.evaluation.comparison import timed
 from attar.evaluation.language_model import (
     MAIN,
     DocumentLoss,
@@ -21,6 +21,8 @@ from attar.evaluation.language_model import (
     sliding_window_loss,
     whole_logits,
 )
+from attar.evaluation.machine import machine
+from attar.evaluation.opening import Reader, Source, open_reader
 from attar.model.checkpoint import saved_head, versions
 from attar.model.onnx import OnnxModel
 from attar.progress import say

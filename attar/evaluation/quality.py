@@ -1,7 +1,7 @@
 """What a model gets right on a table: metrics against labels, agreement and divergence against a teacher."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attar.data.batches import Batch, Batches, encode
+from attar.data.batches import Batches, encode
 from attar.data.tasks import Task
 from attar.errors import DataError
+from attar.evaluation.prediction import predict
 from attar.evaluation.task_metrics import agreement_metric, main_metric, main_of, pearson, spearman
 from attar.maths import statistics
 from attar.maths.statistics import Interval, Metric
-from attar.model.views import outputs
-from attar.progress import track
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -75,55 +74,6 @@ class Evaluation:
     def probabilities(self) -> Array:
         """(N, C)."""
         return self.task.probabilities(self.logits)
-
-
-def predict(model: "torch.nn.Module | OnnxModel", batches: Batches | Iterable[Batch]) -> Array:
-    """Logits (N, C) of every row of `batches`, in row order whatever the order of the batches, as float32.
-
-    Of a model that is asked for tokens, the logits of the N real tokens of all rows, one row after the other.
-
-    A torch model is put in evaluation mode for the time and back.
-
-    Raises:
-        DataError: rows are missing or come twice (batches of one process of several, say).
-    """
-    total = len(batches) if isinstance(batches, Batches) else None
-    indexes: list[Array] = []
-    logits: list[Array] = []
-    training = isinstance(model, torch.nn.Module) and model.training
-    if isinstance(model, torch.nn.Module):
-        model.eval()
-    try:
-        for batch in track(batches, "evaluate", total):
-            indexes.append(batch.index.numpy())
-            logits += _each(_logits(model, batch), batch)
-    finally:
-        if isinstance(model, torch.nn.Module):
-            model.train(training)
-    index = np.concatenate(indexes) if indexes else np.zeros(0, dtype=np.int64)
-    if not len(index) or not np.array_equal(np.sort(index), np.arange(len(index))):
-        raise DataError(
-            expected="every row of the table once",
-            found=f"{len(index)} rows, {len(np.unique(index))} of them distinct",
-            fix="predict on the batches of one whole epoch, in one process",
-        )
-    return np.concatenate([logits[row] for row in np.argsort(index)])
-
-
-def _each(logits: Array, batch: Batch) -> list[Array]:
-    """Of each row of a batch its logits, (1, C), or (t, C) of its t tokens."""
-    if logits.ndim < 3:
-        return list(logits[:, None])
-    return [row[real] for row, real in zip(logits, batch.mask.numpy(), strict=True)]
-
-
-def _logits(model: "torch.nn.Module | OnnxModel", batch: Batch) -> Array:
-    if not isinstance(model, torch.nn.Module):
-        return np.asarray(model(batch.inputs), dtype=np.float32)
-    device = next(model.parameters()).device
-    with torch.inference_mode():
-        output = model(**batch.to(device).inputs)
-    return np.asarray(outputs(output).float().cpu().numpy())
 
 
 def metrics(task: Task, logits: Array, labels: Array) -> dict[str, float]:

@@ -9,8 +9,10 @@ from attar.data.columns import Columns
 from attar.data.tables import read_table
 from attar.errors import DataError, ModelError
 from attar.evaluation.benchmark import bench as bench_models
-from attar.evaluation.comparison import Source, machine, measure, open_model, open_reader
 from attar.evaluation.comparison import compare as compare_opened
+from attar.evaluation.comparison import measure
+from attar.evaluation.machine import machine
+from attar.evaluation.opening import Source, open_model, open_reader
 from attar.evaluation.perplexity import beside, is_language_model, read
 from attar.model.checkpoint import versions
 from attar.options.base import Options

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from attar.data.batches import Batches
 from attar.data.tasks import Task
 from attar.errors import DataError
-from attar.evaluation import quality, task_metrics
+from attar.evaluation import prediction, quality, task_metrics
 from attar.evaluation.quality import Evaluation
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ class TableEvaluator:
         self.truth = task.truth(table)
 
     def logits(self, model: "torch.nn.Module | OnnxModel") -> Array:
-        """A model's logits, see `attar.evaluation.quality.predict`."""
-        return quality.predict(model, self.batches)
+        """A model's logits, see `attar.evaluation.prediction.predict`."""
+        return prediction.predict(model, self.batches)
 
     def evaluate_logits(self, logits: Array, teacher: Evaluation | None = None) -> Evaluation:
         """Metrics of logits: against the labels where there are any, and against a teacher where there is one.

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar.data.batches import positions
+from attar.data.model_task import task_of
 from attar.data.tables import read_table
 from attar.data.tasks import Task
 from attar.errors import DataError, ExportError
@@ -94,7 +95,7 @@ def export(
             ANSWERING
         ):  # of such a checkpoint this says what is missing
             loaded = checkpoint.load(source, tokenizer=tokenizer, head="sequence-classification")
-        task = Task.of(loaded.model)
+        task = task_of(loaded.model)
         max_length = min(max_length or task.max_length, positions(loaded.model))
         table = None if data is None else read_table(data, columns=columns, task=task)[0]
         work = Comparison(loaded.model, loaded.tokenizer, task, table, max_length)

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from attar.anatomy.form import Dimension, Form, slots
 from attar.anatomy.resolve import resolve
-from attar.evaluation.benchmark import flops_by_module
+from attar.evaluation.counting import flops_by_module
 from attar.pruning.latency import Latency
 
 # How often each product of axes is in a sum: {("ffn", "hidden"): 2, ("hidden",): 1} is 2 f h + h.
@@ -46,7 +46,7 @@ class Parameters:
 
 
 class Operations:
-    """Operations of one call on one text, exactly what `bench.flops` counts: 2 x the multiply-adds of matrix products.
+    """Operations of one call on one text, exactly what `flops` counts: 2 x the multiply-adds of matrix products.
 
     Args:
         model: that forms are of; on how many tokens each layer of its head is called, one or all, is counted on it.

@@ -3,9 +3,9 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from transformers import PreTrainedModel
 
 from attar.anatomy.form import Form, form_of
 from attar.errors import PlanError
-from attar.evaluation.comparison import machine
+from attar.evaluation.machine import machine
 from attar.model.checkpoint import digest
+from attar.pruning.layer_timing import MeasuredSizes, Point, time_layers
 from attar.storage.writing import write_atomic
 
 # Units that libraries' inner loops may take at once.
@@ -127,9 +128,9 @@ class Latency:
                 other work on the machine disturbs far less.
             seconds: to spend on timing, about; small models need less.
         """
-        from attar.pruning.layer_timing import measure
-
-        return measure(model, length=length, batch=batch, threads=threads, seconds=seconds)
+        count = threads or torch.get_num_threads()
+        sizes, found = time_layers(model, length=length, batch=batch, threads=count, seconds=seconds)
+        return _table(sizes, found, about(model, length=length, batch=batch, threads=count))
 
     def write(self, path: str | Path) -> Path:
         """Write the table as JSON, whole or not at all."""
@@ -211,3 +212,58 @@ def about(
         "processor": machine()["processor"],
         "torch": torch.__version__,
     }
+
+
+def _table(sizes: MeasuredSizes, found: dict[Any, float], about: dict[str, Any]) -> Latency:
+    least, size = sizes.ffn[0], sizes.head[-1]
+    attention = {point: found["attention", *point] for point in sizes.attention()}
+    ffn = {(h, f): found["ffn", h, f] - found["ffn", h, least] for h, f in product(sizes.hidden, sizes.ffn)}
+    uneven: dict[Point, float] = {}
+    narrow = sizes.hidden[0]
+    for heads in sizes.heads:
+        even = (attention[narrow, heads, sizes.head[0]] + attention[narrow, heads, size]) / 2
+        uneven[(heads,)] = max(0.0, found["uneven", heads] - even)
+    outside = {
+        point: max(0.0, found["outside", *point] - attention[point[0], 1, size]) for point in sizes.outside()
+    }
+    table = Latency(
+        about=about,
+        attention=_grid(attention),
+        ffn=_grid(ffn),
+        uneven=_grid(uneven),
+        outside=_grid(outside),
+        scale=1.0,
+        probes=_probes(sizes, found),
+    )
+    return _calibrated(table, sizes, found)
+
+
+def _calibrated(table: Latency, sizes: MeasuredSizes, found: dict[Any, float]) -> Latency:
+    """The table with `scale` and `each` such that the whole and the half model take what they took."""
+    forms = {"whole": sizes.form, "half": sizes.half()}
+    around = {name: float(table.outside([(f.hidden, f.embedding, f.vocab)])[0]) for name, f in forms.items()}
+    alone = {name: table(form) - around[name] for name, form in forms.items()}
+    real = {name: found[(name,)] - around[name] for name in forms}
+    apart = alone["whole"] - alone["half"]
+    if apart > 0:
+        scale = (real["whole"] - real["half"]) / apart
+        each = (real["whole"] - scale * alone["whole"]) / len(sizes.form.layers)
+        if scale > 0 and each > 0:
+            return replace(table, scale=scale, each=each)
+    return replace(table, scale=max(real["whole"], 0.0) / alone["whole"])
+
+
+def _grid(found: Mapping[Any, float]) -> Grid:
+    axes = [tuple(sorted(set(axis))) for axis in zip(*found, strict=True)]
+    if len(found) < np.prod([len(axis) for axis in axes]):  # the embedding is as wide as the hidden states
+        axes[1] = axes[1][:1]
+    return Grid(tuple(axes), tuple(found.values()))
+
+
+def _probes(sizes: MeasuredSizes, found: dict[Any, float]) -> dict[str, dict[int, float]]:
+    probes: dict[str, dict[int, float]] = {"hidden": {}, "ffn": {}, "value": {}, "key": {}}
+    for axis, n in sizes.neighbours():
+        probes[axis][n] = found["neighbour", axis, n]
+    if not sizes.rotary:
+        probes["key"] = probes["value"]  # the two were measured as one
+    return probes

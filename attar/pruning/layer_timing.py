@@ -1,7 +1,7 @@
-"""Layers of many sizes, timed in turns for a table of latencies; classes and kernels are those that will serve."""
+"""Layers of many sizes, timed in turns; classes and kernels are those that will serve."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -15,9 +15,8 @@ from transformers.initialization import no_init_weights
 
 from attar.anatomy.form import Form, LayerForm, factorised, form_of
 from attar.anatomy.resolve import resolve
-from attar.evaluation.benchmark import WARMUP, interleaved, torch_threads
+from attar.evaluation.timing import WARMUP, interleaved, torch_threads
 from attar.model.slim import class_for, config_for
-from attar.pruning.latency import Grid, Latency, about
 
 Call = Callable[[], Any]
 Point = tuple[int, ...]
@@ -32,7 +31,7 @@ FEW_TOKENS = 16
 
 
 @dataclass(frozen=True)
-class _Measured:
+class MeasuredSizes:
     """The sizes at which layers are measured, and the sizes of the largest layer of the model."""
 
     form: Form
@@ -50,9 +49,11 @@ class _Measured:
         return LayerForm(heads, size, size, ffn or self.ffn[0])
 
     def attention(self) -> Iterable[Point]:
+        """(hidden, heads, size of key and value) of each layer whose attention is timed."""
         return product(self.hidden, self.heads, self.head)
 
     def outside(self) -> Iterable[Point]:
+        """(hidden, embedding, vocab) of each model whose embedding and head are timed."""
         vocab = _parts(self.form.vocab, (1 / 2, 1))
         if self.factorised:
             return product(self.hidden, _parts(self.form.embedding, (1 / 2, 1)), vocab)
@@ -82,24 +83,27 @@ class _Measured:
         return found
 
 
-def measure(
-    model: PreTrainedModel, *, length: int, batch: int, threads: int | None, seconds: float
-) -> Latency:
-    """The table of a model; see `Latency.measure`."""
-    count = threads or torch.get_num_threads()
+def time_layers(
+    model: PreTrainedModel, *, length: int, batch: int, threads: int, seconds: float
+) -> tuple[MeasuredSizes, dict[Any, float]]:
+    """Median seconds of layers of many sizes, of the whole model and of one of half its sizes.
+
+    Returns:
+        The sizes, and seconds by what was called: ("attention", hidden, heads, size), ("ffn", hidden, ffn),
+        ("uneven", heads), ("outside", hidden, embedding, vocab), ("neighbour", axis, size), ("whole",), ("half",).
+    """
     ids = torch.full((batch, length), FEW_TOKENS - 1)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     sizes = _sizes(model)
-    with torch_threads(count), torch.inference_mode():
+    with torch_threads(threads), torch.inference_mode():
         calls = _calls(model.eval(), sizes, inputs)
-        found = _timed(calls, seconds, cpu=count == 1)
-    return _table(sizes, found, about(model, length=length, batch=batch, threads=count))
+        return sizes, _timed(calls, seconds, cpu=threads == 1)
 
 
-def _sizes(model: PreTrainedModel) -> _Measured:
+def _sizes(model: PreTrainedModel) -> MeasuredSizes:
     bound, form = resolve(model), form_of(model.config)
     full = LayerForm(*(max(getattr(x, k) for x in form.layers) for k in ("heads", "key", "value", "ffn")))
-    return _Measured(
+    return MeasuredSizes(
         form=form,
         full=full,
         hidden=_parts(form.hidden, QUARTERS),
@@ -118,7 +122,7 @@ def _parts(size: int, parts: Sequence[float], unit: int = 0) -> Point:
     return tuple(sorted(near | {size}))
 
 
-def _calls(model: PreTrainedModel, sizes: _Measured, inputs: Inputs) -> dict[Any, Call]:
+def _calls(model: PreTrainedModel, sizes: MeasuredSizes, inputs: Inputs) -> dict[Any, Call]:
     """All that is timed, by what it is."""
 
     def layer(hidden: int, own: LayerForm) -> Call:
@@ -179,58 +183,3 @@ def _timed(calls: dict[Any, Call], seconds: float, *, cpu: bool) -> dict[Any, fl
     clock: Any = "cpu" if cpu else "wall"
     found = interleaved(named, repeats=repeats, clock=clock, description="time layers")
     return {name: float(np.median(found[str(n)])) for n, name in enumerate(calls)}
-
-
-def _table(sizes: _Measured, found: dict[Any, float], about: dict[str, Any]) -> Latency:
-    least, size = sizes.ffn[0], sizes.head[-1]
-    attention = {point: found["attention", *point] for point in sizes.attention()}
-    ffn = {(h, f): found["ffn", h, f] - found["ffn", h, least] for h, f in product(sizes.hidden, sizes.ffn)}
-    uneven: dict[Point, float] = {}
-    narrow = sizes.hidden[0]
-    for heads in sizes.heads:
-        even = (attention[narrow, heads, sizes.head[0]] + attention[narrow, heads, size]) / 2
-        uneven[(heads,)] = max(0.0, found["uneven", heads] - even)
-    outside = {
-        point: max(0.0, found["outside", *point] - attention[point[0], 1, size]) for point in sizes.outside()
-    }
-    table = Latency(
-        about=about,
-        attention=_grid(attention),
-        ffn=_grid(ffn),
-        uneven=_grid(uneven),
-        outside=_grid(outside),
-        scale=1.0,
-        probes=_probes(sizes, found),
-    )
-    return _calibrated(table, sizes, found)
-
-
-def _calibrated(table: Latency, sizes: _Measured, found: dict[Any, float]) -> Latency:
-    """The table with `scale` and `each` such that the whole and the half model take what they took."""
-    forms = {"whole": sizes.form, "half": sizes.half()}
-    around = {name: float(table.outside([(f.hidden, f.embedding, f.vocab)])[0]) for name, f in forms.items()}
-    alone = {name: table(form) - around[name] for name, form in forms.items()}
-    real = {name: found[(name,)] - around[name] for name in forms}
-    apart = alone["whole"] - alone["half"]
-    if apart > 0:
-        scale = (real["whole"] - real["half"]) / apart
-        each = (real["whole"] - scale * alone["whole"]) / len(sizes.form.layers)
-        if scale > 0 and each > 0:
-            return replace(table, scale=scale, each=each)
-    return replace(table, scale=max(real["whole"], 0.0) / alone["whole"])
-
-
-def _grid(found: Mapping[Any, float]) -> Grid:
-    axes = [tuple(sorted(set(axis))) for axis in zip(*found, strict=True)]
-    if len(found) < np.prod([len(axis) for axis in axes]):  # the embedding is as wide as the hidden states
-        axes[1] = axes[1][:1]
-    return Grid(tuple(axes), tuple(found.values()))
-
-
-def _probes(sizes: _Measured, found: dict[Any, float]) -> dict[str, dict[int, float]]:
-    probes: dict[str, dict[int, float]] = {"hidden": {}, "ffn": {}, "value": {}, "key": {}}
-    for axis, n in sizes.neighbours():
-        probes[axis][n] = found["neighbour", axis, n]
-    if not sizes.rotary:
-        probes["key"] = probes["value"]  # the two were measured as one
-    return probes

@@ -12,11 +12,13 @@ from attar.data.batches import fitting
 from attar.data.columns import Columns
 from attar.data.tables import read_table, read_texts
 from attar.errors import OutputError, PlanError
-from attar.evaluation.comparison import measure, open_model
+from attar.evaluation.comparison import measure
+from attar.evaluation.opening import open_model
 from attar.model.checkpoint import load, save, versions
 from attar.options.base import Options
+from attar.progress import say
 from attar.pruning.plan import PLAN, Plan
-from attar.pruning.pruner import Pruner, task_of
+from attar.pruning.pruner import Pruner, classification_task
 from attar.pruning.round import Way, axes_of
 from attar.pruning.rounds import Recovery
 from attar.pruning.vocabulary import restrict
@@ -30,6 +32,8 @@ __all__ = ["Plan", "Pruner", "plan", "prune"]
 
 Table: TypeAlias = str | Path | Dataset
 VOCABULARY = "vocabulary"
+# Texts that are held out at most, and under which none is.
+HELD, FEW = 1000, 20
 
 
 def plan(
@@ -93,6 +97,10 @@ def prune(
     found = _opened(
         model, tokenizer, o, (data, texts, columns), precision, plan=plan, recover=o.recover, fold=o.fold
     )
+    held = None  # sizes alone are reported of a model without a task
+    if found.task is not None:
+        given = None if dev is None else read_table(dev, columns=columns, task=found.task)[0]
+        held = _hold_out(found, o) if given is None else given
     recovery = Recovery(o.recover, o.recover_steps, o.recover_lr, precision, o.seed, o.reconstruct)
     with resuming.work_directory(out) as place:
         if o.budget is None:
@@ -120,7 +128,7 @@ def prune(
         if is_main():
             files = {PLAN: planned.to_json()}
             save(small, kept, out, lineage=lineage, files=files, overwrite=overwrite)
-        rows, main = _rows(found, small, kept, (dev, columns), out)
+        rows, main = _rows(found, small, kept, held, out)
     return Report(
         f"{name} pruned to {planned.after.parameters / planned.before.parameters:.0%}",
         main,
@@ -175,7 +183,7 @@ def _opened(
     texts: Dataset | None = None if plain is None else read_texts(plain)
     if data is not None:
         labels = "task" in {o.loss, recover}
-        texts = read_table(data, columns=columns, task=task_of(loaded.model), labels=labels)[0]
+        texts = read_table(data, columns=columns, task=classification_task(loaded.model), labels=labels)[0]
     return Pruner(
         loaded,
         Way(method, axes, o.steps, o.lr, o.gamma, None, o.seed, precision, fold),
@@ -190,13 +198,29 @@ def _opened(
     )
 
 
+def _hold_out(found: Pruner, o: Options) -> Dataset | None:
+    """Texts that nothing is learned from, to measure on: a tenth, at most 1000; all of them to trim a vocabulary.
+
+    None where there are no texts, or too few to spare some.
+    """
+    texts = found.texts
+    if texts is None or len(texts) < FEW:
+        return None
+    if o.method == VOCABULARY:  # whose tokens all stay
+        return texts.select(range(min(HELD, len(texts))))
+    parts = texts.train_test_split(test_size=min(HELD, len(texts) // 10), seed=o.seed)
+    found.texts = parts["train"]
+    say(f"no dev table: {len(parts['test'])} of the texts are held out to measure on")
+    return parts["test"]
+
+
 def _rows(
-    found: Pruner, small: PreTrainedModel, tokenizer: Any, dev: tuple[Any, Columns | None], out: str | Path
+    found: Pruner, small: PreTrainedModel, tokenizer: Any, table: Dataset | None, out: str | Path
 ) -> tuple[tuple[Row, ...], str]:
-    """The model before and after, and the metric that counts; on the dev table where there is one and a classifier."""
-    name, task = Path(out).name, found.task
+    """The model before and after, and the metric that counts; sizes only without a table or a classifier."""
+    name = Path(out).name
     before, after = (model.num_parameters() for model in (found.model, small))
-    if task is None or dev[0] is None:
+    if found.task is None or table is None:
         rows = (Row("before", "teacher", parameters=before), Row(name, "student", parameters=after))
         main = "accuracy"
     else:
@@ -204,7 +228,6 @@ def _rows(
             open_model(found.model, name="before", tokenizer=found.tokenizer),
             open_model(small, name=name, tokenizer=tokenizer),
         )
-        table = read_table(dev[0], columns=dev[1], task=task)[0]
         pair: Any = list(zip(("teacher", "student"), opened, strict=True))
         measured, said = measure(pair, table, max_length=fitting(found.max_length, found.model))
         rows, main = (measured[0], measured[1]), next(iter(said.values()))[1].main

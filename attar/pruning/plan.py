@@ -1,23 +1,16 @@
 """A plan: which units of a model stay, as a value that prints, travels as JSON, and touches nothing."""
 
 import json
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 
 from attar.anatomy.form import Form, LayerForm
 from attar.errors import PlanError
+from attar.pruning import plan_table
+from attar.pruning.plan_parts import Frozen, Indexes, LayerPlan, ModelCost, Sizes
 from attar.pruning.units import Kept, KeptLayer
 from attar.report.shape import Shape
 from attar.storage.writing import write_atomic
@@ -25,102 +18,11 @@ from attar.storage.writing import write_atomic
 if TYPE_CHECKING:
     from rich.console import Group
 
-
-# No axis has so many units: a slip in a plan's file must not fill the memory.
-MOST = 10_000_000
-
 # The file of a pruned model's directory that says what it was cut from.
 PLAN = "plan.json"
 
 
-def ranges(indexes: Sequence[int]) -> str:
-    """Sorted numbers as people write them: "0-11,13"."""
-    parts: list[list[int]] = []
-    for index in indexes:
-        if parts and index == parts[-1][1] + 1:
-            parts[-1][1] = index
-        else:
-            parts.append([index, index])
-    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
-
-
-def indexes(written: Any) -> tuple[int, ...]:
-    """The numbers of `ranges`, sorted.
-
-    Raises:
-        ValueError: it is not written so, or a number occurs twice.
-    """
-    if isinstance(written, str) and not written.strip():
-        raise ValueError("nothing would stay")
-    if not isinstance(written, str):
-        found = [operator.index(i) for i in written]
-    else:
-        found = []
-        for part in written.split(","):
-            low, _, high = part.strip().partition("-")
-            first, last = int(low), int(high or low)
-            if not first <= last < MOST:
-                raise ValueError(f"{part.strip()!r} is no range of units")
-            found += range(first, last + 1)
-    if len(set(found)) != len(found):
-        raise ValueError("a number occurs twice")
-    return tuple(sorted(found))
-
-
-Indexes = Annotated[
-    tuple[int, ...], BeforeValidator(indexes), PlainSerializer(ranges, return_type=str), Field(min_length=1)
-]
-Size = Annotated[int, Field(ge=1)]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class LayerPlan(_Frozen):
-    """What stays of one layer: `layer` is its number in the model, from 0; the rest are unit numbers, from 0.
-
-    `key` and `value` are dimensions inside a head, the same ones in all heads of the layer.
-    """
-
-    layer: Annotated[int, Field(ge=0)]
-    heads: Indexes
-    key: Indexes
-    value: Indexes
-    ffn: Indexes
-
-
-class LayerSizes(_Frozen):
-    """Sizes of one layer of the model before."""
-
-    heads: Size
-    key: Size
-    value: Size
-    ffn: Size
-
-
-class Sizes(_Frozen):
-    """Sizes of the model before, which unit numbers are checked against."""
-
-    hidden: Size
-    embedding: Size
-    vocab: Size
-    layers: Annotated[tuple[LayerSizes, ...], Field(min_length=1)]
-
-
-class Cost(_Frozen):
-    """What a model costs: parameters (tied ones once), operations of one call, bytes of fp32 weights, seconds a call.
-
-    `flops` and `latency` are of batch 1 and `length` tokens; latency is None where no table was measured.
-    """
-
-    parameters: int
-    flops: float
-    bytes: int
-    latency: float | None = None
-
-
-class Plan(_Frozen):
+class Plan(Frozen):
     """Which units of a model stay.
 
     Attributes:
@@ -148,8 +50,8 @@ class Plan(_Frozen):
     vocab: Indexes
     layers: Annotated[tuple[LayerPlan, ...], Field(min_length=1)]
     sizes: Sizes
-    before: Cost
-    after: Cost
+    before: ModelCost
+    after: ModelCost
     stock: bool
 
     @model_validator(mode="after")
@@ -181,9 +83,10 @@ class Plan(_Frozen):
         return Shape.of(name or self.model, self.source, self.form, numbers)
 
     def __rich__(self) -> "Group":
-        from attar.pruning.plan_table import shown
-
-        return shown(self)
+        around = self.shape().around()
+        title = plan_table.title(self.model, self.method, self.before, self.after)
+        lines = [around, *plan_table.cost_lines(self.before, self.after, self.length)]
+        return plan_table.group(title, self.source, self.kept, [*lines, plan_table.kind(self.stock)])
 
     def __str__(self) -> str:
         from io import StringIO

@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 from attar.anatomy.resolve import resolve
 from attar.data.batches import Batches, encode, fitting
 from attar.data.columns import Columns
+from attar.data.model_task import task_of
 from attar.data.tables import read_table
-from attar.data.tasks import Task
 from attar.errors import ModelError
-from attar.evaluation.comparison import machine
+from attar.evaluation.machine import machine
 from attar.model.checkpoint import Loaded, load, versions
 from attar.model.onnx import is_onnx
 from attar.options.base import Options
@@ -43,7 +43,7 @@ def probe(
     """Switch each part of a model off in turn and show what the task metric changes by; see `attar.probe`."""
     max_rows, max_length, seed = options.max_rows, options.max_length, options.seed
     loaded = _loaded(model, tokenizer)
-    task = Task.of(loaded.model.config)
+    task = task_of(loaded.model.config)
     table, _ = read_table(data, columns=columns, task=task)
     if max_rows is not None and len(table) > max_rows:
         table = table.shuffle(seed=seed).select(range(max_rows))

@@ -11,6 +11,7 @@ from attar.anatomy.form import Form, form_of
 from attar.anatomy.resolve import family
 from attar.data.batches import Batches, encode, fitting, positions
 from attar.data.masking import MaskedBatches
+from attar.data.model_task import task_of
 from attar.data.tasks import Task
 from attar.errors import DataError, ModelError, PlanError
 from attar.model.checkpoint import Loaded, digest
@@ -18,7 +19,8 @@ from attar.progress import say
 from attar.pruning.apply import apply
 from attar.pruning.cost import Operations, Parameters, cost_model
 from attar.pruning.latency import Latency
-from attar.pruning.plan import Cost, LayerPlan, Plan
+from attar.pruning.plan import Plan
+from attar.pruning.plan_parts import LayerPlan, ModelCost
 from attar.pruning.published_shapes import published
 from attar.pruning.reconstruction import TOKENS
 from attar.pruning.round import ALPHAS, LOOKS, Way, axes_of
@@ -60,7 +62,7 @@ class Pruner:
     def __post_init__(self) -> None:
         self.model, self.tokenizer = self.loaded.model, self.loaded.tokenizer
         self.form = form_of(self.model.config)
-        self.task = task_of(self.model)
+        self.task = classification_task(self.model)
         self.length = min(self.length, positions(self.model))
         if self.way.method in LOOKS and self.texts is None:
             raise DataError(
@@ -128,10 +130,10 @@ class Pruner:
         """A budget in the unit of the cost; up to 1 it is a part of what the model costs."""
         return budget * self.costs(self.form) if budget <= 1 else budget
 
-    def describe(self, form: Form) -> Cost:
+    def describe(self, form: Form) -> ModelCost:
         """What a form costs."""
         parameters = Parameters(self.model)(form)
-        return Cost(
+        return ModelCost(
             parameters=parameters,
             flops=Operations(self.model, self.length)(form),
             bytes=4 * parameters,
@@ -276,6 +278,6 @@ class Pruner:
         return {axis: min(step, largest.get(axis, step)) for axis, step in steps.items()}
 
 
-def task_of(model: PreTrainedModel) -> Task | None:
+def classification_task(model: PreTrainedModel) -> Task | None:
     """The task of a classifier; None for models of other heads."""
-    return Task.of(model.config) if type(model).__name__.endswith("ForSequenceClassification") else None
+    return task_of(model.config) if type(model).__name__.endswith("ForSequenceClassification") else None

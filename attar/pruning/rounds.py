@@ -16,7 +16,7 @@ from attar.data.tasks import Supervised, Task
 from attar.model.checkpoint import digest
 from attar.progress import say, track
 from attar.pruning.apply import apply
-from attar.pruning.plan import indexes, ranges
+from attar.pruning.plan_parts import indexes, ranges
 from attar.pruning.reconstruction import reconstruct
 from attar.pruning.round import ALPHAS, Way, check, choose
 from attar.pruning.schubert import Limited

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attar.report.formatting import count, duration, figure, metric_name, percent, size, times
-
-if TYPE_CHECKING:
-    from attar.report.report import Report, Row
+from attar.report.rows import ReportData, Row
+from attar.report.summary import headline
+from attar.storage.writing import write_atomic
 
 # What `pipeline_tag` and transformers.pipeline call the task of a classification head.
 _PIPELINE = "text-classification"
@@ -21,8 +21,8 @@ def card(
     name: str,
     *,
     lineage: Mapping[str, Any],
-    row: "Row | None" = None,
-    report: "Report | None" = None,
+    row: Row | None = None,
+    report: ReportData | None = None,
     labels: tuple[str, ...] = (),
     base_model: str | None = None,
     data: str | None = None,
@@ -71,14 +71,12 @@ def write_card(directory: str | Path, text: str) -> Path:
     Raises:
         OutputError: the directory is not writable, or the disk is full.
     """
-    from attar.storage.writing import write_atomic
-
     path = Path(directory) / "README.md"
     write_atomic(path, text)
     return path
 
 
-def _head(name: str, row: "Row | None", report: "Report | None", base_model: str | None) -> str:
+def _head(name: str, row: Row | None, report: ReportData | None, base_model: str | None) -> str:
     import yaml
 
     tags = ["attar", *(["knowledge-distillation"] if row is not None and row.role == "student" else [])]
@@ -107,17 +105,17 @@ def _head(name: str, row: "Row | None", report: "Report | None", base_model: str
     return str(yaml.safe_dump(head, sort_keys=False, allow_unicode=True)).rstrip()
 
 
-def _summary(row: "Row | None", report: "Report | None") -> str:
+def _summary(row: Row | None, report: ReportData | None) -> str:
     if row is None or report is None or report.teacher is None or row.role == "teacher":
         return ""
     # The headline of a report is about its first student: here it is about this row.
     teachers = (other for other in report.rows if other.role == "teacher")
     own = replace(report, rows=(*teachers, replace(row, role="student")))
-    sentence = own.headline()
+    sentence = headline(own)
     return "" if sentence == own.title else sentence.replace("The student", "This model", 1)
 
 
-def _figures(row: "Row | None", report: "Report | None") -> str:
+def _figures(row: Row | None, report: ReportData | None) -> str:
     """A Markdown table: what, this model, the teacher where there is one; "" without a figure."""
     if row is None:
         return ""

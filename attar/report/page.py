@@ -6,30 +6,31 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from attar.report import formatting, plots
+from attar.report import formatting, plots, summary, table
 from attar.report.heatmap import heatmap_svg
+from attar.report.rows import ReportData
 from attar.report.shape import shape_svg
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from attar.report.report import Report
-
 # Columns that the page sets in small print below another one.
 _FOLDS = {"params": "size", "p50": "p90"}
 
 
-def render(report: "Report") -> str:
+def render(report: ReportData) -> str:
     """The page of a report. All text of the user is escaped."""
     from markupsafe import Markup
 
-    names, columns = plots.part_names(report.curves), report.columns()
+    names, columns = plots.part_names(report.curves), table.columns(report)
     curves = [(stage, Markup(plots.curve(stage, points, names))) for stage, points in report.curves.items()]
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
             report=report,
+            headline=summary.headline(report),
+            footing=summary.footing(report),
             tiles=_tiles(report),
             columns=columns,
             folds={name: inside for name, inside in _FOLDS.items() if {name, inside} <= columns.keys()},
@@ -53,7 +54,7 @@ def render(report: "Report") -> str:
     )
 
 
-def _tiles(report: "Report") -> list[tuple[str, ...]]:
+def _tiles(report: ReportData) -> list[tuple[str, ...]]:
     """Big figures below the headline: (figure, what it is, on what it stands)."""
     student, teacher = report.student, report.teacher
     if student is None or teacher is None:
@@ -76,7 +77,7 @@ def _tiles(report: "Report") -> list[tuple[str, ...]]:
     return found
 
 
-def _best(report: "Report") -> list[str]:
+def _best(report: ReportData) -> list[str]:
     """Class names of the table's rows: the student that the headline is about stands out."""
     return [f"{row.role} subject" if row is report.student else row.role for row in report.rows]
 

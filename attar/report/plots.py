@@ -11,12 +11,11 @@ import numpy as np
 
 from attar.report.formatting import metric_name
 from attar.report.label_layout import Box, dodge, free_spot, width
+from attar.report.rows import Point, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from attar.report.report import Point, Row
 
 # matplotlib draws in these stand-in colours; in the SVG each becomes a variable of the page, so that one drawing
 # serves light and dark.
@@ -35,7 +34,7 @@ _DPI = 72.0  # one point is one pixel of the SVG
 _CURVE_POINTS = 160
 
 
-def quality_latency(rows: Sequence["Row"], main: str) -> str:
+def quality_latency(rows: Sequence[Row], main: str) -> str:
     """Metric over median latency (logarithmic), with interval bars, one labelled point a row; "" without two rows.
 
     Points at nearly the same latency are set side by side so that their bars can be told apart.
@@ -75,7 +74,7 @@ def quality_latency(rows: Sequence["Row"], main: str) -> str:
     return _svg(figure, "quality", f"{metric_name(main)} over latency")
 
 
-def curve(stage: str, points: Sequence["Point"], names: Sequence[str]) -> str:
+def curve(stage: str, points: Sequence[Point], names: Sequence[str]) -> str:
     """Parts of the loss over steps, on a logarithmic axis; `names` fixes the colour of each part on the whole page."""
     figure, axes = _axes(400, 230, left=48, right=12, top=10, bottom=46)
     axes.set_yscale("log")
@@ -100,7 +99,7 @@ def curve(stage: str, points: Sequence["Point"], names: Sequence[str]) -> str:
     return _svg(figure, f"curve-{stage}", f"training curves of {stage}")
 
 
-def part_names(curves: Mapping[str, Sequence["Point"]]) -> list[str]:
+def part_names(curves: Mapping[str, Sequence[Point]]) -> list[str]:
     """Names of all parts of all stages in order of appearance, the summed loss last."""
     found = {name: None for points in curves.values() for _, parts in points for name in parts}
     return [name for name in found if name != "loss"] + (["loss"] if "loss" in found else [])
@@ -162,7 +161,7 @@ def _loss_ticks(axes: "Axes") -> None:
 
 
 def _label_points(
-    axes: "Axes", rows: Sequence["Row"], places: np.ndarray, taken: list[Box], lines: Sequence[float]
+    axes: "Axes", rows: Sequence[Row], places: np.ndarray, taken: list[Box], lines: Sequence[float]
 ) -> None:
     """Write name and runtime beside each point, where neither points, bars nor other labels are; else with a leader."""
     box = axes.get_window_extent()
@@ -188,7 +187,7 @@ def _label_points(
                           color=_COLOURS[colour], fontweight=weight, annotation_clip=False, zorder=5)  # fmt: skip
 
 
-def _thin(points: Sequence["Point"], name: str) -> tuple[np.ndarray, np.ndarray]:
+def _thin(points: Sequence[Point], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values of one part where a logarithm has them, averaged down to `_CURVE_POINTS`."""
     found = [
         (s, parts[name])

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from attar.data.batches import Batches, encode, positions
 from attar.data.corpus import Texts
 from attar.data.lines import lines_of
-from attar.evaluation.benchmark import flops
+from attar.evaluation.counting import flops
 from attar.model.checkpoint import Loaded, load, save, versions
 from attar.options.base import Options
 from attar.report.formatting import count

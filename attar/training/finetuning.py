@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from attar.data.batches import Batches
 from attar.data.columns import Columns
+from attar.data.model_task import task_of
 from attar.data.tables import read_table
 from attar.data.tasks import Supervised, Task
 from attar.errors import DataError, ModelError
@@ -154,7 +155,7 @@ def supervise(
 
 def _check_head(model: PreTrainedModel, task: Task) -> None:
     """Refuse a model that came loaded with a head of another task."""
-    if type(Task.of(model)) is not type(task):
+    if type(task_of(model)) is not type(task):
         raise ModelError(
             expected=f"a model with a {task.head} head",
             found=type(model).__name__,

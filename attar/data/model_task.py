@@ -1,0 +1,28 @@
+"""The task that a model was trained for: the one place that knows every kind of task."""
+
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from attar.data.question_answering import Answering
+from attar.data.tasks import Task
+from attar.data.token_classification import Tagging
+
+
+def task_of(source: Any) -> Task:
+    """Read the task from a model, or from a Hugging Face config and the architecture that it names.
+
+    Args:
+        source: a model, or its config; one without a known head is read as a classifier of whole texts.
+
+    Raises:
+        ModelError: `problem_type` is none of the three that transformers knows.
+    """
+    model = isinstance(source, PreTrainedModel)
+    config = source.config if model else source
+    name = type(source).__name__ if model else (config.architectures or [""])[0]
+    if name.endswith("ForTokenClassification"):
+        return Tagging.of_config(config)
+    if name.endswith("ForQuestionAnswering"):
+        return Answering.of_config(config)
+    return Task.of_config(config)

@@ -1,0 +1,72 @@
+"""A report as a table: its columns as words, and the table of a terminal."""
+
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING
+
+from attar.report.formatting import count, duration, figure, metric_name, percent_interval, size, times
+from attar.report.rows import ReportData
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# Columns that a narrow terminal does without, the first first.
+_DISPENSABLE = ("memory", "texts/s", "FLOPs", "p90", "KL", "size", "agreement")
+# Metrics that have a column beside the main one.
+_BESIDE = (
+    "exact_match",
+    "agreement",
+    "kl",
+    "perplexity",
+    "pseudo_perplexity",
+    "bits_per_byte",
+    "pseudo_bits_per_byte",
+)
+
+
+def table(report: ReportData, width: int | None = None) -> "Table":
+    """For a terminal of `width` letters, its own where None; columns that find no room are named below."""
+    from rich.table import Table
+    from rich.text import Text
+
+    room = width or get_terminal_size().columns
+    cells_of, left_out = columns(report), []
+    for name in _DISPENSABLE:
+        if sum(max(len(name), *map(len, cells)) + 2 for name, cells in cells_of.items()) <= room:
+            break
+        if cells_of.pop(name, None):
+            left_out.append(name)
+    made = Table(title=Text(report.title, style="bold"), title_justify="left", header_style="dim", box=None)
+    made.pad_edge, made.caption_justify = False, "left"
+    made.caption = f"a wider terminal also shows {', '.join(left_out)}" if left_out else None
+    for name in cells_of:
+        words = name in {"model", "runtime"}
+        made.add_column(name, justify="left" if words else "right", no_wrap=not words)
+    styles = {"teacher": "cyan", "student": "bold magenta", "baseline": "dim"}
+    for i, row in enumerate(report.rows):
+        cells = [Text(column[i]) for column in cells_of.values()]
+        made.add_row(*cells, style=styles[row.role])
+    return made
+
+
+def columns(report: ReportData) -> dict[str, list[str]]:
+    """Heading -> a cell per row, as words; columns without a figure are left out."""
+    found = {"model": [row.name for row in report.rows], "runtime": [row.runtime for row in report.rows]}
+    shown = {report.main: None} | {
+        name: None for row in report.rows for name in row.metrics if name in _BESIDE
+    }
+    found |= {
+        {"agreement": "agreement", "kl": "KL"}.get(name, metric_name(name)): [
+            figure(name, row.metrics.get(name)) for row in report.rows
+        ]
+        for name in shown
+    }
+    found["retained"] = [percent_interval(row.retained) for row in report.rows]
+    found["params"] = [count(row.parameters) for row in report.rows]
+    found["size"] = [size(row.bytes) for row in report.rows]
+    found["FLOPs"] = [count(row.flops) for row in report.rows]
+    found["p50"] = [duration(row.p50) for row in report.rows]
+    found["p90"] = [duration(row.p90) for row in report.rows]
+    found["speed-up"] = [times(report.speedup(row)) for row in report.rows]
+    found["texts/s"] = [count(row.throughput) for row in report.rows]
+    found["memory"] = [size(row.memory) for row in report.rows]
+    return {name: cells for name, cells in found.items() if any(cell != "–" for cell in cells)}

@@ -1,0 +1,127 @@
+"""What every tool of `benchmarks/prune_peers.py` prunes: a fine-tuned model, its budgets, sentences of each seed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from attar import finetune
+from attar.anatomy.form import Form, LayerForm, form_of
+from attar.data.batches import Batches, encode
+from attar.data.model_task import task_of
+from attar.demo.data import model_directory, reviews
+from attar.model.checkpoint import load
+from attar.pruning.cost import Parameters
+
+# What TextPruner is asked to leave, heads and FFN units a layer on average; the budgets of all.
+SIZES = {"70%": (8, 1100), "50%": (6, 768)}
+AXES: dict[str, tuple[str, ...]] = {
+    "heads+ffn": ("heads", "ffn"),
+    "all axes": ("hidden", "heads", "key", "value", "ffn"),
+}
+SETTINGS: dict[str, Any] = {
+    "scoring_rows": 512,
+    "batch": 32,
+    "max_length": 64,
+    "textpruner_iterations": 4,
+    "alphas": {
+        "steps": 56,
+        "lr": 0.02,
+    },  # and PROBES batches for gamma: as many passes as TextPruner's 4 x 16
+    "recovery": {"steps": 60, "lr": 5e-5},
+    "dev_rows": 400,
+    "test_rows": 1000,
+    "sizes": list(SIZES),
+    "ways": ["schubert distill", "taylor"],
+}
+QUICK: dict[str, Any] = SETTINGS | {
+    "scoring_rows": 64,
+    "batch": 8,
+    "max_length": 24,
+    "textpruner_iterations": 1,
+    "alphas": {"steps": 2, "lr": 0.02},
+    "recovery": {"steps": 2, "lr": 5e-5},
+    "dev_rows": 16,
+    "test_rows": 32,
+    "sizes": ["50%"],
+    "ways": ["schubert distill", "taylor"],
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way of one tool to cut."""
+
+    tool: str
+    axes: str
+    way: str
+
+    @property
+    def name(self) -> str:
+        """For files."""
+        return f"{self.tool}-{self.axes}-{self.way}".replace(" ", "-").replace("+", "-")
+
+
+THEIRS = (
+    Setting("TextPruner", "heads+ffn", "uneven"),
+    *(Setting("Torch-Pruning", axes, way) for axes in AXES for way in ("uniform", "isomorphic")),
+)
+
+
+class Setup:
+    """The fine-tuned model, its budgets, and the sentences of each seed."""
+
+    def __init__(self, work: Path, settings: Mapping[str, Any], *, quick: bool) -> None:
+        self.work, self.settings = work, settings
+        self.tables = reviews()
+        self.whole = load(self._teacher(quick))
+        self.model = self.whole.model
+        self.task = task_of(self.model.config)
+        self.form, self.cost = form_of(self.model.config), Parameters(self.model)
+        self.dev = self.batches(self.tables["dev"].select(range(settings["dev_rows"])))
+        self.test = self.batches(self.tables["test"].select(range(settings["test_rows"])))
+        self.budgets = {
+            size: self.cost(self.form_with(LayerForm(heads, 32, 32, ffn)))
+            for size, (heads, ffn) in SIZES.items()
+            if size in settings["sizes"]
+        }
+        self._drawn: dict[int, Dataset] = {}
+
+    def _teacher(self, quick: bool) -> Path:
+        """`work/teacher`, fine-tuned here where it is absent."""
+        place = self.work / "teacher"
+        if not place.exists():
+            few = {name: table.select(range(64)) for name, table in self.tables.items()}
+            data = few if quick else self.tables
+            options: dict[str, Any] = {"epochs": 1, "max_length": 24} if quick else {"max_length": 64}
+            finetune(model_directory(), data["train"], dev=data["dev"], out=place, **options)
+        return place
+
+    def batches(self, table: Dataset, **options: Any) -> Batches:
+        """A table as batches."""
+        encoded = encode(table, self.whole.tokenizer, max_length=self.settings["max_length"])
+        size = self.settings["batch"]
+        return Batches(encoded, self.whole.tokenizer, **{"batch_size": size, **options})
+
+    def form_with(self, layer: LayerForm) -> Form:
+        """The whole model with all layers of one form."""
+        return replace(self.form, layers=(layer,) * len(self.form.layers))
+
+    def sentences(self, seed: int, *, scoring: bool) -> Batches:
+        """The scoring sentences of a seed, or those of its recovery, of which they are the first."""
+        if seed not in self._drawn:
+            self._drawn[seed] = self.tables["train"].shuffle(seed=seed)
+        recovery = self.settings["recovery"]["steps"] * self.settings["batch"]
+        count = self.settings["scoring_rows"] if scoring else recovery
+        table = self._drawn[seed].select(range(min(count, len(self._drawn[seed]))))
+        return self.batches(table, shuffle=True, seed=seed)
+
+    def encoder(self, form: Form) -> float:
+        """Parameters outside the embeddings, as a part of the whole model's."""
+        names = ("word_embeddings", "position_embeddings", "token_type_embeddings", "embeddings.LayerNorm")
+        weights = self.model.named_parameters()
+        outside = sum(p.numel() for name, p in weights if any(part in name for part in names))
+        each = outside / self.form.hidden
+        return float((self.cost(form) - each * form.hidden) / (self.cost(self.form) - outside))

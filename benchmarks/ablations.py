@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from rich.console import Console
 
 from attar import distill, finetune, progress
 from attar.demo.data import model_directory, reviews, unlabelled_texts
 from attar.maths.statistics import seed_interval
-from common import Figure, figure, parser, read, report, trains, workplace
+from common import Figure, Result, benchmark, figure
 
 STUDENT: dict[str, Any] = {
     "layers": 4,
@@ -112,38 +111,24 @@ class Ablations:
         return 100 * found.rows[-1].metrics["accuracy"]
 
 
-def main() -> None:
-    asked = trains(parser(__doc__, "two variants on few sentences: under a minute"))
-    asked.add_argument(
-        "--rows", type=int, default=800, help="training sentences, and sentences of plain text"
-    )
-    options = read(asked)
+def main(options: argparse.Namespace, work: Path) -> Result:
     names = list(VARIANTS)
     if options.quick:
-        options.rows, options.seeds, names = 32, [0], ["full", "no task stage"]
-    with workplace(options) as work:
-        run = Ablations(work, options.rows, quick=options.quick)
-        console = Console(width=110)
-        found: dict[str, list[float]] = {name: [] for name in names}
-        for seed in options.seeds:
-            for name in names:
-                found[name].append(run.accuracy(name, seed))
-                console.print(f"seed {seed}, {name}: {found[name][-1]:.1f}")
-        progress.attach(None)
-    show(found, options)
+        options.rows, names = 32, ["full", "no task stage"]
+    run = Ablations(work, options.rows, quick=options.quick)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for seed in options.seeds:
+        for name in names:
+            found[name].append(run.accuracy(name, seed))
+            progress.say(f"seed {seed}, {name}: {found[name][-1]:.1f}")
+    return show(found)
 
 
-def show(found: Mapping[str, list[float]], options: argparse.Namespace) -> None:
+def show(found: Mapping[str, list[float]]) -> Result:
     print(f"\n{'':24}{'dev':>7}{'full minus it, 95%':>24}{'paper':>8}{'minus':>8}   ordering")
     figures: dict[str, Figure] = {}
-    settings: dict[str, Any] = {
-        "student": STUDENT,
-        "distill": FULL,
-        "labels": LABELS,
-        "rows": options.rows,
-        "accuracies": found,
-    }
-    settings |= {"seeds": options.seeds, "intervals_95": {}, "orderings": {}}
+    settings: dict[str, Any] = {"student": STUDENT, "distill": FULL, "labels": LABELS, "accuracies": found}
+    settings |= {"intervals_95": {}, "orderings": {}}
     for name, values in found.items():
         theirs = VARIANTS["full"][1] - VARIANTS[name][1]
         mean = sum(values) / len(values)
@@ -166,8 +151,16 @@ def show(found: Mapping[str, list[float]], options: argparse.Namespace) -> None:
         settings["intervals_95"][name] = [around.low, around.high]
         settings["orderings"][name] = verdict
     print()
-    report("ablations", figures, settings, keep=not options.quick)
+    return Result(figures, settings)
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(
+        main,
+        __doc__,
+        quick="two variants on few sentences: under a minute",
+        seeds=True,
+        options={
+            "--rows": {"type": int, "default": 800, "help": "training sentences, and sentences of plain text"}
+        },
+    )

@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForMaskedLM, PreTrainedTokenizerBase
@@ -24,7 +25,7 @@ from attar.augmentation import MaskedLMCandidates, Place
 from attar.augmentation.masked_lm import Masks
 from attar.augmentation.words import words
 from attar.demo.data import model_directory, reviews
-from common import Figure, figure, parser, read, report
+from common import Figure, Result, benchmark, figure, remembered
 
 K = 15
 TARGET = 20.0
@@ -98,19 +99,12 @@ def ratio(times: dict[str, list[float]], slow: str, fast: str) -> float:
     return statistics.median(a / b for a, b in zip(times[slow], times[fast], strict=True))
 
 
-def main() -> None:
-    asked = parser(__doc__, "MiniLM's shape only, few words", threads=torch.get_num_threads())
-    asked.add_argument(
-        "--sentences", type=int, default=48, help="sentences of Rotten Tomatoes, all their words batched"
-    )
-    asked.add_argument("--words", type=int, default=40, help="words of these that the loops do in each round")
-    asked.add_argument("--rounds", type=int, default=3)
-    options = read(asked)
+def main(options: argparse.Namespace, work: Path) -> Result:
     if options.quick:
         options.sentences, options.words, options.rounds = 24, 20, 2
     figures: dict[str, Figure] = {}
     for shape in ["minilm"] if options.quick else ["minilm", "bert-base"]:
-        times = measure(shape, options)
+        times = remembered(work / f"{shape}.json", partial(measure, shape, options))
         print(f"{'':28}{'ms per word':>12}{'x one word':>12}{'x authors':>12}")
         for name, values in times.items():
             print(
@@ -122,9 +116,22 @@ def main() -> None:
             key = f"{prefix}speedup" if masks == "one" else f"{prefix}speedup_masks_{masks}"
             figures[key] = figure(ratio(times, "one word", name), TARGET)
             figures[f"{key}_over_authors"] = figure(ratio(times, "authors", name))
-    settings = {k: v for k, v in vars(options).items()} | {"k": K, "data": "Rotten Tomatoes, train"}
-    report("augment", figures, settings, keep=not options.quick)
+    return Result(figures, {"k": K, "data": "Rotten Tomatoes, train"})
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(
+        main,
+        __doc__,
+        quick="MiniLM's shape only, few words",
+        threads=torch.get_num_threads(),
+        options={
+            "--sentences": {
+                "type": int,
+                "default": 48,
+                "help": "sentences of Rotten Tomatoes, all their words batched",
+            },
+            "--words": {"type": int, "default": 40, "help": "words of these that the loops do in each round"},
+            "--rounds": {"type": int, "default": 3},
+        },
+    )

@@ -1,7 +1,7 @@
-"""What every benchmark shares: figures with their targets, the machine's description, and the closing JSON line.
+"""What makes a script a benchmark: its options, where it works, the closing JSON line, and the result that is kept.
 
-A benchmark is run as `python benchmarks/NAME.py [--quick]`. Its last line of output is one JSON object, from `report`.
-A quick run only shows that the plumbing works: its figures are not kept.
+A benchmark is one function from its options and a directory to a `Result`, handed to `benchmark` at the end of its
+script. What all have in common is said in README.md.
 """
 
 import argparse
@@ -10,81 +10,131 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import psutil
 import torch
 from datasets import disable_progress_bars
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 from transformers.utils import logging
 
+from attar import progress
+from attar.report.json_values import plain
+from attar.storage.writing import write_atomic
+
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "transformers", "onnxruntime")
+PACKAGES = ("attar", "torch", "transformers", "onnxruntime")
 
 
 class Figure(TypedDict):
-    """One measured number beside its target; `met` is None where there is no target."""
+    """One measured number beside its target; `value` is None where there is none, `met` where nothing can be said."""
 
-    value: float
+    value: float | None
     target: float | None
     met: bool | None
 
 
-def figure(value: float, target: float | None = None, at_least: bool = True) -> Figure:
+class Result(NamedTuple):
+    """What a benchmark found, with the settings that the figures belong to, and drawings (SVG) by file name."""
+
+    figures: Mapping[str, Figure]
+    settings: Mapping[str, Any]
+    drawings: Mapping[str, str] = {}
+
+
+Measure = Callable[[argparse.Namespace, Path], Result]
+
+
+def figure(value: float | None, target: float | None = None, at_least: bool = True) -> Figure:
     """Hold `value` against `target`: met when it is at least (else at most) the target.
 
-    A value that is not finite never meets a target.
+    A value that is not finite never meets a target; None was not measured and neither meets nor misses it.
     """
+    if value is None:
+        return {"value": None, "target": target, "met": None}
     value = float(value)
-    met = None if target is None else (value >= target if at_least else value <= target)
-    return {"value": value, "target": target, "met": met}
+    met = None if target is None else isfinite(value) and (value >= target if at_least else value <= target)
+    return {"value": value if isfinite(value) else None, "target": target, "met": met}
 
 
-def parser(about: str | None, quick: str, *, threads: int = 2) -> argparse.ArgumentParser:
-    """The options that benchmarks share: `--quick` and what it does, and `--threads`."""
+def benchmark(
+    measure: Measure,
+    about: str | None,
+    *,
+    quick: str,
+    threads: int = 2,
+    seeds: bool = False,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Run a benchmark as a script: read the options, measure, print, and keep the result where `--keep` asks for it.
+
+    Args:
+        measure: what is measured; it prints its own tables.
+        about: the script's docstring.
+        quick: what `--quick` does.
+        threads: the default of `--threads`.
+        seeds: whether it has `--seeds`; a quick run has one.
+        options: arguments of `add_argument` of its own options, by name.
+    """
+    asked = read(parser(about, quick=quick, threads=threads, seeds=seeds, options=options or {}))
+    progress.attach(Console(width=110))
+    with workplace(asked) as work:
+        result = measure(asked, work)
+    progress.attach(None)
+    report(asked, result)
+
+
+def parser(
+    about: str | None,
+    *,
+    quick: str,
+    threads: int,
+    seeds: bool,
+    options: Mapping[str, Mapping[str, Any]],
+) -> argparse.ArgumentParser:
+    """The options that all benchmarks have, and a benchmark's own; see `benchmark`."""
     made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--quick", action="store_true", help=quick)
-    made.add_argument("--threads", type=int, default=threads)
-    return made
-
-
-def trains(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The options of a benchmark that trains models, in addition."""
-    made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    made.add_argument("--work", type=Path, default=None, help="directory to keep the models in")
-    return made
-
-
-def keeps(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The option of a benchmark whose result is only kept when asked for, in addition."""
+    made.add_argument("--quick", action="store_true", help=f"{quick}; nothing is kept")
+    made.add_argument(
+        "--work", type=Path, default=None, help="directory of what is made: the same command goes on there"
+    )
     made.add_argument("--keep", action="store_true", help="write the result to benchmarks/results")
+    made.add_argument("--threads", type=int, default=threads)
+    if seeds:
+        made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    for name, settings in options.items():
+        made.add_argument(name, **settings)
     return made
 
 
 def read(made: argparse.ArgumentParser) -> argparse.Namespace:
-    """What was asked for; libraries are quiet from here on. A quick run has one seed."""
+    """What was asked for; libraries are quiet from here on."""
     options = made.parse_args()
+    if options.quick and options.keep:
+        made.error("--quick shows that everything runs, and measures nothing to keep: leave out one of both")
     torch.set_num_threads(options.threads)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     disable_progress_bars()
     if options.quick and "seeds" in options:
         options.seeds = [0]
-    if options.quick and "keep" in options:
-        options.keep = False
     return options
 
 
 @contextmanager
 def workplace(options: argparse.Namespace) -> Iterator[Path]:
-    """The directory to keep models in, `--work` or one that is gone afterwards.
+    """The directory to work in, `--work` or one that is gone afterwards.
 
-    It is of one benchmark with one set of constants, those of its modules in capitals: what was made with others would
-    pass for made with these.
+    It is of one benchmark with one set of options and of constants, those of its modules in capitals: what was made
+    with others would pass for made with these. Options of several values only choose what is made.
     """
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
@@ -96,14 +146,17 @@ def workplace(options: argparse.Namespace) -> Iterator[Path]:
             for name, value in vars(module).items()
             if name.isupper() and not isinstance(value, Path)
         }
-        ours = json.dumps(
-            constants | {"QUICK_RUN": options.quick}, default=lambda x: type(x).__name__, sort_keys=True
-        )
+        chosen = {
+            name: value
+            for name, value in vars(options).items()
+            if name != "keep" and isinstance(value, bool | int | float | str)
+        }
+        ours = json.dumps(constants | chosen, default=lambda x: type(x).__name__, sort_keys=True)
         note = work / "constants.json"
         there = note.read_text() if note.is_file() else "" if any(work.iterdir()) else ours
         if there != ours:
             raise SystemExit(
-                f"expected {work} to be new, or of this benchmark with its present constants\n"
+                f"expected {work} to be new, or of this benchmark with its present options and constants\n"
                 f"found what {'others' if there else 'nobody knows which'} made\ndo this: name another --work"
             )
         note.write_text(ours)
@@ -116,11 +169,18 @@ def _of_benchmark(module: Any) -> bool:
     return file is not None and Path(file).parent == RESULTS.parent and Path(file) != Path(__file__)
 
 
-def once(out: Path, make: Any) -> Path:
+def once(out: Path, make: Callable[[Path], Any]) -> Path:
     """What `make` writes, unless it is there."""
     if not out.exists():
         make(out)
     return out
+
+
+def remembered(file: Path, make: Callable[[], Any]) -> Any:
+    """What `make` returns, as JSON has it, unless `file` has it from an earlier run."""
+    if not file.exists():
+        write_atomic(file, json.dumps(plain(make())))
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def machine() -> dict[str, Any]:
@@ -134,40 +194,50 @@ def machine() -> dict[str, Any]:
     }
 
 
-def report(
-    benchmark: str, figures: Mapping[str, Figure], settings: Mapping[str, Any], *, keep: bool = False
-) -> dict[str, Any]:
-    """Print the closing line, one JSON object, and return it; with `keep`, also `save` it.
+def report(options: argparse.Namespace, result: Result) -> None:
+    """Print the figures and the closing line, one JSON object; with `--keep`, also `save` the result."""
+    name = Path(sys.argv[0]).stem
+    asked = {name: value for name, value in vars(options).items() if name not in ("work", "keep")}
+    settings = _plain(asked | dict(result.settings))
+    if options.keep:
+        save(name, result._replace(settings=settings))
+    table = Table("figure", "value", "target", "met", box=None)
+    for title, one in result.figures.items():
+        met = {True: "yes", False: "no", None: ""}[one["met"]]
+        table.add_row(Text(title), _number(one["value"]), _number(one["target"]), met)
+    Console(width=110).print(table)
+    line = {"benchmark": name, "figures": result.figures, "settings": settings | {"machine": machine()}}
+    print(json.dumps(line, ensure_ascii=False), flush=True)  # the last line, which programs read
 
-    Call it last: programs read the last line of the output.
-    """
-    line = {"benchmark": benchmark, "figures": dict(figures), "settings": dict(settings)}
-    if keep:
-        save(benchmark, figures, settings)
-    print(json.dumps(line, ensure_ascii=False, default=str), flush=True)
-    return line
 
-
-def save(
-    benchmark: str, figures: Mapping[str, Figure], settings: Mapping[str, Any], directory: Path = RESULTS
-) -> Path:
-    """Write `directory/benchmark.json`: the figures with the command, the machine and the date that they belong to."""
+def save(name: str, result: Result, directory: Path | None = None) -> Path:
+    """Write `directory/name.json`, the figures with the command, the machine and the date that they belong to."""
+    directory = directory or RESULTS
     content = {
-        "benchmark": benchmark,
+        "benchmark": name,
         "command": _command(),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
-        "settings": dict(settings),
-        "figures": dict(figures),
+        "settings": _plain(result.settings),
+        "figures": result.figures,
     }
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"{benchmark}.json"
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(
-        json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8"
-    )
-    temporary.replace(path)
+    for drawing, svg in result.drawings.items():
+        write_atomic(directory / drawing, svg)
+    path = directory / f"{name}.json"
+    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return path
+
+
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON has them; of a path its last part, since folders of others tell a reader nothing."""
+    return dict(
+        json.loads(json.dumps(plain(value), default=lambda x: x.name if isinstance(x, Path) else str(x)))
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def _cpu_model() -> str:

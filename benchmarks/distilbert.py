@@ -9,10 +9,9 @@ reviews where that is absent) and read on GLUE's dev tables: a tenth of the trai
 epoch. Beside them stands what needs no general stage: three layers fitted to the fine-tuned teacher and taught by it on
 the task's texts (`attar distill`). Every seed draws its own order of the sentences, heads and random start. The starts,
 rates and epochs were chosen on rows of STS-B and SST-2 that are in neither table.
-
-    python benchmarks/distilbert.py [--quick] [--seeds 0 1 2] [--work DIR] [--keep]
 """
 
+import argparse
 import json
 import tempfile
 from collections.abc import Mapping
@@ -36,7 +35,7 @@ from attar.model.checkpoint import load, save
 from attar.pruning.apply import apply
 from attar.pruning.units import everything
 from attar.pruning.vocabulary import config_ids, trim
-from common import Figure, figure, keeps, once, parser, read, report, trains, workplace
+from common import Figure, Result, benchmark, figure, once
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 SENTENCES = 3000
@@ -200,24 +199,21 @@ class Study:
         return value
 
 
-def main() -> None:
-    options = read(keeps(trains(parser(__doc__, "few sentences, one seed, two variants", threads=1))))
-    progress.attach(Console(width=110))
+def main(options: argparse.Namespace, work: Path) -> Result:
     names = ["teacher", *list(VARIANTS)[: 1 if options.quick else None], Study.taught]
-    with workplace(options) as work:
-        study = Study(work, quick=options.quick)
-        found: dict[str, dict[str, list[float]]] = {}
-        for seed in options.seeds:
-            for name in names:
-                for task in study.tables:
-                    value = study.score(name, task, seed)
-                    found.setdefault(name, {}).setdefault(task, []).append(value)
-                    progress.say(f"seed {seed}, {name}, {task}: {value:.1f}")
-        show(study, found, options.seeds, keep=options.keep)
+    study = Study(work, quick=options.quick)
+    found: dict[str, dict[str, list[float]]] = {}
+    for seed in options.seeds:
+        for name in names:
+            for task in study.tables:
+                value = study.score(name, task, seed)
+                found.setdefault(name, {}).setdefault(task, []).append(value)
+                progress.say(f"seed {seed}, {name}, {task}: {value:.1f}")
+    return show(study, found, options.seeds)
 
 
-def show(study: Study, found: dict[str, dict[str, list[float]]], seeds: list[int], *, keep: bool) -> None:
-    """Print the table and the closing line."""
+def show(study: Study, found: dict[str, dict[str, list[float]]], seeds: list[int]) -> Result:
+    """Print the table."""
     means = {name: np.mean(list(tasks.values()), axis=0) for name, tasks in found.items()}
     whole = means["triple loss"]
     table = Table("model", *study.tables, "mean", "change", "the paper's", box=None)
@@ -254,12 +250,10 @@ def show(study: Study, found: dict[str, dict[str, list[float]]], seeds: list[int
             name: {"metric": metric, "rows": rows, "epochs": epochs}
             for name, (metric, rows, epochs, _) in TASKS.items()
         },
-        "seeds": seeds,
         "points": found,
-        "quick": study.quick,
     }
-    report("distilbert", first | figures, settings, keep=keep)
+    return Result(first | figures, settings)
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(main, __doc__, quick="few sentences, one seed, two variants", threads=1, seeds=True)

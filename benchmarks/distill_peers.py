@@ -13,7 +13,7 @@ import types
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +34,7 @@ Rows = list[list[int]]
 Inputs = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):
     """What a contender did in its turn: sentences, real tokens (no padding), seconds."""
 
     sentences: int

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from attar.distillation.phases import Distiller, teacher_of
 from attar.maths.mapping import layer_map
 from attar.training.loop import Step, faster_precision, fit
 from attar.training.used_embeddings import used_rows
-from common import Figure, figure, parser, read, report
+from common import Figure, Result, benchmark, figure, remembered
 
 TARGETS: dict[str, float | None] = {"textbrewer": 6.0, "textbook": None, "tuned": 2.0}
 FIGURES = {"textbrewer": "over_textbrewer", "textbook": "over_textbook_loop", "tuned": "over_tuned_loop"}
@@ -153,29 +153,37 @@ def table(turns: dict[str, list[Turn]]) -> None:
     print()
 
 
-def main() -> None:
-    asked = parser(__doc__, "few sentences, few rounds: under a minute")
-    asked.add_argument("--sentences", type=int, default=None, help="of the train split; all by default")
-    asked.add_argument("--rounds", type=int, default=15)
-    asked.add_argument("--steps", type=int, default=8, help="batches in a turn")
-    options = read(asked)
+def main(options: argparse.Namespace, work: Path) -> Result:
     if options.quick:
         options.sentences, options.rounds, options.steps = 128, 2, 1
-    with tempfile.TemporaryDirectory() as cache:
-        turns = measure(contenders(options, Path(cache)), options.rounds, options.steps)
+    with tempfile.TemporaryDirectory() as cache:  # filling it is part of what is measured
+        found = remembered(
+            work / "turns.json",
+            lambda: measure(contenders(options, Path(cache)), options.rounds, options.steps),
+        )
+    turns = {name: [Turn(*turn) for turn in own] for name, own in found.items()}
     table(turns)
     figures: dict[str, Figure] = {}
-    settings: dict[str, Any] = vars(options) | {"intervals_95": {}, "not_measured": []}
+    settings: dict[str, Any] = {"intervals_95": {}, "not_measured": []}
     for name, key in FIGURES.items():
         if name in turns:
             value, low, high = ratios(turns, name)
             figures[key] = figure(value, TARGETS[name])
             settings["intervals_95"][key] = [low, high]
         else:
-            figures[key] = cast("Figure", {"value": None, "target": TARGETS[name], "met": None})
+            figures[key] = figure(None, TARGETS[name])
             settings["not_measured"].append(key)
-    report("distill_throughput", figures, settings, keep=not options.quick)
+    return Result(figures, settings)
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(
+        main,
+        __doc__,
+        quick="few sentences, few rounds: under a minute",
+        options={
+            "--sentences": {"type": int, "help": "of the train split; all by default"},
+            "--rounds": {"type": int, "default": 15},
+            "--steps": {"type": int, "default": 8, "help": "batches in a turn"},
+        },
+    )

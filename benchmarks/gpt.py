@@ -6,10 +6,9 @@ see the same tokens: by distillation from the running teacher, by distillation f
 of the others on disk, and by the text alone. All are read on the test text of WikiText-2 by a sliding window (held-out
 plots where it is absent). No learning rate was searched: the teacher's and the students' are usual ones, the same for
 every way.
-
-    python benchmarks/gpt.py [--quick] [--seeds 0 1 2] [--work DIR] [--keep]
 """
 
+import argparse
 import json
 import tempfile
 import time
@@ -24,7 +23,7 @@ from rich.table import Table
 from torch.nn import functional as F
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from attar import distill_lm, pretrain, progress, tokenizer
+from attar import distill_lm, pretrain, tokenizer
 from attar.data.blocks import Blocks, tokens_of
 from attar.demo.data import reviews, unlabelled_texts
 from attar.distillation.language_objective import FromCache, LanguageDistiller, LanguageTeacher, Live
@@ -34,7 +33,7 @@ from attar.maths.losses import divergence, fold, log_probabilities, sampled_dive
 from attar.model.checkpoint import load
 from attar.model.lm_head import last_hidden, output
 from attar.training.loop import fit
-from common import figure, keeps, once, parser, read, report, trains, workplace
+from common import Result, benchmark, figure, once
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "lm_wikitext2_validtest"
 CONFIG = {"n_embd": 320, "n_layer": 6, "n_head": 5, "n_positions": 256}
@@ -190,17 +189,14 @@ def by_k(run: Gpt) -> list[dict[str, float]]:
     return found
 
 
-def main() -> None:
-    options = read(keeps(trains(parser(__doc__, "tiny models: under a minute", threads=1))))
-    progress.attach(Console(width=110))
-    with workplace(options) as work:
-        run = Gpt(work, quick=options.quick)
-        places = {way: [run.student(way, seed) for seed in options.seeds] for way in WAYS}
-        show(run, places, options.seeds, keep=options.keep, rounds=3 if options.quick else 30)
+def main(options: argparse.Namespace, work: Path) -> Result:
+    run = Gpt(work, quick=options.quick)
+    places = {way: [run.student(way, seed) for seed in options.seeds] for way in WAYS}
+    return show(run, places, options.seeds, rounds=3 if options.quick else 30)
 
 
-def show(run: Gpt, places: dict[str, list[Path]], seeds: list[int], *, keep: bool, rounds: int) -> None:
-    """Print the tables and the closing line."""
+def show(run: Gpt, places: dict[str, list[Path]], seeds: list[int], *, rounds: int) -> Result:
+    """Print the tables."""
     console = Console(width=110)
     teacher = run.read(run.teacher)
     table = Table("model", "parameters", "perplexity", "over the teacher's", "bits per byte", box=None)
@@ -251,14 +247,12 @@ def show(run: Gpt, places: dict[str, list[Path]], seeds: list[int], *, keep: boo
         "student": {"layers": run.sizes["n_layer"] // 2, "init": "layers", **run.options(STUDENT), **LOSS},
         "k": K,
         "tail": TAIL,
-        "seeds": seeds,
         "tokens": len(tokens_of(run.train, run.tokenizer).ids),
         "test": f"{'WikiText-2 test' if SHARED.is_dir() else 'plots'}, by a window that slides by three quarters",
         "perplexities": {way: [round(v, 3) for v in values] for way, values in found.items()},
         "by_k": json.loads(json.dumps(kept_by)),
-        "quick": run.quick,
     }
-    report("gpt", figures, settings, keep=keep)
+    return Result(figures, settings)
 
 
 def _millions(place: Path) -> str:
@@ -266,4 +260,4 @@ def _millions(place: Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(main, __doc__, quick="tiny models: under a minute", threads=1, seeds=True)

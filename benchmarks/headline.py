@@ -4,17 +4,16 @@ On Rotten Tomatoes (split by film), from a fine-tuned MiniLM-L6. Beside the dist
 started alike, fine-tuned on the labels alone, and the smallest model that dropping layers of the teacher can make.
 Everything was chosen on dev; test is read once, here. Latency: ONNX Runtime fp32 against ONNX Runtime fp32, batch 1,
 128 tokens, in turns on one thread, by the processor time of that thread, which other work disturbs least.
-
-The models stay in --work, so that a run that is stopped goes on; `--quick` shows the plumbing in a minute.
 """
 
+import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from rich.console import Console
 
-from attar import distill, finetune, progress
+from attar import distill, finetune
 from attar.augmentation import EmbeddingCandidates, augment
 from attar.data.batches import Batches, encode
 from attar.data.model_task import task_of
@@ -27,7 +26,7 @@ from attar.exporting import export
 from attar.maths.statistics import Interval
 from attar.model.checkpoint import load
 from attar.model.onnx import OnnxModel
-from common import figure, once, parser, read, report, trains, workplace
+from common import Result, benchmark, figure, once
 
 TEACHER = {"epochs": 3, "lr": 1e-4}
 STUDENT: dict[str, Any] = {
@@ -145,7 +144,7 @@ class Headline:
         places = {}
         for name, source in {"teacher": self.teacher, "student": student}.items():
             out = self.work / f"onnx-{source.name}"
-            places[name] = once(out, lambda out, source=source: export(source, out, precision="fp32"))
+            places[name] = once(out, partial(export, source, precision="fp32"))
         return bench(
             {name: OnnxModel(place, threads=1) for name, place in places.items()},
             repeats=repeats,
@@ -154,18 +153,14 @@ class Headline:
         )
 
 
-def main() -> None:
-    options = read(trains(parser(__doc__, "few sentences, one seed, one epoch: under a minute")))
-    progress.attach(Console(width=110))
-    with workplace(options) as work:
-        run = Headline(work, quick=options.quick)
-        ways = {"distilled": run.student, "undistilled": run.undistilled, "layers dropped": run.dropped}
-        places = {name: [make(seed) for seed in options.seeds] for name, make in ways.items()}
-        speeds = run.speed(places["distilled"][0], 5 if options.quick else 200)
-        show(run, places, speeds, options)
+def main(options: argparse.Namespace, work: Path) -> Result:
+    run = Headline(work, quick=options.quick)
+    ways = {"distilled": run.student, "undistilled": run.undistilled, "layers dropped": run.dropped}
+    places = {name: [make(seed) for seed in options.seeds] for name, make in ways.items()}
+    return show(run, places, run.speed(places["distilled"][0], 5 if options.quick else 200))
 
 
-def show(run: Headline, places: dict[str, list[Path]], speeds: Any, options: Any) -> None:
+def show(run: Headline, places: dict[str, list[Path]], speeds: Any) -> Result:
     teacher = {split: run.judge(run.teacher, split).value for split in ("dev", "test")}
     size = {name: open_model(found[0]).parameters or 0 for name, found in places.items()}
     whole = open_model(run.teacher).parameters or 0
@@ -201,15 +196,14 @@ def show(run: Headline, places: dict[str, list[Path]], speeds: Any, options: Any
         "distill": DISTILL,
         "teacher": TEACHER,
         "baseline": BASELINE,
-        "seeds": options.seeds,
         "intervals_95": intervals,
         "teacher_accuracy": teacher,
         "retained_baselines": {
             name: interval.value for name, interval in kept.items() if name != "distilled"
         },
     }
-    report("headline", figures, settings, keep=not options.quick)
+    return Result(figures, settings)
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(main, __doc__, quick="few sentences, one seed, one epoch: under a minute", seeds=True)

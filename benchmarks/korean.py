@@ -6,10 +6,9 @@ first layer, which learns from the pre-trained model by the triple loss on the s
 the labels, or by the fine-tuned teacher without labels; the baseline is the copied layer, fine-tuned on the labels
 without any distillation. A tenth of the training rows chooses epochs; the dev table is read once a model.
 (Eight layers and a learning rate of 1e-3 did not train: their fine-tuned teacher stayed at 50%.)
-
-    python benchmarks/korean.py [--quick] [--seeds 0 1 2] [--work DIR] [--keep]
 """
 
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,14 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
-from attar import distill, distill_lm, finetune, pretrain, progress, tokenizer
+from attar import distill, distill_lm, finetune, pretrain, tokenizer
 from attar.data.model_task import task_of
 from attar.data.tables import read_table
 from attar.distillation.distilbert import to_distilbert
 from attar.evaluation.quality import Evaluation, evaluate, retained
 from attar.maths.statistics import Interval
 from attar.model.checkpoint import load
-from common import figure, keeps, once, parser, read, report, trains, workplace
+from common import Result, benchmark, figure, once
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "nsmc"
 ROWS, DEV_ROWS, VOCABULARY = 12_000, 5000, 8000
@@ -153,14 +152,11 @@ def tables(quick: bool) -> tuple[Dataset, Dataset]:
     return found[0], found[1]
 
 
-def main() -> None:
-    options = read(keeps(trains(parser(__doc__, "a few sentences, a tiny model: under a minute", threads=1))))
-    progress.attach(Console(width=110))
-    with workplace(options) as work:
-        run = Korean(work, quick=options.quick)
-        teachers = [run.judge(run.teacher(seed)) for seed in options.seeds]
-        students = {way: [run.judge(run.student(way, seed)) for seed in options.seeds] for way in WAYS}
-        show(run, teachers, students, options.seeds, keep=options.keep)
+def main(options: argparse.Namespace, work: Path) -> Result:
+    run = Korean(work, quick=options.quick)
+    teachers = [run.judge(run.teacher(seed)) for seed in options.seeds]
+    students = {way: [run.judge(run.student(way, seed)) for seed in options.seeds] for way in WAYS}
+    return show(run, teachers, students, options.seeds)
 
 
 def show(
@@ -168,10 +164,8 @@ def show(
     teachers: list[Evaluation],
     students: Mapping[str, list[Evaluation]],
     seeds: list[int],
-    *,
-    keep: bool,
-) -> None:
-    """Print the table and the closing line."""
+) -> Result:
+    """Print the table."""
     mean = float(np.mean([one.value for one in teachers]))
     table = Table("model", "parameters", "dev accuracy", "by seed", "of its teacher's", box=None)
     table.add_row("teacher", _millions(run.teacher(seeds[0])), f"{100 * mean:.2f}", _seeds(teachers), "")
@@ -200,12 +194,10 @@ def show(
         "fine-tuning": FINETUNE,
         "distillation": DISTILL_LM,
         "prediction": PREDICTION,
-        "seeds": seeds,
         "accuracies": {"teacher": [one.value for one in teachers]}
         | {way: [one.value for one in runs] for way, runs in students.items()},
-        "quick": run.quick,
     }
-    report("korean", figures, settings, keep=keep)
+    return Result(figures, settings)
 
 
 def _seeds(runs: list[Evaluation]) -> str:
@@ -217,4 +209,4 @@ def _millions(place: Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(main, __doc__, quick="a few sentences, a tiny model: under a minute", threads=1, seeds=True)

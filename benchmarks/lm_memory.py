@@ -3,14 +3,13 @@
 One step, forward and backward, of a model with one small layer and 151,936 logits over 4,096 tokens, each in a process
 of its own: plain cross-entropy as transformers computes it; the same from chunks; and `distill_lm`'s three losses, in
 chunks over positions. Memory is the kernel's high-water mark less what the process held before the step.
-
-    python benchmarks/lm_memory.py [--quick] [--keep]
 """
 
 import argparse
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from attar.data.blocks import Blocks, CausalLanguage, Packed, Tokens
 from attar.distillation.language_objective import LanguageDistiller, Live
-from common import figure, keeps, parser, read, report
+from common import Result, benchmark, figure, remembered
 
 SIZES = {
     "vocab_size": 151_936,
@@ -83,15 +82,12 @@ def _status(field: str) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def main() -> None:
-    asked = keeps(parser(__doc__, "1,024 tokens, 20,000 logits", threads=1))
-    asked.add_argument("--one", choices=list(WAYS), help=argparse.SUPPRESS)
-    options = read(asked)
+def main(options: argparse.Namespace, work: Path) -> Result:
     tokens, vocabulary = (QUICK_TOKENS, QUICK_VOCABULARY) if options.quick else (TOKENS, SIZES["vocab_size"])
-    if options.one:
-        print(measure(options.one, tokens, vocabulary))
-        return
-    found = {way: _apart(way, options) for way in WAYS}
+    found = {
+        way: remembered(work / f"{way}.json", partial(_apart, way, tokens, vocabulary, options.threads))
+        for way in WAYS
+    }
     base = found["plain cross-entropy"]
     table = Table("one step", "peak, GiB", "over plain cross-entropy", box=None)
     for way, size in found.items():
@@ -101,15 +97,17 @@ def main() -> None:
         "distill_lm over plain cross-entropy": figure(found["distill_lm"] / base, TARGET, at_least=False)
     }
     figures |= {f"{way}, GiB": figure(size / 2**30) for way, size in found.items()}
-    settings: dict[str, Any] = {"tokens": tokens, **SIZES, "vocab_size": vocabulary, "quick": options.quick}
-    report("lm_memory", figures, settings, keep=options.keep)
+    settings: dict[str, Any] = {"tokens": tokens, **SIZES, "vocab_size": vocabulary}
+    return Result(figures, settings)
 
 
-def _apart(way: str, options: argparse.Namespace) -> int:
-    command = [sys.executable, __file__, "--one", way, "--threads", str(options.threads)]
-    command += ["--quick"] if options.quick else []
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+def _apart(way: str, tokens: int, vocabulary: int, threads: int) -> int:
+    job = "import torch, lm_memory\n"
+    job += f"torch.set_num_threads({threads})\nprint(lm_memory.measure({way!r}, {tokens}, {vocabulary}))"
+    command, here = [sys.executable, "-c", job], Path(__file__).parent
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=here)
+    return int(done.stdout.split()[-1])
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(main, __doc__, quick="1,024 tokens, 20,000 logits", threads=1)

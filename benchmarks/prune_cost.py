@@ -5,26 +5,29 @@ Steps of the same batches in turns: alphas on frozen weights (what `attar.plan` 
 and of `attar.finetune` is that of a process each, with all that it loads.
 """
 
+import argparse
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from attar.data.batches import Batch, Batches, encode
 from attar.data.tasks import Supervised, Task
 from attar.demo.data import model_directory, reviews
-from attar.evaluation.timing import interleaved, median_interval
+from attar.evaluation.timing import Clock, interleaved, median_interval
 from attar.model.checkpoint import load
 from attar.pruning.alphas import alphas_for, betas, gated
 from attar.pruning.cost import Parameters
 from attar.pruning.schubert import VARIANTS, Penalised
 from attar.pruning.scores import frozen
-from common import figure, parser, read, report
+from common import Result, benchmark, figure, remembered
 
 # A process that does one job and prints the bytes of memory it took at most, libraries included. The kernel's own mark:
 # getrusage's begins at what the parent process had.
@@ -96,31 +99,36 @@ def peak(job: str, rows: int, threads: int, loss: str) -> int:
     return int(done.stdout.split()[-1])
 
 
-def main() -> None:
-    asked = parser(__doc__, "few steps: under a minute", threads=1)
-    asked.add_argument("--rounds", type=int, default=30)
-    asked.add_argument("--rows", type=int, default=640, help="sentences of the memory runs")
-    options = read(asked)
-    if options.quick:
-        options.rounds, options.rows = 2, 32
+def seconds_a_step(rounds: int, clock: Clock) -> dict[str, list[float]]:
+    """Seconds of one step of each way, by round."""
     loaded = load(model_directory(), head="sequence-classification", fresh_head=True, num_labels=2)
     table = reviews()["train"].select(range(320))
     encoded = encode(table, loaded.tokenizer, max_length=64)
     batches = list(Batches(encoded, loaded.tokenizer, batch_size=32, shuffle=True))
-    clock = "cpu" if options.threads == 1 else "wall"
-    seconds = interleaved(steps(loaded.model, batches), repeats=options.rounds, clock=clock)  # type: ignore[arg-type]
+    found = interleaved(steps(loaded.model, batches), repeats=rounds, clock=clock)
+    return {name: values.tolist() for name, values in found.items()}
+
+
+def main(options: argparse.Namespace, work: Path) -> Result:
+    if options.quick:
+        options.rounds, options.rows = 2, 32
+    clock: Clock = "cpu" if options.threads == 1 else "wall"
+    found = remembered(work / "seconds.json", partial(seconds_a_step, options.rounds, clock))
+    seconds = {name: np.array(values) for name, values in found.items()}
     over = {name: median_interval(seconds["alphas"] / seconds[name]) for name in ("plain", "frozen")}
-    memory = {"finetune": peak("finetune", options.rows, options.threads, "")}
-    for loss in ("task",) if options.quick else ("task", "distill"):
-        memory[f"plan, {loss}"] = peak("plan", options.rows, options.threads, loss)
+    memory = {}
+    for job, loss in (("finetune", ""), ("plan", "task"), ("plan", "distill"))[: 2 if options.quick else 3]:
+        name = f"{job}, {loss}" if loss else job
+        memory[name] = remembered(
+            work / f"{name}.json", partial(peak, job, options.rows, options.threads, loss)
+        )
     for name, values in seconds.items():
         print(f"{name:14} {sorted(values)[len(values) // 2] * 1000:8.0f} ms a step (median)")
     for name, around in over.items():
         print(f"alphas / {name:8} {around.value:5.2f} (95% {around.low:.2f} to {around.high:.2f})")
     for name, bytes_ in memory.items():
         print(f"{name:14} {bytes_ / 2**20:8.0f} MiB, {bytes_ / memory['finetune']:.2f} of fine-tuning")
-    report(
-        "prune_cost",
+    return Result(
         {
             "alpha step over plain training step": figure(over["plain"].value, 1.15, at_least=False),
             "alpha step over frozen forward and backward": figure(over["frozen"].value),
@@ -133,17 +141,22 @@ def main() -> None:
             },
         },
         {
-            "threads": options.threads,
             "clock": clock,
-            "rounds": options.rounds,
-            "rows": options.rows,
             "batch": 32,
             "intervals_95": {name: [a.low, a.high] for name, a in over.items()},
             "memory_bytes": memory,
         },
-        keep=not options.quick,
     )
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(
+        main,
+        __doc__,
+        quick="few steps: under a minute",
+        threads=1,
+        options={
+            "--rounds": {"type": int, "default": 30},
+            "--rows": {"type": int, "default": 640, "help": "sentences of the memory runs"},
+        },
+    )

@@ -15,9 +15,10 @@ sentence.
 
 The peers run in an environment of their own, made at `--peers-venv` where it is absent (prune_textpruner.py and
 prune_torchpruning.py say what they needed). Their pruned weights are read into attar's model of the same sizes, whose
-logits must be theirs on 8 sentences. `--work` keeps what was done: a run that was stopped goes on.
+logits must be theirs on 8 sentences. A result without them is not kept.
 """
 
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from prune_peers_tools import NEEDED, PEERS, environment
 
 from attar.evaluation.prediction import predict
 from attar.maths.statistics import Interval, Ratio, bootstrap, seed_interval
-from common import Figure, figure, parser, read, report, trains, workplace
+from common import Figure, Result, benchmark, figure
 
 # The mean over sentences, as a metric of which rows and seeds can be resampled.
 MEAN = Ratio(lambda values, _: (values, np.ones(len(values))))
@@ -151,26 +152,18 @@ def margins(
     return figures, intervals
 
 
-def main() -> None:
-    asked = trains(parser(__doc__, "few sentences and steps: under a minute", threads=1))
-    asked.add_argument(
-        "--peers-venv", type=Path, default=None, help="environment of the peers, made if absent"
-    )
-    options = read(asked)
-    if options.quick:
-        options.seeds = [0]
+def main(options: argparse.Namespace, work: Path) -> Result:
     python, missing = environment(options.peers_venv)
+    if missing and options.keep:
+        raise SystemExit(f"{missing}, so there is nothing to keep\ndo this: name --peers-venv")
     if missing:
         print(missing)
-    with workplace(options) as work:
-        study = Study(work, QUICK if options.quick else SETTINGS, python, quick=options.quick)
-        chosen = run(study, options.seeds)
-        rows = show(study, chosen, options.seeds)
-        figures, intervals = margins(study, chosen, options.seeds)
+    study = Study(work, QUICK if options.quick else SETTINGS, python, quick=options.quick)
+    chosen = run(study, options.seeds)
+    rows = show(study, chosen, options.seeds)
+    figures, intervals = margins(study, chosen, options.seeds)
     settings = {
         **study.settings,
-        "seeds": options.seeds,
-        "threads": options.threads,
         "parameters": "all, embeddings included; encoder: without the four parts of the embeddings",
         "budgets": study.budgets,
         "peers": {tool: package for tool, (_, package) in PEERS.items()} | {"in": NEEDED}
@@ -181,8 +174,15 @@ def main() -> None:
         "intervals_95": intervals,
         "rows": rows,
     }
-    report("prune_peers", figures, settings, keep=not options.quick and python is not None)
+    return Result(figures, settings)
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(
+        main,
+        __doc__,
+        quick="few sentences and steps: under a minute",
+        threads=1,
+        seeds=True,
+        options={"--peers-venv": {"type": Path, "help": "environment of the peers, made if absent"}},
+    )

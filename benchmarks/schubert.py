@@ -6,7 +6,7 @@ paper's 9, 6 and 3 of 12 are 81%, 61% and 40%), recovers on plain text, and is f
 Every variant gets the same steps; dropped layers get those that the others learn alphas in on top. "close" learns the
 alphas and recovers by staying close to the unpruned model; the others by masked words, as the paper. Figures are test
 accuracies in points over seeds of the fine-tuning; the pruning has one seed. Nothing is fitted by least squares after
-a cut, as the paper has it (`attar.prune` does that by default). `--latency` runs another benchmark.
+a cut, as the paper has it (`attar.prune` does that by default).
 """
 
 import argparse
@@ -17,19 +17,16 @@ from typing import Any
 
 import numpy as np
 import schubert_draw
-import schubert_latency
-from rich.console import Console
 from schubert_study import FOLDED_AT, QUICK, SETTINGS, SIZES, WAYS, Study
 
 from attar import progress
 from attar.anatomy.form import Form, form_of
 from attar.errors import AttarError
 from attar.maths.statistics import seed_interval
-from common import Figure, figure, parser, read, report, trains, workplace
-from common import save as save_result
+from common import Figure, Result, benchmark, figure
 
 
-def run(study: Study, options: argparse.Namespace, console: Console) -> dict[str, dict[str, list[float]]]:
+def run(study: Study, options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     """Accuracies by model and task, in the order of the seeds."""
     found: dict[str, dict[str, list[float]]] = {}
     models: dict[str, Callable[[], Path]] = {"whole": lambda: study.work / "whole"}
@@ -47,7 +44,7 @@ def run(study: Study, options: argparse.Namespace, console: Console) -> dict[str
                     continue
                 value = study.accuracy(name, place, task, seed)
                 found.setdefault(name, {}).setdefault(task, []).append(value)
-                console.print(f"seed {seed}, {name}, {task}: {value:.1f}")
+                progress.say(f"seed {seed}, {name}, {task}: {value:.1f}")
     return found
 
 
@@ -61,7 +58,7 @@ def _possible(study: Study, way: str, layers: int) -> bool:
     return True
 
 
-def show(study: Study, found: Mapping[str, Mapping[str, list[float]]], options: argparse.Namespace) -> None:
+def show(study: Study, found: Mapping[str, Mapping[str, list[float]]], options: argparse.Namespace) -> Result:
     tasks = [task for task in study.tasks if not options.tasks or task in options.tasks]
     means = {
         name: [float(np.mean(values)) for values in zip(*(by[task] for task in tasks), strict=True)]
@@ -74,17 +71,14 @@ def show(study: Study, found: Mapping[str, Mapping[str, list[float]]], options: 
         cells = [_cell(by[task]) for task in tasks] + [_cell(means[name])]
         print(f"{name:18}{size:8.0%}" + "".join(f"{cell:>24}" for cell in cells))
     figures: dict[str, Figure] = {"whole": figure(float(np.mean(means["whole"])))}
-    settings: dict[str, Any] = {**study.settings, "seeds": options.seeds, "tasks": tasks, "accuracies": found}
+    settings: dict[str, Any] = {**study.settings, "tasks": tasks, "accuracies": found}
     settings["sizes"] = {name: _size(study, name) for name in found}
     settings["shapes"] = {name: _shape(study, name) for name in found}
     settings["intervals_95"] = {}
     print()
     for layers in options.sizes:
         figures |= _margins(layers, means, settings)
-    if not options.quick:
-        save_result("schubert", figures, settings)
-        schubert_draw.draw()
-    report("schubert", figures, settings)
+    return Result(figures, settings, schubert_draw.draw(settings))
 
 
 def _margins(layers: int, means: Mapping[str, list[float]], settings: dict[str, Any]) -> dict[str, Figure]:
@@ -140,24 +134,22 @@ def _shape(study: Study, name: str) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    asked = trains(parser(__doc__, "one size, few sentences: under a minute"))
-    asked.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), choices=list(SIZES))
-    asked.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
-    asked.add_argument("--tasks", nargs="+", default=None, help="the tasks of one of several processes")
-    asked.add_argument("--latency", action="store_true", help=schubert_latency.__doc__)
-    options = read(asked)
-    if options.latency:
-        schubert_latency.main(options)
-        return
+def main(options: argparse.Namespace, work: Path) -> Result:
     if options.quick:
         options.sizes, options.ways = [3], ["all", "dropped"]
-    with workplace(options) as work:
-        study = Study(work, QUICK if options.quick else SETTINGS, quick=options.quick)
-        found = run(study, options, Console(width=110))
-        progress.attach(None)
-        show(study, found, options)
+    study = Study(work, QUICK if options.quick else SETTINGS, quick=options.quick)
+    return show(study, run(study, options), options)
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(
+        main,
+        __doc__,
+        quick="one size, few sentences: under a minute",
+        seeds=True,
+        options={
+            "--sizes": {"type": int, "nargs": "+", "default": list(SIZES), "choices": list(SIZES)},
+            "--ways": {"nargs": "+", "default": list(WAYS), "choices": list(WAYS)},
+            "--tasks": {"nargs": "+", "help": "the tasks of one of several processes"},
+        },
+    )

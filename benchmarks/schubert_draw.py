@@ -1,15 +1,13 @@
 """Draw what `benchmarks/schubert.py` found: the frontier of size and accuracy, and the shapes that were learned."""
 
-import json
+import io
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from attar.report.shape import Shape, Sizes, shape_svg
-from common import RESULTS
 
 COLOURS = {
     "all": "#b0413e",
@@ -22,7 +20,7 @@ COLOURS = {
 }
 
 
-def frontier(settings: Mapping[str, Any], path: Path) -> None:
+def frontier(settings: Mapping[str, Any]) -> str:
     """Mean test accuracy over parameters, a line a way, with the range of the seeds."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -58,10 +56,12 @@ def frontier(settings: Mapping[str, Any], path: Path) -> None:
     axes.set_ylabel("test accuracy, points (range of seeds)")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg")
+    return drawn.getvalue()
 
 
-def shapes(settings: Mapping[str, Any], name: str, path: Path) -> None:
+def shapes(settings: Mapping[str, Any], name: str) -> str:
     """The shape of one model over that of the whole one."""
     found, whole = settings["shapes"][name], settings["shapes"]["whole"]
 
@@ -70,23 +70,19 @@ def shapes(settings: Mapping[str, Any], name: str, path: Path) -> None:
         return Sizes(form["hidden"], form["hidden"], form["vocab"], layers)
 
     shape = Shape(name, of(whole), of(found), tuple(range(len(found["layers"]))))
-    path.write_text(shape_svg(shape), encoding="utf-8")
+    return shape_svg(shape)
 
 
-def draw(result: Path = RESULTS / "schubert.json", directory: Path = RESULTS) -> None:
-    """Draw a committed result."""
-    settings = json.loads(result.read_text(encoding="utf-8"))["settings"]
-    frontier(settings, directory / "schubert-frontier.svg")
+def draw(settings: Mapping[str, Any]) -> dict[str, str]:
+    """All drawings of a result, by file name."""
+    drawings = {"schubert-frontier.svg": frontier(settings)}
     for name in settings["shapes"]:
         if name.rpartition("-")[0] in {"all", "close"}:
-            shapes(settings, name, directory / f"schubert-{name}.svg")
+            drawings[f"schubert-{name}.svg"] = shapes(settings, name)
+    return drawings
 
 
 def _means(by: Mapping[str, list[float]]) -> np.ndarray:
     """(seeds,) mean over tasks."""
     means: np.ndarray = np.asarray([by[task] for task in by]).mean(axis=0)
     return means
-
-
-if __name__ == "__main__":
-    draw()

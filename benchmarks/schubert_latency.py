@@ -35,7 +35,7 @@ from attar.pruning.schubert import VARIANTS, learn_alphas
 from attar.pruning.selection import Cost, in_order
 from attar.pruning.self_distillation import SelfDistillation
 from attar.pruning.units import Kept
-from common import figure, report
+from common import Result, benchmark, figure
 
 BUDGET = 0.5  # of the teacher's seconds
 LENGTH = 128
@@ -153,14 +153,11 @@ class Duel:
         return {row.name: 1 / row.speedup.value for row in rows}
 
 
-def main(options: argparse.Namespace) -> None:
-    seeds = [0] if options.quick else options.seeds
-    with tempfile.TemporaryDirectory() as temporary:
-        work = options.work or Path(temporary)
-        work.mkdir(parents=True, exist_ok=True)
-        duel = Duel(work, quick=options.quick, threads=options.threads)
-        found = {cost: [duel.result(cost, seed) for seed in seeds] for cost in ("latency", "params")}
-        seconds = duel.measured([f"{cost}-{seed}" for cost in found for seed in seeds])
+def main(options: argparse.Namespace, work: Path) -> Result:
+    seeds = options.seeds
+    duel = Duel(work, quick=options.quick, threads=options.threads)
+    found = {cost: [duel.result(cost, seed) for seed in seeds] for cost in ("latency", "params")}
+    seconds = duel.measured([f"{cost}-{seed}" for cost in found for seed in seeds])
     print(f"\n{'plan':12}{'accuracy':>10}{'params':>10}{'predicted':>11}{'measured':>10}{'error':>8}  shape")
     errors, real = [], {cost: [seconds[f"{cost}-{seed}"] for seed in seeds] for cost in found}
     for cost, results in found.items():
@@ -181,8 +178,7 @@ def main(options: argparse.Namespace) -> None:
         f"latency plan over params plan: {gain.value:+.1f} points ({gain.low:+.1f} to {gain.high:+.1f}), "
         f"{faster.value:.2f} times as fast ({faster.low:.2f} to {faster.high:.2f})"
     )
-    report(
-        "schubert_latency",
+    return Result(
         {
             "accuracy of latency plan over params plan, points": figure(gain.value, 0.0),
             "speed of latency plan over params plan": figure(faster.value),
@@ -194,13 +190,14 @@ def main(options: argparse.Namespace) -> None:
         {
             "budget": BUDGET,
             "length": LENGTH,
-            "threads": options.threads,
             "alphas": ALPHAS,
             "recovery": RECOVERY,
-            "seeds": seeds,
             "results": found,
             "measured": seconds,
             "intervals_95": {"accuracy": [gain.low, gain.high], "speed": [faster.low, faster.high]},
         },
-        keep=not options.quick,
     )
+
+
+if __name__ == "__main__":
+    benchmark(main, __doc__, quick="few sentences and steps: under a minute", seeds=True)

@@ -3,12 +3,12 @@
 Random weights (speed does not depend on them), batch 1, 128 tokens, all models timed in turns in one run, the same
 number of threads for all. With one thread the clock is the processor time of the calling thread: on a quiet machine
 that is the latency, and on a shared one it still is, to a few percent, where the wall clock is off by factors.
-
-    python benchmarks/shapes.py [--quick] [--threads N] [--clock wall|cpu] [--keep]
 """
 
-import tempfile
+import argparse
 from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from transformers import (
 from attar.evaluation.benchmark import Speed, bench
 from attar.evaluation.timing import Clock
 from attar.exporting import export
+from attar.maths.statistics import Interval
 from attar.model.onnx import OnnxModel
-from common import figure, keeps, parser, read, report
+from common import Result, benchmark, figure, once, remembered
 
 VOCABULARY = 30522
 LENGTH = 128
@@ -76,11 +77,10 @@ def everything(place: Path, names: list[str], threads: int, quick: bool) -> dict
         model = build(name, quick=quick)
         models[f"{name}, {RUNTIMES[0]}"] = model
         for precision in ("fp32", "int8"):
-            print(f"  export {name} {precision}", flush=True)
-            out = place / f"{name}-{precision}"
             # The labels of random weights hang on a hair: what int8 costs is measured elsewhere, on trained models.
             options: dict[str, Any] = {} if precision == "fp32" else {"data": texts, "max_drop": 1.0}
-            export(model, out, tokenizer=tokenizer(), precision=precision, **options)
+            write = partial(export, model, tokenizer=tokenizer(), precision=precision, **options)
+            out = once(place / f"{name}-{precision}", write)
             models[f"{name}, ONNX Runtime {precision}"] = OnnxModel(out, threads=threads)
     return models
 
@@ -99,22 +99,21 @@ def table(rows: Mapping[str, Speed], base: Speed) -> None:
     print()
 
 
-def main() -> None:
-    """Measure, print, and close with one line of JSON."""
-    asked = keeps(parser(__doc__, "two shapes, a quarter of the layers, few rounds", threads=1))
-    asked.add_argument("--clock", choices=("wall", "cpu"), default=None)
-    asked.add_argument("--repeats", type=int, default=None, help="rounds")
-    options = read(asked)
+def main(options: argparse.Namespace, work: Path) -> Result:
     clock: Clock = options.clock or ("cpu" if options.threads == 1 else "wall")
     repeats = options.repeats or (5 if options.quick else 40)
     names = [BASE, "TinyBERT4"] if options.quick else list(SHAPES)
-    with tempfile.TemporaryDirectory() as place:
-        models = everything(Path(place), names, options.threads, options.quick)
-        first = f"{BASE}, {RUNTIMES[0]}"
-        measured = bench(
+    first = f"{BASE}, {RUNTIMES[0]}"
+
+    def measure() -> list[dict[str, Any]]:
+        models = everything(work, names, options.threads, options.quick)
+        found = bench(
             models, lengths=(LENGTH,), repeats=repeats, threads=options.threads, clock=clock, reference=first
         )
-    rows = {row.name: row for row in measured}
+        return [asdict(row) for row in found]
+
+    found = remembered(work / "speeds.json", measure)
+    rows = {row["name"]: Speed(**row | {"speedup": Interval(**row["speedup"])}) for row in found}
     table(rows, rows[first])
     tiny = {runtime: rows[f"TinyBERT4, {runtime}"] for runtime in RUNTIMES}
     base = {runtime: rows[f"{BASE}, {runtime}"] for runtime in RUNTIMES}
@@ -135,13 +134,20 @@ def main() -> None:
         "batch_size": 1,
         "length": LENGTH,
         "repeats": repeats,
-        "threads": options.threads,
         "clock": clock,
         "int8": "dynamic, a scale per channel, QAttention, embeddings and all products but the head's",
-        "quick": options.quick,
     }
-    report("shapes", figures, settings, keep=options.keep)
+    return Result(figures, settings)
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(
+        main,
+        __doc__,
+        quick="two shapes, a quarter of the layers, few rounds",
+        threads=1,
+        options={
+            "--clock": {"choices": ("wall", "cpu"), "help": "cpu by default where there is one thread"},
+            "--repeats": {"type": int, "help": "rounds"},
+        },
+    )

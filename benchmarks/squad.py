@@ -6,12 +6,9 @@ teacher, copied, so both ways start alike: one learns the labels for three epoch
 one and its start and end logits for two, without labels. Three quarters of an hour of one core has to do for all, so
 questions are those that fit into one window of 160 tokens with their context, and a thousand of them; no learning rate
 was searched.
-
-    python benchmarks/squad.py [--quick] [--seeds 0 1 2] [--work DIR] [--keep]
-
-`--quick` shows the plumbing on a few built-in questions.
 """
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoTokenizer
 
-from attar import distill, finetune, progress
+from attar import distill, finetune
 from attar.data import squad
 from attar.data.model_task import task_of
 from attar.data.tables import read_table
@@ -34,7 +31,7 @@ from attar.evaluation.quality import Evaluation, retained
 from attar.evaluation.table import TableEvaluator
 from attar.maths.statistics import Interval, Ratio, bootstrap
 from attar.model.checkpoint import load
-from common import figure, keeps, parser, read, report, trains, workplace
+from common import Result, benchmark, figure
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "squad_v1.1_dev"
 LENGTH, BATCH = 160, 8
@@ -191,19 +188,14 @@ def gain(ours: list[Evaluation], theirs: list[Evaluation], metric: Ratio) -> Int
     return bootstrap(mean, differences, np.zeros(len(differences[0])))
 
 
-def main() -> None:
-    options = read(keeps(trains(parser(__doc__, "built-in questions, one seed: under a minute", threads=1))))
+def main(options: argparse.Namespace, work: Path) -> Result:
+    run = Squad(work, quick=options.quick)
+    said = {way: [run.judge(run.student(way, seed)) for seed in options.seeds] for way in WAYS}
+    return show(run, said)
+
+
+def show(run: Squad, said: dict[str, list[Evaluation]]) -> Result:
     console = Console(width=110)
-    progress.attach(console)
-    with workplace(options) as work:
-        run = Squad(work, quick=options.quick)
-        said = {way: [run.judge(run.student(way, seed)) for seed in options.seeds] for way in WAYS}
-        show(console, run, said, options.seeds, keep=options.keep)
-
-
-def show(
-    console: Console, run: Squad, said: dict[str, list[Evaluation]], seeds: list[int], *, keep: bool
-) -> None:
     teacher = run.judge(run.teacher)
     table = Table("", "EM", "F1", "of the teacher's F1, 95%", "F1 of each seed", box=None)
     table.add_row("teacher", *(f"{teacher.metrics[name]:.1%}" for name in ("exact_match", "f1")), "", "")
@@ -236,7 +228,6 @@ def show(
         "alone": ALONE,
         "student": STUDENT,
         "distill": DISTILL,
-        "seeds": seeds,
         "teacher_metrics": teacher.metrics,
         "metrics": {way: [run.metrics for run in runs] for way, runs in said.items()},
         "intervals_95": {
@@ -244,8 +235,8 @@ def show(
             **{f"retained {way}": [found.low, found.high] for way, found in kept.items()},
         },
     }
-    report("squad", figures, settings, keep=keep)
+    return Result(figures, settings)
 
 
 if __name__ == "__main__":
-    main()
+    benchmark(main, __doc__, quick="built-in questions, one seed: under a minute", threads=1, seeds=True)

@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NoReturn, TypedDict
 
 import psutil
 import torch
 from datasets import disable_progress_bars
+from filelock import FileLock
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -151,16 +152,30 @@ def workplace(options: argparse.Namespace) -> Iterator[Path]:
             for name, value in vars(options).items()
             if name != "keep" and isinstance(value, bool | int | float | str)
         }
-        ours = json.dumps(constants | chosen, default=lambda x: type(x).__name__, sort_keys=True)
+        ours = json.loads(json.dumps(constants | chosen, default=lambda x: type(x).__name__))
         note = work / "constants.json"
-        there = note.read_text() if note.is_file() else "" if any(work.iterdir()) else ours
+        if not note.is_file() and any(work.iterdir()):
+            _refuse(work, "what nobody knows which made")
+        there = remembered(note, lambda: ours)
         if there != ours:
-            raise SystemExit(
-                f"expected {work} to be new, or of this benchmark with its present options and constants\n"
-                f"found what {'others' if there else 'nobody knows which'} made\ndo this: name another --work"
-            )
-        note.write_text(ours)
+            names = sorted(name for name in {*there, *ours} if there.get(name) != ours.get(name))
+            _refuse(work, "\n".join(_both(name, there.get(name), ours.get(name)) for name in names))
         yield work
+
+
+def _refuse(work: Path, found: str) -> NoReturn:
+    raise SystemExit(
+        f"expected {work} to be new, or of this benchmark with its present options and constants\n"
+        f"found {found}\ndo this: name another --work"
+    )
+
+
+def _both(name: str, there: Any, ours: Any) -> str:
+    """A setting as it was and as it is; of a table of settings those entries that differ."""
+    if isinstance(there, dict) and isinstance(ours, dict):
+        keys = sorted(key for key in {*there, *ours} if there.get(key) != ours.get(key))
+        there, ours = ({key: each[key] for key in keys if key in each} for each in (there, ours))
+    return f"{name}: {there!r} there, {ours!r} now"
 
 
 def _of_benchmark(module: Any) -> bool:
@@ -170,15 +185,19 @@ def _of_benchmark(module: Any) -> bool:
 
 
 def once(out: Path, make: Callable[[Path], Any]) -> Path:
-    """What `make` writes, unless it is there."""
+    """What `make` writes, unless it is there; of several processes one makes it, and the others wait for it."""
     if not out.exists():
-        make(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(out.with_name(f".{out.name}.lock")):  # a process that is killed gives it back
+            if not out.exists():
+                make(out)
     return out
 
 
 def remembered(file: Path, make: Callable[[], Any]) -> Any:
     """What `make` returns, as JSON has it, unless `file` has it from an earlier run."""
     if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, json.dumps(plain(make())))
     return json.loads(file.read_text(encoding="utf-8"))
 

@@ -115,6 +115,12 @@ def settled(differences: Sequence[float], seeds: int) -> bool:
     return around.low > 0 or around.high < 0
 
 
+def arms(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The option of a study of several arms: one process a core makes some of them, all in one `--work`."""
+    told = "arms to make and to report; several processes may share a --work"
+    return {"--arms": {"nargs": "+", "default": list(names), "choices": list(names), "help": told}}
+
+
 def by_seed(
     arms: Sequence[str],
     seeds: Sequence[int],

@@ -6,7 +6,7 @@ nothing is computed.
 
 import csv
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -91,17 +91,47 @@ def by_book(found: Mapping[str, list[str]], held: Mapping[str, int], seed: int =
     return splits | {"train": names}
 
 
-def words_of(found: Mapping[str, list[str]], names: list[str], words: int | None = None) -> list[str]:
-    """The paragraphs of some books, in that order, up to a number of words."""
-    taken: list[str] = []
-    count = 0
+def documents(
+    found: Mapping[str, list[str]], names: Sequence[str], words: int, longest: int = 1000
+) -> list[str]:
+    """Paragraphs of some books in a row, joined to documents of about `longest` words, up to a number of words.
+
+    Every book gives the same share, and a shorter one all of its own. The documents are in a random order, so that the
+    first of them are a sample of all.
+    """
+    sizes = {name: sum(len(line.split()) for line in found[name]) for name in names}
+    share = _share(sorted(sizes.values()), words)
+    made: list[str] = []
     for name in names:
+        part: list[str] = []
+        count = taken = 0
         for paragraph in found[name]:
-            if words is not None and count >= words:
-                return taken
-            taken.append(paragraph)
-            count += len(paragraph.split())
-    return taken
+            if taken >= share:
+                break
+            part.append(paragraph)
+            size = len(paragraph.split())
+            count, taken = count + size, taken + size
+            if count >= longest:
+                made.append("\n".join(part))
+                part, count = [], 0
+        if part:
+            made.append("\n".join(part))
+    return [made[i] for i in np.random.default_rng(0).permutation(len(made))]
+
+
+def _share(sizes: Sequence[int], words: int) -> float:
+    """The most words of a book, so that all together give so many; sizes from the smallest."""
+    left = float(words)
+    for number, size in enumerate(sizes):
+        if size * (len(sizes) - number) >= left:
+            return left / (len(sizes) - number)
+        left -= size
+    return float("inf")
+
+
+def paragraphs(found: Mapping[str, list[str]], names: Sequence[str], words: int) -> list[str]:
+    """Single paragraphs of some books, up to a number of words, of every book alike."""
+    return [line for text in documents(found, names, words, longest=1) for line in text.split("\n")]
 
 
 def korean_reviews(shared: Path = SHARED) -> list[str]:

@@ -5,6 +5,8 @@ import importlib.util
 import json
 import platform
 import runpy
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -120,9 +122,28 @@ def test_a_run_goes_on_in_its_directory_with_the_same_options_only(run, tmp_path
     work = "--work", str(tmp_path / "work")
     assert run(*work)["figures"]["runs"]["value"] == 1
     assert run(*work, "--keep", "--seeds", "7")["figures"]["runs"]["value"] == 1  # read, not measured again
-    for other in (["--rows", "6"], ["--threads", "2"], ["--quick"]):
-        with pytest.raises(SystemExit, match="name another --work"):
+    others = {
+        ("--rows", "6"): "rows: 5 there, 6 now",
+        ("--threads", "2"): "threads: 1 there, 2 now",
+        ("--quick",): "quick: False there, True now",
+    }
+    for other, both in others.items():
+        with pytest.raises(SystemExit, match=rf"{both}(.|\n)*name another --work"):
             run(*work, *other)
+
+
+def test_of_several_that_want_one_thing_one_makes_it_and_the_others_wait(tmp_path):
+    made = []
+
+    def make(out):
+        time.sleep(0.2)
+        made.append(out)
+        out.write_text("whole")
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(lambda _: common.once(tmp_path / "place", make).read_text(), range(4)))
+    assert found == ["whole"] * 4
+    assert len(made) == 1
 
 
 def test_a_directory_of_others_is_left_alone(run, tmp_path):

@@ -249,7 +249,7 @@ def save(name: str, result: Result, directory: Path | None = None) -> Path:
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as JSON has them; of a path its last part, since folders of others tell a reader nothing."""
+    """Settings as JSON has them; of a path its last part, since folders of others say nothing to a reader."""
     return dict(
         json.loads(json.dumps(plain(value), default=lambda x: x.name if isinstance(x, Path) else str(x)))
     )

@@ -60,7 +60,7 @@ def show(
 ) -> Result:
     """Print the tables."""
     console, whole = Console(width=130), 100 * float(np.mean([one.value for one in teachers.values()]))
-    general = Table("held-out reviews", "nats a hidden word piece", "more than the teacher, 95%", box=None)
+    general = Table("held-out reviews", "nats a masked word piece", "more than the teacher, 95%", box=None)
     figures: dict[str, Figure] = {}
     bounds: dict[str, Interval] = {}
     for name, found in lost.items():

@@ -36,14 +36,14 @@ SAME, FLAT = 0.98, 0.05
 
 @dataclass(frozen=True, eq=False)
 class TextLoss:
-    """What a masked language model loses on held-out texts: nats (N,) over hidden tokens (N,), text by text."""
+    """What a masked language model loses on held-out texts: nats (N,) over masked tokens (N,), text by text."""
 
     nats: Array
     tokens: Array
 
     @property
     def mean(self) -> float:
-        """Nats a hidden token."""
+        """Nats a masked token."""
         return float(self.nats.sum() / self.tokens.sum())
 
 
@@ -51,11 +51,11 @@ class TextLoss:
 def masked_loss(
     model: PreTrainedModel, texts: Sequence[str], tokenizer: Any, *, max_length: int = 128
 ) -> TextLoss:
-    """The loss of each text; every model of one tokenizer is asked for the same hidden tokens."""
+    """The loss of each text; every model of one tokenizer is asked for the same masked tokens."""
     batches = reading(model.eval(), max_length=max_length).batches(texts, tokenizer)
     nats, tokens = np.zeros(len(texts)), np.zeros(len(texts))
     for batch in progress.track(batches.epoch(0), "held-out loss", len(batches)):
-        logits, wanted, _ = MaskedLanguage(model).tell(batch)
+        logits, wanted, _ = MaskedLanguage(model).predictions(batch)
         lost = F.cross_entropy(logits.float(), wanted, reduction="none").numpy()
         rows = batch.index.numpy()[np.nonzero((batch.labels != -100).numpy())[0]]  # type: ignore[union-attr]
         np.add.at(nats, rows, lost)

@@ -1,4 +1,4 @@
-"""What cannot be pruned is told in three lines, before work is done, and nothing half-written is left."""
+"""What cannot be pruned is refused in three lines, before work is done, and nothing half-written is left."""
 
 import json
 

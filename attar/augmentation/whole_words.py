@@ -35,7 +35,7 @@ def read(tokenizer: PreTrainedTokenizerBase, size: int) -> Vocabulary:
     """Find the whole words among the first `size` ids.
 
     Left out: continuations, special and added tokens, numbers, punctuation, and anything that Unicode would cut in two.
-    Where beginnings are marked, a piece that begins words without being one ("Ġimpro") cannot be told from a word.
+    Where beginnings are marked, a piece that begins words without being one ("Ġimpro") looks like a word.
     """
     left_out = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
     pieces = {piece: i for piece, i in tokenizer.get_vocab().items() if i < size and i not in left_out}

@@ -66,7 +66,7 @@ class Counts:
     examples: float
     tokens: float
     pairs: float  # sum of squared lengths: entries of the attention matrices
-    masked: float = 0.0  # tokens to be told by a masked language model
+    masked: float = 0.0  # tokens to be predicted by a masked language model
     words: float = 0.0  # positions that have the number of a word: those that a tagger is asked for
 
     def __add__(self, other: "Counts") -> "Counts":

@@ -31,12 +31,12 @@ class Packed(Batch):
 
     `inputs` are `input_ids` and `position_ids`, (B, T), which begin anew with every document: that is what keeps
     documents apart (there is no `attention_mask`). `labels` (B, T) are the tokens that follow, `IGNORED` where the
-    document or the text ends. Of the counts, `tokens` and `masked` are how many are told.
+    document or the text ends. Of the counts, `tokens` and `masked` are how many are predicted.
     """
 
     @property
     def mask(self) -> Tensor:
-        """(B, T), True where the next token is to be told."""
+        """(B, T), True where the next token is to be predicted."""
         assert self.labels is not None
         return self.labels != IGNORED
 
@@ -53,7 +53,7 @@ def tokens_of(texts: Iterable[str], tokenizer: Any, *, end: bool = True) -> Toke
     """Tokenize documents, each between a token of beginning (that of the end, where there is no other) and of end.
 
     Args:
-        end: whether the end is a token to be told.
+        end: whether the end is a token to be predicted.
 
     Raises:
         ModelError: a tokenizer without a token of end. DataError: no text at all.
@@ -107,8 +107,9 @@ def pieces(text: str) -> Iterator[str]:
 class Blocks:
     """Blocks of `size` tokens, cut from documents end to end, in batches whose order a seed and an epoch fix.
 
-    Every token but the first of a document is told once an epoch: blocks lie end to end, and the last token of a block
-    tells the first of the next. What of a document lies in the next block begins anew there, without what was before.
+    Every token but the first of a document is predicted once an epoch: blocks lie end to end, and the last token of a
+    block predicts the first of the next. What of a document lies in the next block begins anew there, without what was
+    before.
     """
 
     def __init__(
@@ -154,12 +155,12 @@ class Blocks:
         # Each place after the end is a text of its own, so that nothing looks at it.
         positions = np.where(there, inside - np.maximum(document, places[:, :1]), 0)
         follows = np.minimum(places + 1, last)
-        told = (places < last) & (
+        predicted = (places < last) & (
             begins[np.minimum(np.searchsorted(begins, follows), len(begins) - 1)] != follows
         )
-        labels = np.where(told, ids[follows], IGNORED).astype(np.int64)
+        labels = np.where(predicted, ids[follows], IGNORED).astype(np.int64)
         inputs = {"input_ids": ids[inside].astype(np.int64), "position_ids": positions}
-        counts = Counts(float(len(blocks)), float(told.sum()), 0.0, float(told.sum()))
+        counts = Counts(float(len(blocks)), float(predicted.sum()), 0.0, float(predicted.sum()))
         return Packed(
             {name: torch.from_numpy(values) for name, values in inputs.items()},
             torch.from_numpy(labels),
@@ -272,8 +273,8 @@ class CausalLanguage(nn.Module):
         self.model = model
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """`{"clm": loss}` of a batch, a mean over the step's told tokens."""
-        hidden, wanted = self.told(batch)
+        """`{"clm": loss}` of a batch, a mean over the step's predicted tokens."""
+        hidden, wanted = self.predicted(batch)
         count = batch.counts.masked or 1.0
         weight, bias = output(self.model)
 
@@ -282,8 +283,8 @@ class CausalLanguage(nn.Module):
 
         return {"clm": chunked(hidden, weight, bias, loss).sum()}
 
-    def told(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Hidden vectors (N, D) of the positions that tell a token, and those tokens (N,)."""
+    def predicted(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Hidden vectors (N, D) of the positions that predict a token, and those tokens (N,)."""
         assert batch.labels is not None
         mask = batch.mask
         return last_hidden(self.model, batch.inputs)[mask], batch.labels[mask]

@@ -1,4 +1,4 @@
-"""What a language model is asked of plain text: hidden tokens (an encoder) or next tokens (a decoder)."""
+"""What a language model is asked of plain text: masked tokens (an encoder) or next tokens (a decoder)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ class Reading:
     """How texts become batches for a language model.
 
     Attributes:
-        causal: next tokens of packed blocks; else hidden tokens of texts one by one.
+        causal: next tokens of packed blocks; else masked tokens of texts one by one.
         max_length: tokens of a text, or of a block.
-        mask, whole_word: of hidden tokens, see `MaskedBatches`.
+        mask, whole_word: of masked tokens, see `MaskedBatches`.
         steps: batches of an epoch of a stream.
     """
 
@@ -47,7 +47,7 @@ class Reading:
         shuffle: bool = False,
         **dealt: Any,
     ) -> TextBatches:
-        """Batches of texts, once it is sure that there is something in them to tell; `dealt` are `rank` and `world`."""
+        """Batches of texts, once it is sure that there is something to predict; `dealt` are `rank` and `world`."""
         dealt |= {"batch_size": self.batch_size, "seed": self.seed}
         if self.causal:
             size = self.max_length
@@ -80,7 +80,7 @@ def reading(model: PreTrainedModel, *, max_length: int, **options: Any) -> Readi
 
 
 def causal_head(model: PreTrainedModel) -> bool:
-    """Whether a model tells next tokens."""
+    """Whether a model predicts next tokens."""
     return family(model.config.model_type).causal
 
 

@@ -28,7 +28,7 @@ _NOTHING = replace(NOTHING, masked=float("inf"))
 
 @dataclass(frozen=True)
 class MaskedBatch(Batch):
-    """A batch with hidden tokens; `labels` are those that stood there, (B, T), and `IGNORED` elsewhere.
+    """A batch with masked tokens; `labels` are those that stood there, (B, T), and `IGNORED` elsewhere.
 
     Attributes:
         following: (B,) 0 where the second sentence follows the first in its document and 1 where it does not, or None.
@@ -55,7 +55,7 @@ class MaskedBatches:
         tokenizer: with a mask token.
         whole_word: choose words, with all their pieces, until at least half of the next would be too much. A word is
             what the tokenizer cut the text into before it looked for pieces: the mark of a piece ("##", "Ġ", "▁") does
-            not tell, since in marked-beginning vocabularies a full stop is one more piece of the word before it.
+            not say, since in marked-beginning vocabularies a full stop is one more piece of the word before it.
 
     Raises:
         ModelError: no mask token. DataError: `mask` is no fraction, or batches without words.
@@ -103,7 +103,7 @@ class MaskedBatches:
             yield self._share(self.hide(batch, number))
 
     def hide(self, batch: Batch, epoch: int) -> MaskedBatch:
-        """The batch with tokens hidden; `counts.masked` is how many are to be told."""
+        """The batch with tokens masked; `counts.masked` is how many are to be predicted."""
         ids = batch.inputs["input_ids"].numpy()
         eligible = batch.mask.numpy() & ~np.isin(ids, self._special)
         order, kind, other = _chances(self.seed, epoch, batch.index.numpy(), ids.shape[1])
@@ -212,10 +212,10 @@ class MaskedLanguage(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`{"mlm": loss}` of a batch, a mean over the step's masked tokens, and `"nsp"`, over its pairs."""
-        told, wanted, follows = self.tell(batch)
+        logits, wanted, follows = self.predictions(batch)
         # A step without any token to hide divides nothing by one.
         count = batch.counts.masked or 1.0
-        parts = {"mlm": F.cross_entropy(told.float(), wanted, reduction="sum") / count}
+        parts = {"mlm": F.cross_entropy(logits.float(), wanted, reduction="sum") / count}
         following = getattr(batch, "following", None)
         if following is not None and follows is not None:
             parts["nsp"] = (
@@ -223,7 +223,7 @@ class MaskedLanguage(nn.Module):
             )
         return parts
 
-    def tell(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    def predictions(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Logits (N, V) at the masked positions, the tokens that stood there (N,), and logits of following (B, 2)."""
         assert batch.labels is not None
         rows, columns = (batch.labels != IGNORED).nonzero(as_tuple=True)

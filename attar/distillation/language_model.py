@@ -213,7 +213,7 @@ class LanguageModelDistillation:
         if not isinstance(batches, Blocks):
             raise DataError(
                 expected="next tokens of texts that are read whole, to keep a teacher's logits",
-                found="a stream" if self.teacher.causal else "hidden tokens, which are others in every epoch",
+                found="a stream" if self.teacher.causal else "masked tokens, which are others in every epoch",
                 fix="leave out top_k" + (" or streaming" if self.teacher.causal else ""),
             )
         return FromCache(self._cached(batches, vocab), beta=o.beta)

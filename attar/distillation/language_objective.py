@@ -102,11 +102,11 @@ class LanguageDistiller(nn.Module):
     """A student with the three losses of DistilBERT (1910.01108, section 3); the teacher is no part of it.
 
     - kl: divergence of the next (or hidden) token's distribution from the teacher's, Hinton et al. (1503.02531);
-    - ce: cross-entropy with the text itself: of the hidden tokens of a masked model, of the next tokens of a causal;
+    - ce: cross-entropy with the text itself: of the masked tokens of a masked model, of the next tokens of a causal;
     - cosine: 1 - cos of the last hidden states.
 
     The first and the last are means over all tokens of the batch that are no padding (masked), or that have a next
-    token in their document (causal); ce is a mean over the tokens that are told.
+    token in their document (causal); ce is a mean over the tokens that are predicted.
 
     Args:
         kl, ce, cosine: weights of the losses; what is 0 is not computed.

@@ -61,7 +61,7 @@ class LazyTeacher:
 
     @property
     def causal(self) -> bool:
-        """Whether it tells next tokens."""
+        """Whether it predicts next tokens."""
         return family(self.config.model_type).causal
 
     @property

@@ -28,7 +28,7 @@ from attar.training.loop import Precision, autocast, broadcast, main_first, proc
 
 Array = NDArray[Any]
 ABOUT = "cache.json"
-# Told tokens in one shard: what is lost when one is damaged, and what is held in memory while it is made.
+# Predicted tokens in one shard: what is lost when one is damaged, and what is held in memory while it is made.
 SHARD = 2**18
 # Disk that is left free: a full disk hurts everybody on the machine.
 SPARE_BYTES = 2 * 2**30
@@ -85,8 +85,8 @@ class TopK:
 
     def __init__(self, directory: Path, blocks: Blocks, key: Key) -> None:
         self.directory, self.key = directory, key
-        told = log_probabilities_of(blocks)
-        self.starts = np.concatenate([[0], np.cumsum(told)])
+        predicted = log_probabilities_of(blocks)
+        self.starts = np.concatenate([[0], np.cumsum(predicted)])
         # A shard holds whole blocks.
         self.shards = np.searchsorted(self.starts, np.arange(0, self.starts[-1], SHARD), side="left")
         self.shards = np.append(np.unique(self.shards), blocks.blocks)
@@ -112,7 +112,7 @@ class TopK:
         return _checksum(self.file(shard).read_bytes()) == note.read_text().strip()
 
     def of(self, blocks: Tensor) -> Folded:
-        """The teacher's word on the told tokens of some blocks, block after block."""
+        """The teacher's log-probabilities at the predicted tokens of some blocks, block after block."""
         found = [self._block(int(number)) for number in blocks]
         index, log_p = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*found, strict=True))
         return Folded(index.long(), log_p.float())
@@ -135,13 +135,13 @@ def row_bytes(key: Key) -> int:
 
 
 def log_probabilities_of(blocks: Blocks) -> Array:
-    """How many tokens are told in each block."""
+    """How many tokens are predicted in each block."""
     follows = np.ones(blocks.blocks * blocks.size, dtype=bool)
     follows[len(blocks.tokens.ids) - 1 :] = False
     begins = blocks.tokens.begins
     follows[begins[begins > 0] - 1] = False
-    told: Array = follows.reshape(blocks.blocks, blocks.size).sum(1)
-    return told
+    predicted: Array = follows.reshape(blocks.blocks, blocks.size).sum(1)
+    return predicted
 
 
 def top_k(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def examples(
     table: "Dataset", evaluations: Mapping[str, tuple[Role, Evaluation]], *, count: int = 6
 ) -> tuple[Example, ...]:
-    """Choose `count` texts and tell what each model says of them.
+    """Choose `count` texts with what each model predicts.
 
     A third are those on which the last model differs most from the first, the others stand at even distances in the
     table, so that the choice neither flatters nor repeats itself.

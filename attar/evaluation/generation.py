@@ -120,9 +120,9 @@ def _continue(
     if not model.can_generate() or model.config.is_encoder_decoder:
         masked = "MaskedLM" in type(model).__name__
         raise ModelError(
-            expected="a causal language model, which tells what comes next",
+            expected="a causal language model, which predicts the next token",
             found=f"{type(model).__name__} in {name}" + (", a masked one" if masked else ""),
-            fix=f"attar temperature {name} --text '… [MASK] …' shows what it thinks of a hidden word"
+            fix=f"attar temperature {name} --text '… [MASK] …' shows its predictions of a masked word"
             if masked
             else "name a decoder, such as a GPT-2 or a Llama",
         )

@@ -49,11 +49,11 @@ def measure(model: LanguageModel, batches: TextBatches) -> dict[str, float]:
                 asked = there.labels != IGNORED
                 logits, wanted = torch.from_numpy(model(there.inputs))[asked], there.labels[asked]
             elif causal:
-                each, hit = _told(model, *CausalLanguage(model).told(there))
+                each, hit = _predicted(model, *CausalLanguage(model).predicted(there))
                 loss, right, tokens = loss + float(each.sum()), right + int(hit.sum()), tokens + len(each)
                 continue
             else:
-                logits, wanted, follows = MaskedLanguage(model).tell(there)
+                logits, wanted, follows = MaskedLanguage(model).predictions(there)
             loss += F.cross_entropy(logits.float(), wanted, reduction="sum").item()
             right += int((logits.argmax(-1) == wanted).sum())
             tokens += len(wanted)
@@ -70,8 +70,8 @@ def measure(model: LanguageModel, batches: TextBatches) -> dict[str, float]:
 def pseudo_bits_per_byte(loss: float, texts: Sequence[str], tokenizer: Any) -> float:
     """Bits that a masked model needs for a byte of text, which compare across tokenizers better than its loss does.
 
-    The loss of a hidden token in nats, times the tokens of a byte. "Pseudo" since every token is told from both sides
-    (pseudo-likelihood, 1910.14659), and several are hidden at once: it bounds nothing.
+    The loss of a masked token in nats, times the tokens of a byte. "Pseudo" since every token is predicted from both
+    sides (pseudo-likelihood, 1910.14659), and several are masked at once: it bounds nothing.
 
     Args:
         loss: `mlm_loss` of `measure`.
@@ -97,7 +97,7 @@ def _still(model: LanguageModel) -> Iterator[torch.device]:
 
 
 def _states(model: LanguageModel, ids: Tensor, lengths: Tensor) -> Tensor:
-    """What `_told` reads of rows filled up on the right, where nothing looks: last hidden states; logits of a graph."""
+    """What `_predicted` reads of rows padded on the right: last hidden states; logits of a graph."""
     places = torch.arange(ids.shape[1], device=ids.device)
     if isinstance(model, OnnxModel):
         mask = places < lengths[:, None]
@@ -105,7 +105,7 @@ def _states(model: LanguageModel, ids: Tensor, lengths: Tensor) -> Tensor:
     return last_hidden(model, {"input_ids": ids, "position_ids": places.expand_as(ids)})
 
 
-def _told(model: LanguageModel, states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+def _predicted(model: LanguageModel, states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Loss in nats and whether it is the likeliest, of each token, (N,) both."""
     losses, hits = [], []
     weight, bias = (None, None) if isinstance(model, OnnxModel) else output(model)
@@ -124,7 +124,7 @@ class DocumentLoss:
     """How surprised a causal model is by texts, window by window.
 
     Attributes:
-        nats, tokens, hits: (W,) of the tokens told in each window: their loss, how many, how many were the likeliest.
+        nats, tokens, hits: (W,) of the predicted tokens of each window: their loss, how many, how many were likeliest.
         bytes, words: of all texts, in UTF-8 and parted by blanks.
     """
 
@@ -156,13 +156,13 @@ def sliding_window_loss(
     stride: int | None = None,
     batch_size: int = 8,
 ) -> DocumentLoss:
-    """Read documents through a window that slides: every token is told once, after as many as fit before it.
+    """Read documents through a window that slides: every token is predicted once, after as many as fit before it.
 
     Args:
         texts: documents.
         max_length: tokens of the window.
-        stride: tokens that it moves; at least max_length - stride stand before each told token but the first ones. Half
-            of the window where None.
+        stride: tokens that it moves; at least max_length - stride stand before each predicted token but the first ones.
+            Half of the window where None.
 
     Raises:
         DataError: no text.
@@ -186,12 +186,12 @@ def sliding_window_loss(
             for row in _read(model, tokens.ids, windows[part], device)
         ]
     nats, hits = (np.array(column, dtype=np.float64) for column in zip(*found, strict=True))
-    told = np.array([last - first for _, first, last in windows])
+    predicted = np.array([last - first for _, first, last in windows])
     letters, words = (
         sum(len(text.encode()) for text in documents),
         sum(len(text.split()) for text in documents),
     )
-    return DocumentLoss(nats, told, hits, letters, words)
+    return DocumentLoss(nats, predicted, hits, letters, words)
 
 
 def whole_logits(batch_size: int, length: int, tokenizer: Any) -> int:
@@ -209,7 +209,7 @@ def ratio(student: DocumentLoss, teacher: DocumentLoss, *, resamples: int = 2000
 
 
 def _windows(tokens: Tokens, max_length: int, stride: int) -> list[tuple[int, int, int]]:
-    """(begin, first, last): what a window sees from its begin, and tells what follows the tokens [first, last)."""
+    """(begin, first, last): what a window sees from its begin, and predicts what follows the tokens [first, last)."""
     found = []
     for begin, end in zip(tokens.begins, [*tokens.begins[1:], len(tokens.ids)], strict=True):
         first = int(begin)
@@ -232,7 +232,7 @@ def _read(
     found = []
     for row, (begin, first, last) in zip(states, windows, strict=True):
         wanted = torch.from_numpy(ids[first + 1 : last + 1].astype(np.int64)).to(device)
-        loss, hit = _told(model, row[first - begin : last - begin], wanted)
+        loss, hit = _predicted(model, row[first - begin : last - begin], wanted)
         found.append((float(loss.sum()), int(hit.sum())))
     return found
 

@@ -56,9 +56,9 @@ def read(
     """Measure a language model, or an export of one, on texts, and beside a teacher where one is named.
 
     A causal model reads every text through a window of `max_length` tokens (as many as every model has positions for,
-    at most 1024, where None) that moves by half of it, and every token is told once: `perplexity`, `bits_per_byte` and
-    `word_perplexity`, of which the last two compare across tokenizers. A masked model tells 15% of the tokens of texts
-    cut to `max_length` (128), the same for every model: `pseudo_perplexity`, `masked_accuracy`, and
+    at most 1024, where None) that moves by half of it, and every token is predicted once: `perplexity`, `bits_per_byte`
+    and `word_perplexity`, of which the last two compare across tokenizers. A masked model predicts 15% of the tokens of
+    texts cut to `max_length` (128), the same for every model: `pseudo_perplexity`, `masked_accuracy`, and
     `pseudo_bits_per_byte`, which compares across tokenizers better than the other two.
 
     Raises:
@@ -109,7 +109,7 @@ def _lines(texts: Texts, sample_by: SampleBy) -> list[str]:
 
 
 def _causal(opened: Sequence[Reader]) -> bool:
-    """Whether the models tell next tokens.
+    """Whether the models predict next tokens.
 
     Raises:
         ModelError: some do and some do not.
@@ -117,7 +117,7 @@ def _causal(opened: Sequence[Reader]) -> bool:
     kinds = {family(reader.config.model_type).causal for reader in opened}
     if len(kinds) > 1:
         raise ModelError(
-            expected="models that are asked the same: hidden tokens, or the next",
+            expected="models that are asked the same: masked tokens, or the next",
             found=" and ".join(reader.config.model_type for reader in opened),
             fix="name models of one kind",
         )
@@ -125,7 +125,7 @@ def _causal(opened: Sequence[Reader]) -> bool:
 
 
 def _window(opened: Sequence[Reader], asked: int | None) -> int:
-    """Tokens that all models read at once: hidden tokens are drawn by it, and a longer window would know more."""
+    """Tokens that all models read at once: masked tokens are drawn by it, and a longer window would know more."""
     wanted = asked or (1024 if _causal(opened) else 128)
     length = min([wanted, *(reader.positions for reader in opened)])
     if asked and length < asked:

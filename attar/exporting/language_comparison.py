@@ -23,10 +23,10 @@ BATCH = 8
 
 
 class ReadingComparison:
-    """What `Comparison` is for tasks, for language models: the metric is the share of tokens that are told right.
+    """What `Comparison` is for tasks, for language models: the metric is the share of tokens that are predicted right.
 
     Args:
-        texts: as for `read_texts`; hidden tokens of a masked model, next tokens of a causal one. None compares logits
+        texts: as for `read_texts`; masked tokens of a masked model, next tokens of a causal one. None compares logits
             on random tokens only.
     """
 
@@ -39,7 +39,7 @@ class ReadingComparison:
             table = read_texts(texts)
             self.rows = len(table)
             self.batches = list(self._batches(table, tokenizer, length))
-            self._torch = self._told(self._run)
+            self._torch = self._accuracy(self._run)
 
     @property
     def scale(self) -> float:
@@ -67,7 +67,7 @@ class ReadingComparison:
         with torch.inference_mode():
             return self.model(**inputs).logits.float().numpy()  # type: ignore[no-any-return]
 
-    def _told(self, run: Any) -> float:
+    def _accuracy(self, run: Any) -> float:
         """The share of the asked tokens that a model finds the likeliest."""
         right = total = 0
         for batch in self.batches:
@@ -92,7 +92,7 @@ class ReadingComparison:
             rows=self.rows,
             metric=MAIN[self.causal] if self.batches else None,
             torch=self._torch if self.batches else None,
-            onnx=self._told(onnx) if self.batches else None,
+            onnx=self._accuracy(onnx) if self.batches else None,
             keep_fp32=keep,
         )
 

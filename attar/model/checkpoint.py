@@ -128,7 +128,7 @@ def load(
 
 
 def language_head(config: Any) -> Head:
-    """The head of a language model of this config's family: it tells hidden tokens, or the next one."""
+    """The head of a language model of this config's family: it predicts masked tokens, or the next one."""
     return "causal-lm" if family(config.model_type).causal else "masked-lm"
 
 

@@ -72,7 +72,7 @@ def _explain_key(
 
 
 def _root(error: ValidationError, content: Any) -> tuple[Mapping[str, Any], Location]:
-    """The fault to tell: a misspelled key before all it entails, else the first, as deep as the content goes."""
+    """The fault to report: a misspelled key before all it entails, else the first, as deep as the content goes."""
     faults = [(fault, _known(fault["loc"], content)) for fault in error.errors(include_url=False)]
     unknown = [pair for pair in faults if pair[0]["type"] == "extra_forbidden"]
     first = (unknown or faults)[0]

@@ -47,7 +47,7 @@ class Grid:
 
     @cached_property
     def _axes(self) -> list[int]:
-        """An axis of one size tells nothing of others."""
+        """The axes with more than one size; one size says nothing of others."""
         return [n for n, sizes in enumerate(self.sizes) if len(sizes) > 1]
 
     @cached_property

@@ -67,7 +67,7 @@ class MeasuredSizes:
         return Form(h, embedding, self.form.vocab, (layer,) * len(self.form.layers))
 
     def neighbours(self) -> dict[tuple[str, int], tuple[int, LayerForm]]:
-        """(axis, size) -> hidden size and layer whose time tells of that size; none of axes below 32."""
+        """(axis, size) -> hidden size and layer that are timed for that size; none of axes below 32."""
         h, full = self.form.hidden, self.full
         wide = self.layer(full.heads)
         makes: dict[str, tuple[int, Callable[[int], tuple[int, LayerForm]]]] = {

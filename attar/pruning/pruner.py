@@ -179,7 +179,7 @@ class Pruner:
         )
 
     def published(self, name: str) -> Plan:
-        """The plan of a published shape; which units stay is told by their magnitude."""
+        """The plan of a published shape; units stay by their magnitude."""
         form = published(name, self.form)
         scores = magnitude(self.model, axes_of(self.model, "all"))
         sizes = [

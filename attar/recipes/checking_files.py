@@ -21,7 +21,7 @@ HEAD_BYTES = 1 << 20
 
 
 def check_model(name: str, config: dict[str, Any]) -> Iterator[ModelError]:
-    """Tell what is wrong with the model's directory, and put its config's keys into `config`."""
+    """Report what is wrong with the model's directory, and put its config's keys into `config`."""
     directory = Path(name).expanduser()
     if directory.is_dir():
         yield from _check_weights(directory)
@@ -102,7 +102,7 @@ def _cached_config(name: str) -> Path | None:
 
 
 def check_texts(texts: str | tuple[str, ...] | None) -> Iterator[DataError]:
-    """Tell which files of plain text are missing or empty."""
+    """Report which files of plain text are missing or empty."""
     for name in (texts,) if isinstance(texts, str) else texts or ():
         path = Path(name).expanduser()
         if not path.is_file():
@@ -114,7 +114,7 @@ def check_texts(texts: str | tuple[str, ...] | None) -> Iterator[DataError]:
 
 
 def check_plan(name: str, config: dict[str, Any]) -> Iterator[PlanError]:
-    """Tell whether a plan's file is missing, is no plan, or is for a model of another family or other sizes."""
+    """Report whether a plan's file is missing, is no plan, or is for a model of another family or other sizes."""
     path = Path(name).expanduser()
     if not path.is_file():
         yield PlanError(expected=f"a plan at {name}", found="no such file", fix="check the path")
@@ -142,7 +142,7 @@ def check_plan(name: str, config: dict[str, Any]) -> Iterator[PlanError]:
 
 
 def check_table(path: Path, columns: Columns, labelled: bool) -> Iterator[DataError]:
-    """Tell what is wrong with a table: missing, empty, in another encoding, or without a column it needs."""
+    """Report what is wrong with a table: missing, empty, in another encoding, or without a column it needs."""
     if not path.is_file():
         yield DataError(expected=f"a table at {path}", found="no such file", fix="check the path")
         return
@@ -190,7 +190,7 @@ def _roles(known: Set[str]) -> tuple[tuple[str, ...], str]:
 
 
 def _header(path: Path) -> list[str] | None:
-    """Names of a table's columns; None where only loading it would tell."""
+    """Names of a table's columns; None where only loading it would show them."""
     if path.suffix in {".parquet", ".json", *COLUMN_FILES[1:]}:
         return None
     with path.open("rb") as file:

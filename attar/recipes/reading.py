@@ -53,7 +53,7 @@ def parse(
     name: str = "the recipe",
     lines: Mapping[Location, int] | None = None,
 ) -> Recipe:
-    """Check a recipe's content, which `name` and `lines` (line number by location) tell where to find.
+    """Check a recipe's content, which `name` and `lines` (line number by location) say where to find.
 
     Raises:
         RecipeError: as `load_recipe`.

@@ -137,7 +137,7 @@ def _strength(value: float, largest: float) -> float:
 
 
 def _number(value: float | None, largest: float, fewer: int = 0) -> str:
-    """As many digits as tell cells apart: -12, -1.2, -.012; some fewer where there is no room."""
+    """As many digits as distinguish cells: -12, -1.2, -.012; some fewer where there is no room."""
     if not _there(value):
         return ""
     digits = max(0, (0 if largest >= 100 else 1 if largest >= 1 else 3) - fewer)

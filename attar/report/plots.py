@@ -37,7 +37,7 @@ _CURVE_POINTS = 160
 def quality_latency(rows: Sequence[Row], main: str) -> str:
     """Metric over median latency (logarithmic), with interval bars, one labelled point a row; "" without two rows.
 
-    Points at nearly the same latency are set side by side so that their bars can be told apart.
+    Points at nearly the same latency are set side by side so that their bars can be distinguished.
     """
     shown = [row for row in rows if row.p50 and math.isfinite(row.metrics.get(main, math.nan))]
     if len(shown) < 2:

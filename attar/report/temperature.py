@@ -53,7 +53,7 @@ class Temperatures:
 
     Attributes:
         model: its name.
-        text: with `[MASK]` where a hidden word is predicted, else the next token is.
+        text: with `[MASK]` where a masked word is predicted, else the next token is.
         tokens: likeliest first, as they are shown: a space as ␣, a piece that continues a word as its tokenizer
             writes it, bytes that are no whole letter in hexadecimal.
         at: one for each temperature, in the order asked for.
@@ -184,7 +184,7 @@ def _style() -> str:
 
 
 def _share(value: float) -> str:
-    """A probability in percent, with as many digits as tell it from its neighbours."""
+    """A probability in percent, with as many digits as distinguish it from its neighbours."""
     percent = 100 * value
     digits = 0 if percent >= 99.95 else 1 if percent >= 1 else 2 if percent >= 0.1 else 3
     return f"{percent:>5.{digits}f}%" if percent >= 0.0005 or not value else " <0.001%"

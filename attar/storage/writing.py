@@ -1,4 +1,4 @@
-"""Writing to disk: whole or not at all, over nothing that is the user's, and full disks told from mistakes."""
+"""Writing to disk: whole or not at all, over nothing that is the user's, and full disks distinguished from mistakes."""
 
 import errno
 import fcntl

@@ -197,6 +197,23 @@ def call(*words):
 
 
 @pytest.mark.parametrize(
+    ("line", "proposed"),
+    [
+        ("attar dis", ["distill", "distill-lm"]),
+        ("attar distill teacher --proj", ["--projection"]),
+        ("attar distill teacher --attention ", ["auto", "scores", "relations", "none"]),
+        ("attar distill teacher --attention r", ["relations"]),
+        ("attar distill teacher --data ", []),  # the shell proposes files
+    ],
+)
+def test_a_shell_completes_commands_options_and_values(line, proposed):
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    asked = {"_ATTAR_COMPLETE": "complete_bash", **words}
+    result = CliRunner().invoke(cli.app, [], prog_name="attar", env=asked)
+    assert result.output.split() == proposed
+
+
+@pytest.mark.parametrize(
     ("words", "changed"),
     [
         ([], {}),

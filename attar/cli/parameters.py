@@ -74,7 +74,12 @@ class Parameter:
             metavar = " " if self.is_flag else self.metavar
             panel = argument.flag.panel or "Options"
             info = typer.Option(
-                flag, help=self.help, metavar=metavar, rich_help_panel=panel, show_default=False
+                flag,
+                help=self.help,
+                metavar=metavar,
+                rich_help_panel=panel,
+                show_default=False,
+                autocompletion=self.complete,
             )
         default = inspect.Parameter.empty if argument.required else None
         kind = kind if argument.required else kind | None
@@ -107,6 +112,10 @@ class Parameter:
             if kind in scalars or any(kind in get_args(item) for item in scalars):
                 return METAVARS[kind]
         return "NAME" if names else "VALUE"
+
+    def complete(self, incomplete: str) -> list[str]:
+        """The names that the shell proposes for a value."""
+        return [name for name in map(str, choices(self.argument.type)) if name.startswith(incomplete)]
 
     def value(self, given: Any) -> Any:
         """What was given, as the verb takes it; the verb checks types and limits itself."""

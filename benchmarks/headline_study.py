@@ -29,7 +29,7 @@ TEACHERS = 3
 # Both start by projection; the vocabulary is that of the training sentences.
 SIZES: dict[str, dict[str, Any]] = {
     "small": {"layers": 4, "hidden": 128, "heads": 4, "ffn": 512, "init": "project"},
-    "tiny": {"layers": 2, "hidden": 128, "heads": 4, "ffn": 512, "embedding": 64, "init": "project"},
+    "tiny": {"layers": 2, "hidden": 128, "heads": 4, "ffn": 384, "embedding": 72, "init": "project"},
 }
 AUGMENT: dict[str, Any] = {"probability": 0.4, "k": 15, "seed": 0}
 # Copies of a sentence for each phase: the teacher's hidden states of all of them are many gigabytes, its logits few.

@@ -1,155 +1,204 @@
 """schuBERT's claims at the size of MiniLM: one budget by learned shapes, by uniform shrinking, by dropping layers.
 
-MiniLM-L6 (its vocabulary trimmed to the texts, so that the embedding's share of the parameters is like BERT-base's)
-gets a masked-language-model head, is pruned to the sizes that 4, 3 and 1 of its 6 layers have (77%, 66% and 43%; the
-paper's 9, 6 and 3 of 12 are 81%, 61% and 40%), recovers on plain text, and is fine-tuned on Rotten Tomatoes and SST-2.
-Every variant gets the same steps; dropped layers get those that the others learn alphas in on top. "close" learns the
-alphas and recovers by staying close to the unpruned model; the others by masked words, as the paper. Figures are test
-accuracies in points over seeds of the fine-tuning; the pruning has one seed. Nothing is fitted by least squares after
-a cut, as the paper has it (`attar.prune` does that by default).
+MiniLM-L6 with a masked-language-model head, which has read eight million words of books
+(`../shared/data/lm_english_books`; its vocabulary trimmed to frequent words, so that the embedding's share of the
+parameters is like BERT-base's), is pruned to the sizes that 4, 3 and 1 of its 6 layers have (77%, 66% and 43%; the
+paper's 9, 6 and 3 of 12 are 81%, 61% and 40%) and recovers on books. "close" learns the alphas by staying close to the
+unpruned model; the others by masked words, as the paper. Every way is measured fitted by least squares and not, and
+recovers by masked words and by distillation, in the same steps; what needs no alphas gets those that the others learn
+alphas in on top. First comes the loss of hidden tokens of books that nobody read, paired by text, over seeds of alphas
+and recovery; then, with `--tasks`, what GLUE's tasks make of the best learned shape, of the uniform one, and of
+dropped layers.
 """
 
 import argparse
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import schubert_draw
-from schubert_study import FOLDED_AT, QUICK, SETTINGS, SIZES, WAYS, Study
+from rich.console import Console
+from rich.table import Table
+from schubert_study import ALPHAS, LEARNED, MODES, RATES, RECOVERY, SIZES, WAYS, Study
 
-from attar import progress
-from attar.anatomy.form import Form, form_of
+from attar.anatomy.form import form_of
 from attar.errors import AttarError
-from attar.maths.statistics import seed_interval
+from attar.maths.statistics import Interval, seed_interval
 from common import Figure, Result, benchmark, figure
+from glue import TASKS
+from minilm import HELD_BOOKS, READ, WORDS
+from studies import TextLoss, arms, by_seed, loss_apart, verdict
+
+Losses = dict[tuple[str, int, str], list[TextLoss]]
 
 
-def run(study: Study, options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
-    """Accuracies by model and task, in the order of the seeds."""
-    found: dict[str, dict[str, list[float]]] = {}
-    models: dict[str, Callable[[], Path]] = {"whole": lambda: study.work / "whole"}
-    for layers in options.sizes:
-        for way in options.ways:
-            if (way != "folded" or layers == FOLDED_AT) and _possible(study, way, layers):
-                recovery = "distill" if way == "close" else "mlm"
-                models[f"{way}-{layers}"] = partial(study.pruned, way, layers, recovery)
-        if "all" in options.ways:
-            models[f"all-distilled-{layers}"] = partial(study.pruned, "all", layers, "distill")
-    for seed in options.seeds:
-        for name, place in models.items():
-            for task in study.tasks:
-                if options.tasks and task not in options.tasks:
-                    continue
-                value = study.accuracy(name, place, task, seed)
-                found.setdefault(name, {}).setdefault(task, []).append(value)
-                progress.say(f"seed {seed}, {name}, {task}: {value:.1f}")
-    return found
+def main(options: argparse.Namespace, work: Path) -> Result:
+    study, ways, sizes = Study(work, quick=options.quick), options.arms, options.sizes
+    if options.quick:
+        ways, sizes, options.tasks = ["all", "uniform", "dropped"], [3], ["SST-2"]
+    else:
+        study.hours(ways, sizes, options.seeds)
+    cells = {
+        f"{way}-{layers}": (way, layers) for layers in sizes for way in ways if _possible(study, way, layers)
+    }
+    lost: Losses = {}
+
+    def loss(name: str, seed: int) -> float:
+        way, layers = cells[name]
+        for mode in MODES:
+            lost.setdefault((way, layers, mode), []).append(study.after(way, layers, mode, seed))
+        for fit in (True, False):
+            found = study.before(way, layers, seed, fit=fit)
+            lost.setdefault((way, layers, "fitted, before" if fit else "cut, before"), []).append(found)
+        return lost[way, layers, "fitted"][-1].mean
+
+    pairs = [
+        (f"{way}-{n}", f"{other}-{n}") for n in sizes for way in LEARNED for other in ("uniform", "dropped")
+    ]
+    by_seed(list(cells), options.seeds, loss, pairs)
+    return show(study, lost, options.tasks, options.seeds)
 
 
 def _possible(study: Study, way: str, layers: int) -> bool:
     """Whether a way reaches a size: the feed-forward layers alone are not enough for the smallest."""
     try:
-        study.kept(way, layers)
+        study.kept(way, layers, 0)
     except AttarError as error:
         print(f"{way} at the size of {layers} layers: {error.found}")
         return False
     return True
 
 
-def show(study: Study, found: Mapping[str, Mapping[str, list[float]]], options: argparse.Namespace) -> Result:
-    tasks = [task for task in study.tasks if not options.tasks or task in options.tasks]
-    means = {
-        name: [float(np.mean(values)) for values in zip(*(by[task] for task in tasks), strict=True)]
-        for name, by in found.items()
-    }
-    whole = study.cost(form_of(study.whole.model.config))
-    print(f"\n{'model':18}{'params':>8}" + "".join(f"{task:>24}" for task in tasks) + f"{'mean':>24}")
-    for name, by in found.items():
-        size = _size(study, name) / whole
-        cells = [_cell(by[task]) for task in tasks] + [_cell(means[name])]
-        print(f"{name:18}{size:8.0%}" + "".join(f"{cell:>24}" for cell in cells))
-    figures: dict[str, Figure] = {"whole": figure(float(np.mean(means["whole"])))}
-    settings: dict[str, Any] = {**study.settings, "tasks": tasks, "accuracies": found}
-    settings["sizes"] = {name: _size(study, name) for name in found}
-    settings["shapes"] = {name: _shape(study, name) for name in found}
-    settings["intervals_95"] = {}
-    print()
-    for layers in options.sizes:
-        figures |= _margins(layers, means, settings)
+def show(study: Study, lost: Losses, tasks: Sequence[str], seeds: Sequence[int]) -> Result:
+    """Print the tables."""
+    console, whole = Console(width=140), study.lost_whole()
+    columns = ("cut, before", "fitted, before", *MODES)
+    table = Table("nats a hidden token", *columns, box=None)
+    table.add_row("whole", *[""] * 4, f"{whole.mean:.4f}")
+    for way, layers in dict.fromkeys((way, layers) for way, layers, _ in lost):
+        table.add_row(f"{way}-{layers}", *(f"{_mean(lost[way, layers, column]):.4f}" for column in columns))
+    console.print(table)
+    figures: dict[str, Figure] = {"held-out loss, whole": figure(whole.mean)}
+    bounds: dict[str, Interval] = {}
+    verdicts: dict[str, str] = {}
+    best: dict[int, str] = {}
+    for layers in dict.fromkeys(layers for _, layers, _ in lost):
+        learned = [way for way in LEARNED if (way, layers, "fitted") in lost]
+        if learned:
+            best[layers] = min(learned, key=lambda way: _mean(lost[way, layers, "fitted"]))
+        for other in ("uniform", "dropped"):
+            if layers not in best or (other, layers, "fitted") not in lost:
+                continue
+            for mode in columns:
+                pair = lost[best[layers], layers, mode], lost[other, layers, mode]
+                apart = loss_apart(*pair)
+                title = f"{SIZES[layers][0]}, {mode}: best (-{best[layers]}) less than {other}, nats"
+                bounds[title] = Interval(-apart.value, -apart.high, -apart.low)
+                verdicts[title] = verdict(bounds[title])
+                console.print(f"{title}: {_signed(bounds[title], '.4f')}, {verdicts[title]}", highlight=False)
+                figures[title] = figure(bounds[title].value, 0.0 if mode == "fitted" else None)
+    points = _tasks(study, best, tasks, seeds, figures, bounds)
+    settings = _settings(study, lost, best, points, bounds, verdicts)
+    settings["whole"] = whole.mean
     return Result(figures, settings, schubert_draw.draw(settings))
 
 
-def _margins(layers: int, means: Mapping[str, list[float]], settings: dict[str, Any]) -> dict[str, Figure]:
-    """Differences of mean accuracy at one size, paired by seed: the best schuBERT variant against the others."""
-    names = [f"{way}-{layers}" for way in ("all", "h", "f", "close", "all-distilled")]
-    learned = [name for name in names if name in means]
-    best = max(learned, key=lambda name: float(np.mean(means[name])))
-    paper, over_dropped, over_uniform = SIZES[layers]
-    pairs = {
-        f"{paper}: best (-{best.rpartition('-')[0]}) over dropped": (best, f"dropped-{layers}", over_dropped),
-        f"{paper}: best (-{best.rpartition('-')[0]}) over uniform": (best, f"uniform-{layers}", 0.0),
-        f"{paper}: recovery by distillation over by fine-tuning": (
-            f"all-distilled-{layers}",
-            f"all-{layers}",
-            0.0,
-        ),
-        f"{paper}: alphas not folded over folded": (f"all-{layers}", f"folded-{layers}", None),
-    }
-    figures: dict[str, Figure] = {}
-    for name, (ours, theirs, target) in pairs.items():
-        if ours not in means or theirs not in means:
-            continue
-        around = seed_interval([a - b for a, b in zip(means[ours], means[theirs], strict=True)])
-        told = f"(paper's uniform margin {over_uniform})" if "uniform" in name else ""
-        print(f"{name:58}{around.value:+6.1f} ({around.low:+.1f} to {around.high:+.1f})  {told}")
-        figures[name] = figure(around.value, target)
-        settings["intervals_95"][name] = [around.low, around.high]
-    return figures
+def _tasks(
+    study: Study,
+    best: Mapping[int, str],
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    figures: dict[str, Figure],
+    bounds: dict[str, Interval],
+) -> dict[str, dict[str, list[float]]]:
+    """What the tasks make of the models: points by model and task; margins over dropped layers beside the paper's."""
+    points: dict[str, dict[str, list[float]]] = {}
+    if not tasks:
+        return points
+    chosen = [("whole", 0), *((way, n) for n in best for way in (best[n], "uniform", "dropped"))]
+    for seed in seeds:
+        for way, layers in chosen:
+            for task in tasks:
+                by = points.setdefault(f"{way}-{layers}", {}).setdefault(task, [])
+                by.append(study.value(way, layers, task, seed))
+    means = {name: np.mean(list(by.values()), axis=0) for name, by in points.items()}
+    for layers, way in best.items():
+        paper, over_dropped, over_uniform = SIZES[layers]
+        for other, margin in (("dropped", over_dropped), ("uniform", over_uniform)):
+            apart = seed_interval(list(means[f"{way}-{layers}"] - means[f"{other}-{layers}"]))
+            title = f"{paper}: best (-{way}) over {other}, points of the tasks' mean"
+            bounds[title] = apart
+            figures[title] = figure(apart.value, margin)
+            print(f"{title}: {_signed(apart, '.1f')}, {verdict(apart)}; paper {margin:+.1f}")
+    return points
 
 
-def _cell(values: list[float]) -> str:
-    around = seed_interval(values)
-    return f"{around.value:.1f} ({around.low:.1f} to {around.high:.1f})"
-
-
-def _form(study: Study, name: str) -> Form:
-    if name == "whole":
-        return form_of(study.whole.model.config)
-    way, layers = name.replace("-distilled", "").split("-")
-    return study.kept(way, int(layers)).form
-
-
-def _size(study: Study, name: str) -> float:
-    return study.cost(_form(study, name))
-
-
-def _shape(study: Study, name: str) -> dict[str, Any]:
-    form = _form(study, name)
-    return {
+def _settings(
+    study: Study,
+    lost: Losses,
+    best: Mapping[int, str],
+    points: Mapping[str, Any],
+    bounds: Mapping[str, Interval],
+    verdicts: Mapping[str, str],
+) -> dict[str, Any]:
+    form = form_of(study.whole.model.config)
+    whole = {
         "hidden": form.hidden,
         "vocab": form.vocab,
         "layers": [list(vars(layer).values()) for layer in form.layers],
     }
+    shapes = {
+        f"{way}-{layers}": study.shape(way, layers, 0) for way, layers, mode in lost if mode == "fitted"
+    }
+    return {
+        "words": WORDS,
+        "held-out books": HELD_BOOKS,
+        "teacher": READ,
+        "alphas": ALPHAS,
+        "recovery": RECOVERY,
+        "tasks": {name: TASKS[name]._asdict() for name in TASKS},
+        "rates": RATES,
+        "losses": {
+            f"{way}-{n}": [one.mean for one in runs]
+            for (way, n, mode), runs in lost.items()
+            if mode == "fitted"
+        },
+        "losses by mode": {
+            f"{way}-{n}, {mode}": [one.mean for one in runs] for (way, n, mode), runs in lost.items()
+        },
+        "sizes": {name: shape["parameters"] for name, shape in shapes.items()} | {"whole": study.cost(form)},
+        "shapes": shapes | {"whole": whole},
+        "best": {SIZES[n][0]: way for n, way in best.items()},
+        "points": points,
+        "intervals_95": {name: [one.low, one.high] for name, one in bounds.items()},
+        "verdicts": verdicts,
+    }
 
 
-def main(options: argparse.Namespace, work: Path) -> Result:
-    if options.quick:
-        options.sizes, options.ways = [3], ["all", "dropped"]
-    study = Study(work, QUICK if options.quick else SETTINGS, quick=options.quick)
-    return show(study, run(study, options), options)
+def _mean(runs: Sequence[TextLoss]) -> float:
+    return float(np.mean([run.mean for run in runs]))
+
+
+def _signed(around: Interval, form: str) -> str:
+    return f"{around.value:+{form}} ({around.low:+{form}} to {around.high:+{form}})"
 
 
 if __name__ == "__main__":
     benchmark(
         main,
         __doc__,
-        quick="one size, few sentences: under a minute",
+        quick="one size, three ways, few sentences",
+        threads=1,
         seeds=True,
         options={
+            **arms(WAYS),
             "--sizes": {"type": int, "nargs": "+", "default": list(SIZES), "choices": list(SIZES)},
-            "--ways": {"nargs": "+", "default": list(WAYS), "choices": list(WAYS)},
-            "--tasks": {"nargs": "+", "help": "the tasks of one of several processes"},
+            "--tasks": {
+                "nargs": "*",
+                "default": [],
+                "choices": list(TASKS),
+                "help": "tasks to learn, none by default",
+            },
         },
     )

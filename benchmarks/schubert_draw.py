@@ -1,88 +1,69 @@
-"""Draw what `benchmarks/schubert.py` found: the frontier of size and accuracy, and the shapes that were learned."""
+"""Draw what `benchmarks/schubert.py` found: the frontier of size and held-out loss, and shapes."""
 
 import io
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from attar.report.shape import Shape, Sizes, shape_svg
 
 COLOURS = {
     "all": "#b0413e",
-    "all-distilled": "#e0898a",
     "close": "#8e5aa8",
     "h": "#3b6fb6",
     "f": "#4f9d69",
+    "taylor": "#c98a2b",
+    "magnitude": "#7ab0b0",
     "uniform": "#8a8a8a",
     "dropped": "#222222",
 }
 
 
 def frontier(settings: Mapping[str, Any]) -> str:
-    """Mean test accuracy over parameters, a line a way, with the range of the seeds."""
+    """Held-out loss after recovery over parameters, a line a way, with the range of the seeds."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    sizes, accuracies = settings["sizes"], settings["accuracies"]
-
-    def points(way: str) -> list[tuple[float, np.ndarray]]:
-        names = [name for name in accuracies if name.rpartition("-")[0] == way]
-        found = [(sizes[name] / 1e6, _means(accuracies[name])) for name in names]
-        return sorted(found, key=lambda point: point[0])
-
-    whole = (sizes["whole"] / 1e6, _means(accuracies["whole"]))
+    losses, sizes = settings["losses"], settings["sizes"]
     for way, colour in COLOURS.items():
-        line = points(way)
-        if not line:
-            continue
-        x = [size for size, _ in [*line, whole]]
-        values = [means for _, means in [*line, whole]]
-        middle = [float(v.mean()) for v in values]
-        axes.errorbar(
-            x,
-            middle,
-            yerr=[
-                [m - v.min() for m, v in zip(middle, values, strict=True)],
-                [v.max() - m for m, v in zip(middle, values, strict=True)],
-            ],
-            color=colour,
-            label=way,
-            marker="o",
-            capsize=3,
-            linewidth=1.4,
+        names = sorted(
+            (name for name in losses if name.rpartition("-")[0] == way), key=lambda name: sizes[name]
         )
+        if not names:
+            continue
+        values = [losses[name] for name in names] + [[settings["whole"]]]
+        x = [sizes[name] / 1e6 for name in names] + [sizes["whole"] / 1e6]
+        middle = [sum(each) / len(each) for each in values]
+        spread = [[m - min(v) for m, v in zip(middle, values, strict=True)],
+                  [max(v) - m for m, v in zip(middle, values, strict=True)]]  # fmt: skip
+        axes.errorbar(x, middle, yerr=spread, color=colour, label=way, marker="o", capsize=3, linewidth=1.4)
     axes.set_xlabel("parameters, millions")
-    axes.set_ylabel("test accuracy, points (range of seeds)")
+    axes.set_ylabel("nats a hidden token of held-out books")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    drawn = io.StringIO()
-    figure.savefig(drawn, format="svg")
-    return drawn.getvalue()
+    return _svg(figure)
 
 
 def shapes(settings: Mapping[str, Any], name: str) -> str:
     """The shape of one model over that of the whole one."""
-    found, whole = settings["shapes"][name], settings["shapes"]["whole"]
 
     def of(form: Mapping[str, Any]) -> Sizes:
         layers = tuple(tuple(layer) for layer in form["layers"])
         return Sizes(form["hidden"], form["hidden"], form["vocab"], layers)
 
-    shape = Shape(name, of(whole), of(found), tuple(range(len(found["layers"]))))
-    return shape_svg(shape)
+    found, whole = (of(settings["shapes"][key]) for key in (name, "whole"))
+    return shape_svg(Shape(name, whole, found, tuple(range(len(found.layers)))))
 
 
 def draw(settings: Mapping[str, Any]) -> dict[str, str]:
-    """All drawings of a result, by file name."""
-    drawings = {"schubert-frontier.svg": frontier(settings)}
-    for name in settings["shapes"]:
-        if name.rpartition("-")[0] in {"all", "close"}:
-            drawings[f"schubert-{name}.svg"] = shapes(settings, name)
-    return drawings
+    """All drawings of a result by file name."""
+    named = [name for name in settings["shapes"] if name.rpartition("-")[0] in {"all", "close"}]
+    return {"schubert-frontier.svg": frontier(settings)} | {
+        f"schubert-{name}.svg": shapes(settings, name) for name in named
+    }
 
 
-def _means(by: Mapping[str, list[float]]) -> np.ndarray:
-    """(seeds,) mean over tasks."""
-    means: np.ndarray = np.asarray([by[task] for task in by]).mean(axis=0)
-    return means
+def _svg(figure: Figure) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()

@@ -1,12 +1,13 @@
-"""The models of `benchmarks/schubert.py`: pruned by each variant at each size, recovered, fine-tuned and tested."""
+"""The models of `benchmarks/schubert.py`: pruned by each way at each size, fitted, recovered, read, and fine-tuned."""
 
 import copy
-import csv
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,190 +16,225 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from attar import finetune, pretrain
+from attar import finetune
 from attar.anatomy.form import form_of
 from attar.data.batches import Batches, encode
 from attar.data.masking import MaskedBatches, MaskedLanguage
-from attar.demo.data import model_directory, reviews
+from attar.data.model_task import task_of
 from attar.evaluation.prediction import predict
+from attar.evaluation.quality import Evaluation, judge
 from attar.model.checkpoint import Loaded, load, save
-from attar.pruning.alphas import Alphas, alphas_for, fold
+from attar.pruning.alphas import Alphas, alphas_for
 from attar.pruning.apply import apply
 from attar.pruning.cost import Parameters
+from attar.pruning.reconstruction import reconstruct
 from attar.pruning.rounds import Recovery, recover
 from attar.pruning.schubert import VARIANTS, learn_alphas
-from attar.pruning.scores import drop_layers
-from attar.pruning.selection import in_order, uniform
+from attar.pruning.scores import drop_layers, magnitude, taylor
+from attar.pruning.selection import Scores, in_order, uniform
 from attar.pruning.self_distillation import SelfDistillation
-from attar.pruning.units import Kept, everything
-from attar.pruning.vocabulary import config_ids, trim
+from attar.pruning.units import Kept
+from common import once, remembered
+from glue import TASKS, glue, texts_of
+from minilm import WORDS, book_teacher, book_texts, small_vocabulary
+from studies import TextLoss, masked_loss, say_hours, seconds_a_token
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "glue_sst2"
 # Layers of the dropped-layers model -> size in the paper, its margins of the best schuBERT over it and over uniform.
 SIZES = {4: ("88M", 1.1, 0.4), 3: ("66M", 1.6, 0.5), 1: ("43M", 6.6, 1.1)}
-WAYS = ("all", "h", "f", "close", "folded", "uniform", "dropped")
-FOLDED_AT = 3  # the one size at which learned alphas are also multiplied into the weights, as the paper does
-SETTINGS: dict[str, Any] = {
-    "texts": 4000,
-    "rows": 600,
-    "pretrain": {"epochs": 3, "lr": 3e-4, "max_length": 64},
-    "alphas": {"steps": 100, "lr": 0.02},
-    "recovery": {"steps": 100, "lr": 2e-4},
-    "finetune": {"epochs": 3, "lr": 3e-4, "max_length": 64, "patience": None},
+# How units are chosen: learned alphas of all axes, of h and of f by masked words, of all by closeness (attar's); the
+# same alphas of all axes shrinking every axis alike; layers dropped; first-order Taylor and magnitude over all axes.
+LEARNED = ("all", "h", "f", "close")
+WAYS = (*LEARNED, "uniform", "dropped", "taylor", "magnitude")
+# How a cut model is mended: fitted by least squares or not, then trained by masked words or by the whole model.
+MODES: dict[str, tuple[bool, str]] = {
+    "fitted": (True, "mlm"),
+    "unfitted": (False, "mlm"),
+    "distilled": (True, "distill"),
 }
-QUICK: dict[str, Any] = {
-    "texts": 96,
-    "rows": 32,
-    "pretrain": {"epochs": 1, "lr": 3e-4, "max_length": 32},
-    "alphas": {"steps": 3, "lr": 0.02},
-    "recovery": {"steps": 2, "lr": 2e-4},
-    "finetune": {"epochs": 1, "lr": 1e-4, "max_length": 32, "patience": None},
-}
-
-
-def tables(settings: Mapping[str, Any], *, quick: bool) -> dict[str, dict[str, Dataset]]:
-    """Train, dev and test of each task; SST-2's dev file is the test, its dev rows are of the training file."""
-    found = reviews()
-    rows, some = settings["rows"], 32 if quick else 1000
-    few = 32 if quick else 200
-    made = {
-        "rotten tomatoes": {
-            "train": found["train"].select(range(rows)),
-            "dev": found["dev"].select(range(few)),
-            "test": found["test"].select(range(some)),
-        }
-    }
-    if SHARED.is_dir() and not quick:
-        train = _sst(SHARED / "train.tsv").shuffle(seed=0)
-        made["sst-2"] = {
-            "train": train.select(range(rows)),
-            "dev": train.select(range(rows, rows + few)),
-            "test": _sst(SHARED / "dev.tsv"),
-        }
-    return made
-
-
-def _sst(path: Path) -> Dataset:
-    with path.open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    return Dataset.from_dict(
-        {"text": [r["sentence"].strip() for r in rows], "label": [int(r["label"]) for r in rows]}
-    )
+LENGTH = 128
+ALPHAS: dict[str, Any] = {"steps": 300, "lr": 0.02}
+RECOVERY: dict[str, Any] = {"steps": 600, "lr": 2e-4}
+SCORED = 16  # batches that Taylor looks at
+RATES = (1e-4, 3e-4)
 
 
 class Study:
-    """The models of the study, each made once in a directory of `work`."""
+    """What the study makes, each thing once, in its own place of `work`."""
 
-    def __init__(self, work: Path, settings: Mapping[str, Any], *, quick: bool) -> None:
-        self.work, self.settings, self.quick = work, settings, quick
-        self.tasks = tables(settings, quick=quick)
-        texts = reviews()["train"]["text"][: settings["texts"]]
-        # The plain text holds no sentence that a model is tested on: SST-2 was cut from the same reviews.
-        tested = {_plain(text) for task in self.tasks.values() for text in task["test"]["text"]}
-        self.texts = Dataset.from_dict({"text": [text for text in texts if _plain(text) not in tested]})
-        self.held = Dataset.from_dict({"text": reviews()["dev"]["text"][: 32 if quick else 400]})
-        self.whole = load(self._pretrained(), head="masked-lm")
-        self.cost = Parameters(self.whole.model)
-        self._alphas: dict[str, Alphas] = {}
+    def __init__(self, work: Path, *, quick: bool) -> None:
+        self.work, self.quick = work, quick
+        self.texts, self.tables = book_texts(quick), glue(quick)
+        self._alphas: dict[tuple[str, int], Alphas] = {}
 
-    def _pretrained(self) -> Path:
-        """MiniLM with a trimmed vocabulary and a masked-language-model head."""
-        trimmed, place = self.work / "trimmed", self.work / "whole"
-        if not place.exists():
-            loaded = load(model_directory(), head="base")
-            used = [text for task in self.tasks.values() for text in task["train"]["text"]]
-            found = trim(loaded.tokenizer, [*self.texts["text"], *used])
-            kept = replace(everything(form_of(loaded.model.config)), vocab=found.kept)
-            small = apply(loaded.model, kept)
-            for name, value in config_ids(loaded.model.config, found.kept).items():
-                setattr(small.config, name, value)
-            save(small, found.tokenizer, trimmed, lineage={"stage": "trim"}, overwrite=True)
-            pretrain(trimmed, self.texts, dev=self.held, out=place, **self.settings["pretrain"])
-        return place
+    @cached_property
+    def whole(self) -> Loaded:
+        """MiniLM that read books."""
+        return load(book_teacher(self.work, self.texts, texts_of(self.tables)), head="masked-lm")
 
-    def batches(self, *, masked: bool) -> Any:
-        """The plain text."""
-        length = self.settings["pretrain"]["max_length"]
-        encoded = encode(self.texts, self.whole.tokenizer, max_length=length)
-        plain = Batches(encoded, self.whole.tokenizer, batch_size=32, shuffle=True)
-        return MaskedBatches(plain, self.whole.tokenizer) if masked else plain
+    @cached_property
+    def cost(self) -> Parameters:
+        """Parameters of a form of it."""
+        return Parameters(self.whole.model)
 
-    def alphas(self, name: str) -> Alphas:
+    @cached_property
+    def encoded(self) -> Dataset:
+        """The books, encoded once."""
+        table = Dataset.from_dict({"text": self.texts["train"]})
+        return encode(table, self.whole.tokenizer, max_length=LENGTH)
+
+    def batches(self, seed: int, *, masked: bool) -> Any:
+        """The books in an order that a seed decides."""
+        plain = Batches(self.encoded, self.whole.tokenizer, batch_size=32, shuffle=True, seed=seed)
+        return MaskedBatches(plain, self.whole.tokenizer, seed=seed) if masked else plain
+
+    def _steps(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(options) | ({"steps": 3} if self.quick else {})
+
+    def alphas(self, name: str, seed: int) -> Alphas:
         """The alphas of a variant, which serve all sizes; "close" are of all axes, taught without masked words."""
-        if name not in self._alphas:
-            model, path = self.whole.model, self.work / f"alphas-{name}.pt"
-            axes, close = VARIANTS.get(name, VARIANTS["all"]), name == "close"
-            found = alphas_for(model, axes)
-            if path.exists():
-                found.load_state_dict(torch.load(path, weights_only=True))
-            else:
-                loss = SelfDistillation(model, copy.deepcopy(model)) if close else MaskedLanguage(model)
-                batches = self.batches(masked=not close)
-                found = learn_alphas(model, axes, loss, batches, self.cost, **self.settings["alphas"])
-                torch.save(found.state_dict(), path)
-            self._alphas[name] = found
-        return self._alphas[name]
+        if (name, seed) not in self._alphas:
+            model, axes = self.whole.model, VARIANTS.get(name, VARIANTS["all"])
 
-    def kept(self, way: str, layers: int) -> Kept:
+            def make(out: Path) -> None:
+                loss = (
+                    SelfDistillation(model, copy.deepcopy(model))
+                    if name == "close"
+                    else MaskedLanguage(model)
+                )
+                texts = self.batches(seed, masked=name != "close")
+                found = learn_alphas(model, axes, loss, texts, self.cost, seed=seed, **self._steps(ALPHAS))
+                torch.save(found.state_dict(), out.with_suffix(".part"))
+                out.with_suffix(".part").rename(out)
+
+            path = once(self.work / f"alphas-{name}-{seed}.pt", make)
+            found = alphas_for(model, axes)
+            found.load_state_dict(torch.load(path, weights_only=True))
+            self._alphas[name, seed] = found
+        return self._alphas[name, seed]
+
+    def _scores(self, way: str, seed: int) -> Scores:
+        model, axes = self.whole.model, VARIANTS["all"]
+        if way == "magnitude":
+            return magnitude(model, axes)
+        if way == "taylor":
+            some, learner = islice(self.batches(seed, masked=True).epoch(), SCORED), MaskedLanguage(model)
+            return taylor(model, axes, some, lambda batch: learner(batch)["mlm"])
+        return self.alphas("all" if way == "uniform" else way, seed).scores()
+
+    def kept(self, way: str, layers: int, seed: int) -> Kept:
         """What stays by a way at the size that so many layers have."""
         form = form_of(self.whole.model.config)
         budget = self.cost(replace(form, layers=form.layers[:layers]))
         if way == "dropped":
             return drop_layers(self.whole.model, "alternate", self.cost, budget)
         pick = uniform if way == "uniform" else in_order
-        alphas = self.alphas(way if way in {*VARIANTS, "close"} else "all")
-        return pick(form, alphas.scores(), self.cost, budget)
+        return pick(form, self._scores(way, seed), self.cost, budget)
 
-    def pruned(self, way: str, layers: int, recovery: str = "mlm") -> Path:
-        """A pruned and recovered model."""
-        place = self.work / f"{way}-{layers}-{recovery}"
-        if not place.exists():
-            kept, source = self.kept(way, layers), self.whole.model
-            if way == "folded":
-                source = _folded(source, self.alphas("all"))
-            small = apply(source, kept)
-            options = dict(self.settings["recovery"])
-            if way == "dropped":
-                options["steps"] += self.settings["alphas"]["steps"]
-            scratch = Path(tempfile.mkdtemp(dir=self.work))
-            recover(
-                small,
-                Recovery(recovery, **options),  # type: ignore[arg-type]
-                self.batches(masked=recovery == "mlm"),
-                teacher=self.whole.model,
-                kept=kept,
-                task=None,
-                place=scratch,
+    def cut(self, way: str, layers: int, seed: int, *, fit: bool) -> tuple[PreTrainedModel, Kept]:
+        """A pruned model, fitted by least squares or not."""
+        kept = self.kept(way, layers, seed)
+        small = apply(self.whole.model, kept)
+        if fit:
+            reconstruct(small, self.whole.model, kept, self.batches(seed, masked=False).epoch())
+        return small.eval(), kept
+
+    def pruned(self, way: str, layers: int, mode: str, seed: int) -> Path:
+        """A pruned and recovered model; dropped layers, which need no alphas, recover for as many steps more."""
+        fit, loss = MODES[mode]
+
+        def make(out: Path) -> None:
+            small, kept = self.cut(way, layers, seed, fit=fit)
+            options = self._steps(RECOVERY)
+            if way not in LEARNED and way != "uniform":
+                options["steps"] += self._steps(ALPHAS)["steps"]
+            texts, scratch = (
+                self.batches(seed + 100, masked=loss == "mlm"),
+                Path(tempfile.mkdtemp(dir=self.work)),
             )
+            how = Recovery(loss, seed=seed, **options)  # type: ignore[arg-type]
+            recover(small, how, texts, teacher=self.whole.model, kept=kept, task=None, place=scratch)
             shutil.rmtree(scratch)
-            save(small, self.whole.tokenizer, place, lineage={"stage": "prune"})
-        return place
+            save(small, self.whole.tokenizer, out, lineage={"stage": "prune"})
+            shape = {"hidden": kept.form.hidden, "vocab": kept.form.vocab, "parameters": self.cost(kept.form),
+                     "layers": [list(vars(layer).values()) for layer in kept.form.layers]}  # fmt: skip
+            (out / "shape.json").write_text(json.dumps(shape))
 
-    def accuracy(self, name: str, place: Callable[[], Path], task: str, seed: int) -> float:
-        """Test accuracy in points of one fine-tuning."""
-        done = self.work / f"{name}-{task.replace(' ', '-')}-{seed}.json"
-        if not done.exists():
-            data = self.tasks[task]
-            with tempfile.TemporaryDirectory(dir=self.work) as scratch:
-                out = Path(scratch) / "tuned"
-                finetune(
-                    place(), data["train"], dev=data["dev"], out=out, seed=seed, **self.settings["finetune"]
-                )
-                loaded = load(out)
-                said = predict(loaded.model, _test(data["test"], loaded)).argmax(1)
-            done.write_text(json.dumps(100 * float(np.mean(said == np.array(data["test"]["label"][:])))))
-        return float(json.loads(done.read_text()))
+        return once(self.work / f"{way}-{layers}-{mode}-{seed}", make)
 
+    def shape(self, way: str, layers: int, seed: int) -> dict[str, Any]:
+        """The sizes of a pruned model."""
+        return dict(json.loads((self.pruned(way, layers, "fitted", seed) / "shape.json").read_text()))
 
-def _plain(text: str) -> str:
-    return "".join(letter for letter in text.casefold() if letter.isalnum())
+    def before(self, way: str, layers: int, seed: int, *, fit: bool) -> TextLoss:
+        """What a cut model loses on held-out books before any recovery."""
+        name = f"{way}-{layers}-{'fitted' if fit else 'cut'}-{seed}-before"
+        return self._lost(name, lambda: self.cut(way, layers, seed, fit=fit)[0])
 
+    def after(self, way: str, layers: int, mode: str, seed: int) -> TextLoss:
+        """What a recovered model loses on held-out books."""
+        place = self.pruned(way, layers, mode, seed)
+        return self._lost(place.name, lambda: load(place, head="masked-lm").model)
 
-def _folded(model: PreTrainedModel, alphas: Alphas) -> PreTrainedModel:
-    made = copy.deepcopy(model)
-    fold(made, alphas)
-    return made
+    def lost_whole(self) -> TextLoss:
+        """What the whole model loses on held-out books."""
+        return self._lost("whole", lambda: self.whole.model)
 
+    def _lost(self, name: str, model: Any) -> TextLoss:
+        def make() -> Any:
+            found = masked_loss(model(), self.texts["test"], self.whole.tokenizer, max_length=LENGTH)
+            return [found.nats.tolist(), found.tokens.tolist()]
 
-def _test(table: Dataset, loaded: Loaded) -> Batches:
-    return Batches(encode(table, loaded.tokenizer, max_length=64), loaded.tokenizer, batch_size=64)
+        return TextLoss(*map(np.array, remembered(self.work / "lost" / f"{name}.json", make)))
+
+    def value(self, way: str, layers: int, task: str, seed: int) -> float:
+        """Metric in points of a pruned model (`whole`: of the unpruned one) that learned a task, at its best rate."""
+        rates = RATES[: 1 if self.quick else None]
+        places = {rate: self._tuned(way, layers, task, rate, 0) for rate in rates}
+        rate = max(rates, key=lambda rate: self._metric(places[rate], task, "choose"))
+        return self._metric(self._tuned(way, layers, task, rate, seed), task, "test")
+
+    def _tuned(self, way: str, layers: int, task: str, rate: float, seed: int) -> Path:
+        what, data = TASKS[task], self.tables[task]
+
+        def make(out: Path) -> None:
+            start = self.work / "teacher" if way == "whole" else self.pruned(way, layers, "fitted", seed)
+            options: dict[str, Any] = {
+                "epochs": 1 if self.quick else what.epochs,
+                "lr": rate,
+                "metric": what.metric,
+            }
+            given: dict[str, Any] = {"dev": data["choose"], "seed": seed, "max_length": what.length}
+            finetune(start, data["train"], out=out, patience=None, **options, **given)
+
+        return once(self.work / "tuned" / f"{way}-{layers}-{task}-{rate:g}-{seed}", make)
+
+    def _metric(self, place: Path, task: str, part: str) -> float:
+        return 100 * float(np.nan_to_num(self.said(place, task, part).metrics[TASKS[task].metric]))
+
+    def said(self, place: Path, task: str, part: str) -> Evaluation:
+        """What a fine-tuned model says of a table, kept."""
+        loaded, table = load(place), self.tables[task][part]
+
+        def make() -> Any:
+            encoded = encode(table, loaded.tokenizer, max_length=TASKS[task].length)
+            return np.asarray(
+                predict(loaded.model, Batches(encoded, loaded.tokenizer, batch_size=64))
+            ).tolist()
+
+        logits = np.array(remembered(self.work / "said" / f"{place.name}-{part}.json", make))
+        return judge(task_of(loaded.model.config), logits, np.array(table["label"][:]))
+
+    def hours(self, ways: list[str], sizes: list[int], seeds: list[int]) -> None:
+        """Say what is left to be made and how long it takes."""
+        small = small_vocabulary(self.work, self.texts, texts_of(self.tables))
+        model = load(small, head="masked-lm", fresh_head=True).model
+        whole = seconds_a_token(model, rows=16, length=100, train=True)
+        step = 32 * 100 * whole
+        left = {} if (self.work / "teacher").exists() else {"the whole model": 1.35 * WORDS * whole}
+        learned = [way for way in ways if way in LEARNED]
+        made = len(list(self.work.glob("alphas-*")))
+        left["alphas"] = max(0, len(learned) * len(seeds) - made) * ALPHAS["steps"] * step
+        cells = len(ways) * len(sizes) * len(MODES) * len(seeds)
+        made = len(list(self.work.glob("*-*-*-[0-9]*/shape.json")))
+        left[f"{cells - made} recoveries"] = max(0, cells - made) * RECOVERY["steps"] * step * 0.7
+        say_hours({name: seconds for name, seconds in left.items() if seconds})

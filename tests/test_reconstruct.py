@@ -120,10 +120,10 @@ def test_rounds_fit_to_the_model_of_their_round_so_that_what_was_folded_stays(tm
     def pruned(*, fold, fit):
         way = Way("schubert", ("heads", "ffn"), steps=30, lr=0.05, precision="fp32", fold=fold)
         recovery = Recovery(None, precision="fp32", reconstruct=fit)
-        job = Pruner(Loaded(model, tiny.tokenizer(), "tiny"), way, texts=tiny.table(64))
+        pruner = Pruner(Loaded(model, tiny.tokenizer(), "tiny"), way, texts=tiny.table(64))
         here = place / f"{fold}-{fit}"
         here.mkdir()
-        return job.rounds(0.8 * cost(form_of(model.config)), 1, recovery, here).model
+        return pruner.rounds(0.8 * cost(form_of(model.config)), 1, recovery, here).model
 
     plain, fitted = (pruned(fold=False, fit=fit) for fit in (False, True))
     folded, both = (pruned(fold=True, fit=fit) for fit in (False, True))

@@ -167,7 +167,7 @@ class Answering(Task):
         """The question, and its context."""
         return row["question"], row["context"]
 
-    def wording(self, value: Any, row: Mapping[str, Any]) -> str:
+    def as_text(self, value: Any, row: Mapping[str, Any]) -> str:
         """An answer, or the first of several right ones."""
         answer = value if isinstance(value, str) else next(iter(value), "")
         return answer or "no answer"

@@ -168,7 +168,7 @@ class Task:
         """What a reader is shown of a row: a text, and a second one where there is one."""
         return row["text"], row.get("text_pair")
 
-    def wording(self, value: Any, row: Mapping[str, Any]) -> str:
+    def as_text(self, value: Any, row: Mapping[str, Any]) -> str:
         """An answer in words: a class name, the names of several, or a score."""
         if self.kind == "regression":
             return f"{float(value):.2f}"

@@ -130,7 +130,7 @@ class Tagging(Task):
         """The sentence."""
         return " ".join(row["tokens"]), None
 
-    def wording(self, value: Any, row: Mapping[str, Any]) -> str:
+    def as_text(self, value: Any, row: Mapping[str, Any]) -> str:
         """The tagged words: `Ada Lovelace PER · London LOC`; all of them with their tags where these are no chunks."""
         pairs = list(zip(row["tokens"], value, strict=True))
         if not self.chunks:

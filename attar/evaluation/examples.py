@@ -51,7 +51,7 @@ def _example(
     return Example(
         text=text,
         text_pair=pair,
-        label=None if first.labels is None else first.task.wording(first.labels[row], given),
+        label=None if first.labels is None else first.task.as_text(first.labels[row], given),
         says=tuple(_said(name, role, run, row, given) for name, (role, run) in evaluations.items()),
     )
 
@@ -59,4 +59,4 @@ def _example(
 def _said(name: str, role: Role, run: Evaluation, row: int, given: Mapping[str, Any]) -> ModelPrediction:
     certain = run.said is not None or run.task.kind == "regression"
     probability = None if certain else float(run.probabilities[row].max())
-    return ModelPrediction(name, role, run.task.wording(run.predictions[row], given), probability)
+    return ModelPrediction(name, role, run.task.as_text(run.predictions[row], given), probability)

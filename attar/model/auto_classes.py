@@ -16,7 +16,7 @@ def register_slim_types() -> None:
     wrapt.register_post_import_hook(_register, PLACE)
 
 
-class _Late:
+class _LazyConfig:
     """Stands in the Auto classes for a config class until one is asked for.
 
     The classes themselves import the modelling code of every family, which takes seconds: too long for a process that
@@ -45,5 +45,5 @@ class _Late:
 
 def _register(module: ModuleType) -> None:
     for name in ENCODERS:
-        late = type("Late", (_Late,), {"model_type": f"slim-{name}"})
-        module.AutoConfig.register(f"slim-{name}", late, exist_ok=True)
+        lazy = type("LazyConfig", (_LazyConfig,), {"model_type": f"slim-{name}"})
+        module.AutoConfig.register(f"slim-{name}", lazy, exist_ok=True)

@@ -72,7 +72,7 @@ def plan(
     texts: TextSource | None = None,
     columns: ColumnNames = None,
     tokenizer: Tokenizer = None,
-    cost: Literal["params", "flops", "latency"] = "params",
+    cost: Annotated[Literal["params", "flops", "latency"], COST] = "params",
     loss: Annotated[Loss, SCORES] = "distill",
     rounds: Annotated[Count, SCORES] = 1,
     steps: Annotated[Count, SCORES] = 100,

@@ -97,9 +97,9 @@ def test_the_last_line_is_one_json_object_with_options_and_machine(run, tmp_path
     assert platform.node() not in json.dumps(machine).split('"')
 
 
-def test_nothing_is_kept_but_on_request(run, tmp_path):
+def test_nothing_is_kept_but_on_request_and_a_quick_run_meets_nothing(run, tmp_path):
     run()
-    run("--quick")
+    assert run("--quick")["figures"]["ratio"] == {"value": 7.6, "target": None, "met": None}
     assert not (tmp_path / "results").exists()
 
 

@@ -105,7 +105,7 @@ def _apart(way: str, tokens: int, vocabulary: int, threads: int) -> int:
     job = "import torch, lm_memory\n"
     job += f"torch.set_num_threads({threads})\nprint(lm_memory.measure({way!r}, {tokens}, {vocabulary}))"
     command, here = [sys.executable, "-c", job], Path(__file__).parent
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=here)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=here)
     return int(done.stdout.split()[-1])
 
 

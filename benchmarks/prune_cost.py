@@ -34,9 +34,8 @@ from common import Result, benchmark, figure, remembered
 JOB = """
 import sys, tempfile
 import torch
+from attar import finetune, plan
 from attar.demo.data import model_directory, reviews
-from attar.pruning.pipeline import plan
-from attar.training.finetuning import finetune
 torch.set_num_threads(int(sys.argv[3]))
 rows = int(sys.argv[2])
 table = reviews()["train"].select(range(rows))
@@ -95,7 +94,7 @@ def steps(model: PreTrainedModel, batches: list[Batch]) -> dict[str, Callable[[]
 def peak(job: str, rows: int, threads: int, loss: str) -> int:
     """Peak bytes of a job in a process of its own."""
     command = [sys.executable, "-c", JOB, job, str(rows), str(threads), loss]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parent)
     return int(done.stdout.split()[-1])
 
 

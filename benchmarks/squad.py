@@ -1,7 +1,7 @@
 """SQuAD 1.1: students of half the layers, fine-tuned alone or taught by a fine-tuned teacher, in the same steps.
 
 MiniLM-L6 is fine-tuned on one part of SQuAD's development set (21 articles, all questions that fit into one window of
-160 tokens with their context) and read on the other part (`../shared/data`), which shares no article with it. Students
+224 tokens with their context) and read on the other part (`../shared/data`), which shares no article with it. Students
 have three layers: every second one of the teacher, copied, which learn the labels for six epochs, or the teacher's
 layers for three and its start and end logits for three, without labels; and layers fitted to the teacher by least
 squares (attar's `init: project`), taught alike. Three further articles of the first part choose epochs and, at the

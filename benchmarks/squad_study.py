@@ -22,7 +22,7 @@ from common import once, remembered
 from studies import say_hours, seconds_a_token
 from texts import SHARED
 
-LENGTH, BATCH = 160, 16
+LENGTH, BATCH = 224, 16
 # Articles of the first part that choose epochs and rates, and the most questions that they and the second part ask.
 DEV_ARTICLES, ASKED = 3, {"dev": 300, "test": 2000}
 EPOCHS = {"teacher": 4, "alone": 6, "intermediate": 3, "prediction": 3}
@@ -195,13 +195,16 @@ class Squad:
 
     def hours(self, ways: list[str], seeds: list[int]) -> None:
         """Say what is left to be made and how long it takes."""
-        teacher = load(model_directory(), head="masked-lm", fresh_head=True).model
+        teacher, typical = (
+            load(model_directory(), head="masked-lm", fresh_head=True).model,
+            round(0.7 * LENGTH),
+        )
         half = build(teacher, layers=LAYERS, init="layers").model
         whole, read, step = (
-            seconds_a_token(model, rows=BATCH, length=LENGTH - 20, train=train)
+            seconds_a_token(model, rows=BATCH, length=typical, train=train)
             for model, train in ((teacher, True), (teacher, False), (half, True))
         )
-        tokens = len(self.tables["train"]) * (LENGTH - 20)
+        tokens = len(self.tables["train"]) * typical
         runs = len(RATES["teacher"]) - len(list(self.work.glob("teacher-*")))
         left = {f"teacher, {runs} runs": runs * EPOCHS["teacher"] * tokens * whole}
         for way in ways:

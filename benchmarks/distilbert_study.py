@@ -150,6 +150,8 @@ class Study:
                 made = sum((self.work / _name(arm, seed)).exists() for seed in seeds)
                 each = VARIANTS[arm][1] * tokens * (rates["student"] + rates["read"])
                 left[f"{arm}, {len(seeds) - made} students"] = (len(seeds) - made) * each
+            if arm.startswith("part"):  # read on books alone
+                continue
             made = len(list((self.work / "tuned").glob(f"{_name(arm, 0)[:-2]}-*")))
             runs = max(0, len(self.tables) * (len(seeds) + len(RATES) - 1) - made)
             each = learned / len(self.tables) * rates["teacher" if arm == "teacher" else "student"]

@@ -52,8 +52,8 @@ MODES: dict[str, tuple[bool, str]] = {
     "distilled": (True, "distill"),
 }
 LENGTH = 128
-ALPHAS: dict[str, Any] = {"steps": 300, "lr": 0.02}
-RECOVERY: dict[str, Any] = {"steps": 600, "lr": 2e-4}
+ALPHAS: dict[str, Any] = {"steps": 200, "lr": 0.02}
+RECOVERY: dict[str, Any] = {"steps": 300, "lr": 2e-4}
 SCORED = 16  # batches that Taylor looks at
 RATES = (1e-4, 3e-4)
 

@@ -54,6 +54,15 @@ def test_no_book_is_in_two_splits():
     assert splits == texts.by_book(dict(reversed(found.items())), {"test": 3, "dev": 2})
 
 
+def test_every_book_gives_the_same_share_and_a_short_one_all_of_its_own():
+    found = {f"book {n}": [f"b{n} {i} x" for i in range(count)] for n, count in enumerate((5, 100, 200))}
+    made = texts.documents(found, list(found), words=315, longest=30)
+    words = " ".join(made).split()
+    assert [sum(word == f"b{n}" for word in words) for n in range(3)] == [5, 50, 50]
+    assert max(len(text.split()) for text in made) == 30
+    assert sorted(texts.paragraphs(found, list(found), 315)) == sorted("\n".join(made).split("\n"))
+
+
 def test_losses_of_texts_add_up_to_the_models_loss():
     model, lines = tiny.model("bert", head="masked-lm"), tiny.texts(30)
     found = studies.masked_loss(model, lines, tiny.tokenizer(), max_length=16)

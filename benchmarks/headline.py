@@ -43,7 +43,9 @@ PAPER = 0.968
 
 def main(options: argparse.Namespace, work: Path) -> Result:
     run = Headline(work, quick=options.quick)
-    if not options.quick:
+    if options.quick:
+        options.arms = ["tiny", "tiny, labels", "layers dropped"]
+    else:
         run.hours(options.arms, options.seeds)
     said: dict[str, list[Evaluation]] = {arm: [] for arm in options.arms}
 
@@ -119,5 +121,10 @@ def show(run: Headline, said: Mapping[str, Sequence[Evaluation]]) -> Result:
 
 if __name__ == "__main__":
     benchmark(
-        main, __doc__, quick="few sentences, one epoch", threads=1, seeds=True, options=arms(list(ARMS))
+        main,
+        __doc__,
+        quick="few sentences, one epoch, one size",
+        threads=1,
+        seeds=True,
+        options=arms(list(ARMS)),
     )

@@ -88,7 +88,7 @@ class Study:
         return MaskedBatches(plain, self.whole.tokenizer, seed=seed) if masked else plain
 
     def _steps(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(options) | ({"steps": 3} if self.quick else {})
+        return dict(options) | ({"steps": 1} if self.quick else {})
 
     def alphas(self, name: str, seed: int) -> Alphas:
         """The alphas of a variant, which serve all sizes; "close" are of all axes, taught without masked words."""

@@ -25,6 +25,7 @@ from attar.augmentation import MaskedLMCandidates, Place
 from attar.augmentation.masked_lm import Masks
 from attar.augmentation.words import words
 from attar.demo.data import model_directory, reviews
+from attar.model.pretrained import from_pretrained
 from common import Figure, Result, benchmark, figure, remembered
 
 K = 15
@@ -70,8 +71,8 @@ def seconds_per_word(run: Callable[[Sequence[Place]], object], places: Sequence[
 def measure(shape: str, options: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds per word of every way, one number per round; the ways take turns within a round."""
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(model_directory())
-    config = BertConfig() if shape == "bert-base" else AutoConfig.from_pretrained(model_directory())
+    tokenizer = from_pretrained(AutoTokenizer, model_directory())
+    config = BertConfig() if shape == "bert-base" else from_pretrained(AutoConfig, model_directory())
     model = BertForMaskedLM(config).eval()
     texts = reviews()["train"][: options.sentences]["text"]
     single = MaskedLMCandidates(model, tokenizer)

@@ -26,6 +26,7 @@ from transformers import (
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from attar.demo.data import model_directory
+from attar.model.pretrained import from_pretrained
 
 PIP = "pip install --no-deps textbrewer==0.2.1.post1 tqdm"
 BATCH, LR, POOL = 32, 5e-5, 50
@@ -85,8 +86,8 @@ class Setting:
 
     def models(self) -> tuple[BertForSequenceClassification, BertForSequenceClassification]:
         """A fresh copy of teacher and student, with attention that shows its scores."""
-        teacher = BertForSequenceClassification.from_pretrained(
-            model_directory(), attn_implementation="peer_scores"
+        teacher = from_pretrained(
+            BertForSequenceClassification, model_directory(), attn_implementation="peer_scores"
         ).eval()
         torch.manual_seed(0)
         config = BertConfig(

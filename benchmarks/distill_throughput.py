@@ -35,6 +35,7 @@ from attar.demo.data import model_directory, reviews
 from attar.distillation.objective import Intermediate, match
 from attar.distillation.phases import Distiller, teacher_of
 from attar.maths.mapping import layer_map
+from attar.model.pretrained import from_pretrained
 from attar.training.loop import Step, faster_precision, fit
 from attar.training.used_embeddings import used_rows
 from common import Figure, Result, benchmark, figure, remembered
@@ -86,7 +87,7 @@ class Attar:
 
 def contenders(options: argparse.Namespace, cache: Path) -> dict[str, Contender]:
     """All that are here, proven to compute the same loss; attar first."""
-    tokenizer = AutoTokenizer.from_pretrained(model_directory())
+    tokenizer = from_pretrained(AutoTokenizer, model_directory())
     texts = reviews()["train"]["text"][: options.sentences]
     encoded = encode(Dataset.from_dict({"text": texts}), tokenizer)
     setting = Setting([list(row) for row in encoded["input_ids"]], layer_map(4, 6))

@@ -18,6 +18,7 @@ from attar.distillation.language_objective import FromCache, LanguageDistiller, 
 from attar.distillation.top_k_cache import Key, top_k
 from attar.evaluation.language_model import DocumentLoss, sliding_window_loss
 from attar.model.checkpoint import load
+from attar.model.pretrained import from_pretrained
 from attar.training.loop import Step, fit
 from common import once, remembered
 from studies import say_hours, seconds_a_token
@@ -59,7 +60,7 @@ class Gpt:
         def make(out: Path) -> None:
             tokenizer(self.train[:2000], out=out, kind="bpe", vocab=self.vocabulary)
 
-        return AutoTokenizer.from_pretrained(once(self.work / "tokenizer", make))
+        return from_pretrained(AutoTokenizer, once(self.work / "tokenizer", make))
 
     def untrained(self, layers: int) -> PreTrainedModel:
         """A model of so many layers, without knowledge."""

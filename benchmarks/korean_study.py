@@ -17,6 +17,7 @@ from attar.distillation.distilbert import to_distilbert
 from attar.evaluation.prediction import predict
 from attar.evaluation.quality import Evaluation, judge
 from attar.model.checkpoint import load
+from attar.model.pretrained import from_pretrained
 from common import once, remembered
 from studies import TextLoss, masked_loss, say_hours, seconds_a_token
 from texts import SHARED, korean_reviews
@@ -101,7 +102,7 @@ class Korean:
         """The tokenizer of the reviews."""
         vocabulary = 200 if self.quick else VOCABULARY
         make = lambda out: tokenizer(self.texts, out=out, kind="wordpiece", vocab=vocabulary)  # noqa: E731
-        return AutoTokenizer.from_pretrained(once(self.work / "tokenizer", make))
+        return from_pretrained(AutoTokenizer, once(self.work / "tokenizer", make))
 
     def untrained(self, layers: int) -> PreTrainedModel:
         """A model of so many layers, without knowledge."""

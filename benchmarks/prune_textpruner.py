@@ -38,7 +38,7 @@ def batches(path: Path) -> list[dict[str, torch.Tensor]]:
 
 def fresh(job: dict[str, Any]) -> Any:
     """The fine-tuned model."""
-    return AutoModelForSequenceClassification.from_pretrained(job["model"]).eval()
+    return AutoModelForSequenceClassification.from_pretrained(job["model"], trust_remote_code=False).eval()
 
 
 def write(place: Path, name: str, model: Any, check: dict[str, torch.Tensor], said: dict[str, Any]) -> None:

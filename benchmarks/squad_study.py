@@ -18,6 +18,7 @@ from attar.distillation.student import student as build
 from attar.evaluation.quality import Evaluation
 from attar.evaluation.table import TableEvaluator
 from attar.model.checkpoint import load
+from attar.model.pretrained import from_pretrained
 from common import once, remembered
 from studies import say_hours, seconds_a_token
 from texts import SHARED
@@ -98,7 +99,7 @@ def questions() -> dict[str, Dataset]:
     ]
     first, second = (part["data"] for part in parts)
     articles = {"train": first[:-DEV_ARTICLES], "dev": first[-DEV_ARTICLES:], "test": second}
-    tokenizer = AutoTokenizer.from_pretrained(model_directory())
+    tokenizer = from_pretrained(AutoTokenizer, model_directory())
     tables = {}
     for split, data in articles.items():
         table = read_table(squad.read({"data": data}, split))[0]

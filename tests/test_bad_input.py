@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
+from datasets.exceptions import DatasetGenerationError
 from transformers import BloomConfig, BloomForCausalLM
 
 import tiny
 from attar import distill, finetune
 from attar.anatomy.resolve import family, resolve
 from attar.data.batches import fitting
+from attar.data.files import unreadable
 from attar.data.model_task import task_of
 from attar.data.streaming import StreamBatches
 from attar.data.tables import read_table, read_texts
@@ -432,6 +434,12 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, error):
         raise error
     told(caught)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_while_texts_are_copied_is_no_fault_of_the_file():
+    error = DatasetGenerationError("An error occurred while generating the dataset")
+    error.__cause__ = FULL[0]
+    assert "free space" in unreadable("texts.txt", error).fix
 
 
 def test_a_full_disk_while_the_best_epoch_is_written(tmp_path, monkeypatch):

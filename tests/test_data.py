@@ -290,6 +290,69 @@ def test_labels_decide_the_task(values, task, labels):
     assert table["label"][:] == labels
 
 
+SEVERAL, ONE, SCORE = "multi_label_classification", "single_label_classification", "regression"
+
+
+@pytest.mark.parametrize(
+    ("values", "asked", "task", "labels"),
+    [
+        (["b", "a", "b"], SEVERAL, Task("multi_label", ("a", "b")), [[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]),
+        (["b", "", "a"], SEVERAL, Task("multi_label", ("a", "b")), [[0.0, 1.0], [0.0, 0.0], [1.0, 0.0]]),
+        ([10, 9, 10], SEVERAL, Task("multi_label", ("9", "10")), [[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]),
+        ([2.0, 1.0], SEVERAL, Task("multi_label", ("1", "2")), [[0.0, 1.0], [1.0, 0.0]]),
+        (["b|a", "c"], SEVERAL, Task("multi_label", ("a", "b", "c")), [[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]),
+        (["a", "a"], SEVERAL, Task("multi_label", ("a",)), [[1.0], [1.0]]),
+        (["b|a", "c", "b|a"], ONE, Task("single_label", ("b|a", "c")), [0, 1, 0]),
+        ([0.5, 1.0, 0.5], ONE, Task("single_label", ("0.5", "1.0")), [0, 1, 0]),
+        ([3, 1, 3], SCORE, Task("regression", ("score",)), [3.0, 1.0, 3.0]),
+        (["3", "1", "3"], SCORE, Task("regression", ("score",)), [3.0, 1.0, 3.0]),
+        (
+            [[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]],
+            None,
+            Task("multi_label", ("0", "1", "2")),
+            [[1, 0, 0], [0, 1, 1]],
+        ),
+    ],
+)
+def test_labels_that_leave_it_open_are_what_is_asked_for(values, asked, task, labels):
+    rows = [{"text": "x", "label": value} for value in values]
+    table, found = read_table(rows, problem_type=asked)
+    assert found == task
+    assert table["label"][:] == labels
+    assert read_table(rows, task=found)[0]["label"][:] == labels  # as a dev table is read
+
+
+def test_class_names_of_a_dataset_may_be_several_of_a_row():
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["z", "a"])})
+    dataset = Dataset.from_dict({"text": ["x", "y"], "label": [1, 0]}, features=features)
+    table, task = read_table(dataset, problem_type=SEVERAL)
+    assert task == Task("multi_label", ("z", "a"))
+    assert table["label"][:] == [[0.0, 1.0], [1.0, 0.0]]
+    with pytest.raises(DataError, match="a number as label"):
+        read_table(dataset, problem_type=SCORE)
+
+
+@pytest.mark.parametrize(
+    ("row", "asked", "message"),
+    [
+        ({"text": "x", "label": ["a"]}, ONE, "a list in row 1"),
+        ({"text": "x", "label": ["a"]}, SCORE, "a list in row 1"),
+        ({"text": "x", "label": "many"}, SCORE, "a number as label"),
+        ({"text": "x", "label": ""}, SEVERAL, "a label in some row"),
+        ({"text": "x", "label": None}, SEVERAL, "an empty label"),
+        ({"tokens": ["x", "y"], "tags": ["A", "B"]}, SEVERAL, "tagged words"),
+        (
+            {"question": "x", "context": "y", "answers": {"text": ["y"], "answer_start": [0]}},
+            SEVERAL,
+            "questions",
+        ),
+    ],
+)
+def test_labels_that_are_not_of_the_kind_asked_for_are_an_error(row, asked, message):
+    with pytest.raises(DataError, match=message):
+        read_table([row], problem_type=asked)
+
+
 def test_class_names_of_a_dataset_are_kept():
     features = Features({"text": Value("string"), "label": ClassLabel(names=["rotten", "fresh"])})
     table, task = read_table(Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features))

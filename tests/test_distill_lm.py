@@ -12,6 +12,7 @@ from attar.data.language_modeling import reading
 from attar.data.masking import IGNORED
 from attar.distillation.distilbert import to_distilbert
 from attar.distillation.language_objective import LanguageDistiller, Live
+from attar.distillation.lazy_teacher import LazyTeacher
 from attar.distillation.student import student as build
 from attar.errors import DataError, ModelError
 from attar.evaluation.language_model import measure, pseudo_bits_per_byte, ratio, sliding_window_loss
@@ -51,6 +52,16 @@ def test_the_triple_loss_is_its_formula(family):
     ce = F.cross_entropy(ours.logits[told], batch.labels[told])
     expected = {"kl": 5 * kl.item(), "ce": 2 * ce.item(), "cosine": cosine.mean().item()}
     assert {name: value.item() for name, value in found.items()} == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "head"), [("bert", "masked-lm"), ("gpt2", "causal-lm"), ("llama", "causal-lm")]
+)
+def test_the_parameters_of_a_teacher_are_counted_without_its_weights(tmp_path, family, head):
+    lazy = LazyTeacher(tiny.saved(tmp_path / "teacher", family, head=head))
+    counted = lazy.parameters
+    assert lazy._loaded is None
+    assert counted == lazy.model.num_parameters() == lazy.parameters
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])

@@ -12,7 +12,7 @@ from transformers import pipeline
 import tiny
 from attar import finetune
 from attar.data.model_task import task_of
-from attar.errors import DataError
+from attar.errors import DataError, RecipeError
 from attar.model.checkpoint import load, read_lineage
 from attar.training.resuming import BestEpoch, TrainingCurve, work_directory
 
@@ -59,6 +59,19 @@ def _named(table):
         [name for name, on in zip(("good", "bad", "long"), row, strict=True) if on] for row in table["label"]
     ]
     return table.remove_columns("label").add_column("label", ["|".join(row) for row in names])
+
+
+def test_one_label_a_row_is_learned_as_several_where_that_is_asked_for(tmp_path):
+    data = _named(tiny.table(32, seed=1, kind="multi_label", longest=3))
+    data = data.filter(lambda row: "|" not in row["label"])
+    asked = {"problem_type": "multi_label_classification", "epochs": 1}
+    report = tune(tmp_path / "out", data, labels=3, **asked)
+    assert report.main == "micro_f1"
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["problem_type"] == read_lineage(tmp_path / "out")["options"]["problem_type"]
+    assert (config["problem_type"], len(config["id2label"])) == ("multi_label_classification", 3)
+    with pytest.raises(RecipeError, match="multi_label_classification"):
+        tune(tmp_path / "other", data, problem_type="multi_label")
 
 
 def test_class_names_are_kept_for_strangers(tmp_path):

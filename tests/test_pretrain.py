@@ -554,4 +554,4 @@ def test_what_cannot_learn_is_said(tmp_path, monkeypatch):
     endless = tiny.tokenizer()
     endless.eos_token = None
     refuse(ModelError, "an end-of-text token", model=tmp_path / "gpt", tokenizer=endless)
-    refuse(ModelError, "a config and a tokenizer", model=tmp_path / "none", fresh=True)
+    refuse(ModelError, "no such directory", model=tmp_path / "none", fresh=True)

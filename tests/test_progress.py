@@ -148,33 +148,61 @@ def test_every_verb_is_quiet(loud, capfd, monkeypatch):
     assert capfd.readouterr().err == ""
 
 
-def test_a_student_larger_than_its_teacher_is_refused(tmp_path):
-    tiny.saved(tmp_path / "teacher")
+def distilled(verb, place, student):
+    """A student of a saved teacher, after an epoch."""
+    if verb == "distill_lm":
+        teacher = tiny.saved(place / "teacher", head="masked-lm")
+        options = {"epochs": 1, "batch_size": 8, "max_length": 16}
+        return attar.distill_lm(teacher, tiny.texts(40), student=student, out=place / "out", **options)
     table = tiny.table(16, 0)
-    with pytest.raises(ModelError, match="a student of at most the teacher's"):
-        attar.distill(
-            tmp_path / "teacher",
-            out=tmp_path / "out",
-            data=table,
-            dev=table,
-            student={"hidden": 96, "init": "random"},
-        )
+    options = {"intermediate": None, "prediction": {"epochs": 1, "batch_size": 8}}
+    teacher = tiny.saved(place / "teacher")
+    return attar.distill(teacher, data=table, dev=table, student=student, out=place / "out", **options)
+
+
+@pytest.mark.parametrize("verb", ["distill", "distill_lm"])
+@pytest.mark.parametrize(
+    ("sizes", "found"),
+    [
+        ({"layers": 3}, "layers 3 (teacher 2)"),
+        ({"hidden": 32}, "hidden 32 (teacher 24)"),
+        ({"hidden": 32, "ffn": 41}, "hidden 32 (teacher 24), ffn 41 (teacher 40)"),
+    ],
+)
+def test_a_student_of_more_layers_or_wider_ones_than_its_teacher_is_refused(tmp_path, verb, sizes, found):
+    with pytest.raises(ModelError, match="a student of at most the teacher's") as error:
+        distilled(verb, tmp_path, {**sizes, "init": "random"})
+    assert error.value.found == found
     assert not (tmp_path / "out").exists()
 
 
-def test_more_layers_and_a_larger_student_that_exists_are_said(tmp_path, caplog):
-    tiny.saved(tmp_path / "teacher")
+@pytest.mark.parametrize("verb", ["distill", "distill_lm"])
+def test_a_larger_student_that_exists_is_said_and_reported(tmp_path, caplog, verb):
     caplog.set_level(logging.INFO, logger="attar")
-    table, quick = tiny.table(16, 0), {"epochs": 1, "batch_size": 8}
-    larger = tiny.model(num_hidden_layers=6, hidden_size=48, intermediate_size=96)
-    attar.distill(
-        tmp_path / "teacher",
-        out=tmp_path / "out",
+    head = "masked-lm" if verb == "distill_lm" else "sequence-classification"
+    sizes = {"num_hidden_layers": 6, "hidden_size": 48, "intermediate_size": 96}
+    larger = tiny.saved(tmp_path / "larger", head=head, **sizes)
+    report = distilled(verb, tmp_path, larger)
+    layers, parameters = report.notes
+    assert "layers 6 (teacher 2), hidden 48 (teacher 24), ffn 96 (teacher 40)" in layers
+    ours, theirs = (f"{row.parameters:,}" for row in (report.student, report.teacher))
+    assert parameters == f"the student has {ours} parameters, more than the teacher's {theirs}"
+    assert all(note in caplog.text for note in report.notes)
+
+
+def test_a_teacher_that_stores_its_layers_once_may_have_a_student_of_more_parameters(tmp_path):
+    teacher, table = tiny.model("albert", num_hidden_layers=4), tiny.table(16, 0)
+    report = attar.distill(
+        teacher,
+        tokenizer=tiny.tokenizer("albert"),
         data=table,
         dev=table,
-        student=larger,
+        student={"hidden": 20, "heads": 2, "ffn": 40, "init": "random"},
         intermediate=None,
-        prediction=quick,
+        prediction={"epochs": 1, "batch_size": 8},
+        out=tmp_path / "out",
     )
-    assert "more than the teacher's" in caplog.text
-    assert "6 layers" in caplog.text
+    assert report.student.parameters > report.teacher.parameters
+    assert [note.split(", more")[0] for note in report.notes] == [
+        f"the student has {report.student.parameters:,} parameters"
+    ]

@@ -260,4 +260,4 @@ def test_card_has_a_head_that_the_hub_reads_and_all_figures(tmp_path: Path) -> N
     assert "InferenceSession" not in teacher
     assert "## Figures" not in card("new", lineage={})
     with pytest.raises(OutputError):
-        write_card(tmp_path / "missing", text)
+        write_card(tmp_path / "README.md", text)  # a file, where a directory has to be

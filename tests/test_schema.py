@@ -297,7 +297,12 @@ def test_a_sound_recipe_has_no_problem(recipe):
         ({"distill__mapping": [2, 5]}, "stages[1].distill.mapping", RecipeError, "from 1 to 4"),
         ({"distill__mapping": [2]}, "stages[1].distill.mapping", RecipeError, "2 teacher layers"),
         ({"distill__student__init": "layers"}, "stages[1].distill.student.init", RecipeError, "hidden 24 .teacher 48"),
-        ({"distill__student__hidden": 96}, "stages[1].distill.student.init", RecipeError, "at most the teacher's 48"),
+        ({"distill__student__hidden": 96}, "stages[1].distill.student", RecipeError, "hidden 96 .teacher 48"),
+        ({"distill__student__layers": 5}, "stages[1].distill.student", RecipeError, "layers 5 .teacher 4"),
+        (
+            {"data__columns": {"tokens": "sentence"}, "finetune__problem_type": "regression"},
+            "stages[0].finetune.problem_type", RecipeError, "whole texts",
+        ),
         ({"distill__max_length": 65}, "stages[1].distill.max_length", RecipeError, "set it to 64"),
         ({"distill__general__max_length": 65}, "stages[1].distill.general.max_length", RecipeError, "64 positions"),
     ],
@@ -306,6 +311,24 @@ def test_each_fault_is_found_at_its_place(recipe, change, where, kind, message):
     found = {problem.where: problem.error for problem in check(recipe(**change))}
     assert isinstance(found[where], kind)
     assert re.search(message, str(found[where]))
+
+
+@pytest.mark.parametrize(
+    ("student", "where", "message"),
+    [
+        ({"layers": 5}, "", "layers 5 (teacher 4)"),
+        ({"hidden": 96, "init": "random"}, "", "hidden 96 (teacher 48)"),
+        ({"hidden": 24}, ".init", "set init to project"),
+    ],
+)
+def test_the_student_of_a_language_model_is_checked_too(recipe, student, where, message):
+    stages = [{"distill_lm": {"student": student, "max_length": 32}}]
+    found = {problem.where: str(problem.error) for problem in check(recipe(stages=stages))}
+    assert message in found[f"stages[0].distill_lm.student{where}"]
+    assert check(recipe(stages=[{"distill_lm": {"max_length": 32}}])) == []
+    # The teacher of a second distillation is what the first one makes.
+    smaller = {"distill_lm": {"student": {"layers": 2}, "max_length": 32}}
+    assert check(recipe(stages=[smaller, *stages])) == []
 
 
 def test_scores_need_the_teachers_heads(recipe):

@@ -196,7 +196,7 @@ def test_a_slim_model_is_a_teacher_as_well(teacher, tmp_path):
         teacher / "tuned",
         data=tiny.table(24),
         dev=tiny.table(12, 1),
-        student={"layers": 1, "hidden": 12, "heads": 2, "ffn": 16, "init": "random"},
+        student={"layers": 1, "hidden": 10, "heads": 2, "ffn": 16, "init": "random"},
         intermediate={"epochs": 1, "batch_size": 8},
         prediction={"epochs": 1, "batch_size": 8},
         attention="relations",

@@ -24,8 +24,9 @@ from transformers import (
 )
 
 from attar.data.batches import Batches
-from attar.distillation.student import parameters, student
+from attar.distillation.student import student
 from attar.errors import ModelError, RecipeError
+from attar.evaluation.counting import parameters
 from attar.maths.directions import (
     Metric,
     choose,

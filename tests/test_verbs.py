@@ -190,6 +190,9 @@ def test_a_recipe_runs_its_stages_once(place, tmp_path):
     times = {name: (tmp_path / "run" / name / "report.json").stat().st_mtime_ns for name in names}
     again = attar.run(file, out=tmp_path / "run")
     assert again.rows == first.rows
+    shown = run("run", file, "--out", tmp_path / "run", "--set", "finetune.lr=1e-4")
+    assert "other options" in shown.stderr
+    assert run("run", file, "--out", tmp_path / "run").exit_code == 0
     assert times == {name: (tmp_path / "run" / name / "report.json").stat().st_mtime_ns for name in names}
     with pytest.raises(OutputError, match="other options"):
         attar.run(file, out=tmp_path / "run", **{"finetune.lr": 1e-4})

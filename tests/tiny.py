@@ -187,8 +187,8 @@ def saved(path: Path, family: str = "bert", **options) -> Path:
 
 def surroundings() -> dict[str, str]:
     """The environment of a process that a test starts."""
-    here = str(Path(__file__).parent)
-    return {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1"}
+    here = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(here), "OMP_NUM_THREADS": "1"}
 
 
 def start(script: Path, *arguments: object, world: int = 1) -> subprocess.Popen[str]:

@@ -13,6 +13,7 @@ from attar.data.tables import read_table
 from attar.errors import DataError, OutputError
 from attar.model.checkpoint import load
 from attar.options.base import Options
+from attar.storage.writing import new_file
 
 WRITERS = {".csv": "to_csv", ".jsonl": "to_json", ".parquet": "to_parquet"}
 
@@ -49,9 +50,8 @@ def augment(
         if task is not None and task.kind == "single_label":
             named = [task.labels[label] for label in more["label"]]
             written = more.remove_columns("label").add_column("label", named)
-        part = file.with_name(f".{file.name}.part")
-        getattr(written, WRITERS[file.suffix])(str(part))
-        part.replace(file)
+        with new_file(file) as part:
+            getattr(written, WRITERS[file.suffix])(str(part))
     return more
 
 

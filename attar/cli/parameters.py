@@ -53,8 +53,9 @@ class Parameter:
 
     @property
     def is_pairs(self) -> bool:
-        """Whether it is given as KEY=VALUE."""
-        return any(get_origin(kind) is Mapping for kind in self.kinds) and not self.is_several
+        """Whether it is given as KEY=VALUE; what may also be a name (a recipe) is given by name."""
+        named = self.is_several or str in self.kinds
+        return any(get_origin(kind) is Mapping for kind in self.kinds) and not named
 
     @property
     def is_several(self) -> bool:

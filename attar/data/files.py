@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
-from datasets import Dataset
+from datasets import Dataset, config
 from datasets.exceptions import DatasetGenerationError
 
 from attar.data import conll, squad
-from attar.errors import DataError
+from attar.errors import AttarError, DataError
+from attar.storage.faults import is_write_error, write_error
 
 
 def open_table(source: str | Path | Dataset | Sequence[Mapping[str, Any]], encoding: str) -> Dataset:
@@ -87,7 +88,7 @@ def undecodable(path: str, error: UnicodeDecodeError) -> DataError:
     )
 
 
-def unreadable(path: str, error: Exception) -> DataError:
+def unreadable(path: str, error: Exception) -> AttarError:
     """The error of a file that cannot be read, with the first cause of it."""
     cause: BaseException = error
     while (
@@ -96,6 +97,8 @@ def unreadable(path: str, error: Exception) -> DataError:
         cause = cause.__cause__
     if isinstance(cause, UnicodeDecodeError):
         return undecodable(path, cause)
+    if is_write_error(cause):  # datasets keeps a copy of what it reads
+        return write_error(Path(config.HF_DATASETS_CACHE), cause)
     return DataError(
         expected=f"{path} to be a {Path(path).suffix or 'text'} file",
         found=f"{type(cause).__name__}: {(str(cause) or 'nothing in it').splitlines()[0][:200]}",

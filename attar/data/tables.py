@@ -11,7 +11,7 @@ from datasets.exceptions import DatasetGenerationError
 from attar.data import question_tables, tagging_tables
 from attar.data.columns import Columns, choose, name_of, reject_rows
 from attar.data.files import open_table, unreadable
-from attar.data.tasks import Task, names
+from attar.data.tasks import KINDS, Task, names
 from attar.errors import DataError
 
 SampleBy = Literal["line", "paragraph", "document"]
@@ -24,6 +24,7 @@ def read_table(
     *,
     columns: Columns | None = None,
     task: Task | None = None,
+    problem_type: str | None = None,
     require_label: bool = False,
     labels: bool = True,
     encoding: str = "utf-8-sig",
@@ -39,7 +40,8 @@ def read_table(
             of rows.
         columns: which column holds `text`, `text_pair` and `label`; their own names where None.
         task: the task whose label names the labels must be of; found from the labels where None: numbers with a
-            fraction mean regression, labels joined by `|` mean multi-label.
+            fraction mean regression, lists of labels or labels joined by `|` mean multi-label.
+        problem_type: which of these three they are, as a Hugging Face config names it, where the labels leave it open.
         require_label: whether a table without labels is an error.
         labels: False leaves labels out, whatever they are: for texts whose labels nobody asks for.
         encoding: of a text file.
@@ -50,13 +52,21 @@ def read_table(
 
     Raises:
         DataError: the file is missing, empty or in another encoding; a named column is not there; a text is empty;
-            a label is unknown to the task; all rows have the same class.
+            a label is unknown to the task; all rows have the same class; labels that are not of the `problem_type`.
     """
     table = open_table(source, encoding)
     common: dict[str, Any] = {"columns": columns, "task": task, "require": require_label, "labels": labels}
-    if tagging_tables.recognises(table, columns, task):
+    tagged = tagging_tables.recognises(table, columns, task)
+    asks = not tagged and question_tables.recognises(table, columns, task)
+    if problem_type is not None and (tagged or asks):
+        raise DataError(
+            expected=f"labels of whole texts, for problem_type {problem_type}",
+            found=f"{'tagged words' if tagged else 'questions'} in {name_of(source)}",
+            fix="leave problem_type out",
+        )
+    if tagged:
         return tagging_tables.read(table, name_of(source), **common)
-    if question_tables.recognises(table, columns, task):
+    if asks:
         return question_tables.read(table, name_of(source), **common)
     needed = ("text", "label") if require_label else ("text",)
     table = choose(table, columns, TABLE_COLUMNS, needed)
@@ -72,10 +82,11 @@ def read_table(
     if isinstance(feature, ClassLabel):
         # -1 is how datasets write "no label".
         values = [None if value is None or value < 0 else feature.int2str(value) for value in values]
-        task = task or Task("single_label", tuple(feature.names))
+        if problem_type != "regression":
+            task = task or Task(KINDS.get(problem_type or "", "single_label"), tuple(feature.names))
     missing = [i for i, value in enumerate(values) if value is None]
     if not missing and task is None:
-        task = _infer(values)
+        task = _infer(values, problem_type, name_of(source))
     if task is None or task.kind != "multi_label":  # which may have rows of no label
         missing = [
             i
@@ -128,7 +139,7 @@ def read_texts(
             sample_by=sample_by,
         )
         texts = texts.filter(_not_blank)
-    except (DatasetGenerationError, UnicodeDecodeError) as error:
+    except (DatasetGenerationError, UnicodeDecodeError, OSError) as error:
         raise unreadable(", ".join(paths), error) from error
     if not streaming and len(texts) == 0:
         raise DataError(
@@ -164,22 +175,49 @@ def _reject_empty(table: Dataset, name: str) -> None:
         reject_rows(bad, len(table), name, column)
 
 
-def _infer(values: Sequence[Any]) -> Task:
-    if any(isinstance(value, list | tuple) for value in values):
-        return Task("multi_label", names([name for value in values for name in value]))
-    if any(isinstance(value, str) and LABEL_SEPARATOR in value for value in values):
-        return Task(
-            "multi_label",
-            names([name for value in values for name in str(value).split(LABEL_SEPARATOR) if name]),
+def _infer(values: Sequence[Any], problem_type: str | None, name: str) -> Task:
+    """What labels ask for: what `problem_type` says, else what their form shows."""
+    kind = KINDS.get(problem_type or "")
+    listed = next((row for row, value in enumerate(values) if isinstance(value, list | tuple)), None)
+    joined = any(isinstance(value, str) and LABEL_SEPARATOR in value for value in values)
+    if kind == "multi_label" or (kind is None and (listed is not None or joined)):
+        return Task("multi_label", _several(values, name))
+    if listed is not None:
+        raise DataError(
+            expected=f"one label a row, for problem_type {problem_type}",
+            found=f"a list in row {listed + 1} of {name}",
+            fix="leave problem_type out, or name another label column",
         )
     try:
         numbers = [float(value) for value in values]
     except (TypeError, ValueError):
-        return Task("single_label", names(values))
+        numbers = []
     written_as_fraction = any(isinstance(v, float) or (isinstance(v, str) and "." in v) for v in values)
-    if written_as_fraction and any(not number.is_integer() for number in numbers):
+    fractions = written_as_fraction and any(not number.is_integer() for number in numbers)
+    if kind == "regression" or (kind is None and fractions):
         return Task("regression", ("score",))
-    return Task("single_label", names([int(number) for number in numbers]))
+    return Task("single_label", names([int(n) for n in numbers] if numbers and not fractions else values))
+
+
+def _several(values: Sequence[Any], name: str) -> tuple[str, ...]:
+    """The names of labels of which a row may have any number; of rows of zeros and ones the columns' numbers."""
+    rows = [_present(value) for value in values]
+    sizes, entries = {len(row) for row in rows}, {label for row in rows for label in row}
+    if not entries:
+        raise DataError(
+            expected=f"a label in some row of {name}", found="none", fix="name the column that has them"
+        )
+    if len(sizes) == 1 and all(isinstance(label, float) and label in (0.0, 1.0) for label in entries):
+        return tuple(map(str, range(sizes.pop())))
+    return names([*entries])
+
+
+def _present(value: Any) -> Sequence[Any]:
+    """The labels of a row of a multi-label table: a list, or text in which `|` is between them."""
+    if isinstance(value, list | tuple):
+        return value
+    text = value if isinstance(value, str) else _whole(value)
+    return [label for label in text.split(LABEL_SEPARATOR) if label]
 
 
 def _encode_labels(values: Sequence[Any], task: Task, name: str) -> list[Any]:
@@ -189,11 +227,7 @@ def _encode_labels(values: Sequence[Any], task: Task, name: str) -> list[Any]:
     if task.kind == "multi_label":
         rows = []
         for row, value in enumerate(values):
-            present = (
-                value
-                if isinstance(value, list | tuple)
-                else [v for v in str(value).split(LABEL_SEPARATOR) if v]
-            )
+            present = _present(value)
             if len(present) == len(ids) and all(isinstance(v, float) for v in present):
                 rows.append([float(v) for v in present])
                 continue

@@ -26,6 +26,7 @@ PROBLEM_TYPES: dict[TextKind, str] = {
     "multi_label": "multi_label_classification",
     "regression": "regression",
 }
+KINDS = {name: kind for kind, name in PROBLEM_TYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,13 @@ class Task:
         written = config.problem_type
         if written is None:
             return cls("regression" if len(labels) == 1 else "single_label", labels)
-        for kind, name in PROBLEM_TYPES.items():
-            if name == written:
-                return cls(kind, labels)
-        raise ModelError(
-            expected=f"problem_type in config.json to be one of {', '.join(PROBLEM_TYPES.values())}",
-            found=repr(written),
-            fix="correct config.json",
-        )
+        if written not in KINDS:
+            raise ModelError(
+                expected=f"problem_type in config.json to be one of {', '.join(KINDS)}",
+                found=repr(written),
+                fix="correct config.json",
+            )
+        return cls(KINDS[written], labels)
 
     def configure(self, config: Any) -> None:
         """Write the task into a Hugging Face config, so that pipelines print class names."""

@@ -22,7 +22,8 @@ from attar.progress import say
 from attar.recipes import load_recipe
 from attar.report.card import card, write_card
 from attar.report.report import Point, Report, Role
-from attar.storage.writing import write_atomic
+from attar.storage.locking import locked
+from attar.storage.writing import make_directory, write_atomic
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,14 +45,16 @@ def demo(out: str | Path, *, quick: bool = False, seed: int = 0, console: "Conso
         console: where the table and the usage are printed; nowhere where None.
     """
     began = time.perf_counter()
-    run = Demo(Path(out) / ("quick" if quick else "full"), quick=quick, seed=seed)
-    run.teacher()
-    run.student()
-    run.baselines()
-    run.exports()
-    report = run.report()
-    page = report.write(run.out)
-    run.cards(report)
+    place = Path(out) / ("quick" if quick else "full")
+    with locked(place):
+        run = Demo(place, quick=quick, seed=seed)
+        run.teacher()
+        run.student()
+        run.baselines()
+        run.exports()
+        report = run.report()
+        page = report.write(run.out)
+        run.cards(report)
     if console is not None:
         console.print()
         console.print(report.table(width=console.width))
@@ -66,7 +69,7 @@ class Demo:
 
     def __init__(self, out: Path, *, quick: bool, seed: int) -> None:
         self.out, self.quick, self.seed = out, quick, seed
-        self.out.mkdir(parents=True, exist_ok=True)
+        make_directory(self.out)
         tables = reviews()
         self.train, self.dev, self.test = (self._part(tables[name]) for name in ("train", "dev", "test"))
         self.stages = {

@@ -15,7 +15,7 @@ from attar.data.language_modeling import Reading, TextBatches, reading, same_voc
 from attar.distillation.distilbert import to_distilbert
 from attar.distillation.language_objective import FromCache, LanguageDistiller, LanguageTeacher, Live
 from attar.distillation.lazy_teacher import LazyTeacher
-from attar.distillation.student import check_smaller
+from attar.distillation.student import check_sizes, larger_than
 from attar.distillation.student import student as build
 from attar.distillation.top_k_cache import Key, TopK, top_k
 from attar.errors import DataError, ModelError
@@ -70,6 +70,7 @@ def distill_lm(
         {"distillation": curve, "dev": watched},
         settings=options.settings(),
         versions=versions(),
+        notes=run.notes,
     )
 
 
@@ -83,18 +84,20 @@ class LanguageModelDistillation:
     place: Path
     precision: Precision
     held: TextBatches | None = field(default=None, init=False)
+    notes: tuple[str, ...] = field(default=(), init=False)
 
     def build(self) -> PreTrainedModel:
         """The student before it learns."""
         wanted, tokenizer = self.options.student, self.teacher.tokenizer
         if isinstance(wanted, Options):
             made = self._from_sizes(wanted)
-            check_smaller(made, self.teacher.model)
-            return made
-        own = tokenizer if isinstance(wanted, PreTrainedModel) else None
-        loaded = load(wanted, tokenizer=own, head="language")
-        same_vocabulary(tokenizer, loaded.tokenizer, str(loaded.name))
-        return loaded.model
+        else:
+            own = tokenizer if isinstance(wanted, PreTrainedModel) else None
+            loaded = load(wanted, tokenizer=own, head="language")
+            same_vocabulary(tokenizer, loaded.tokenizer, str(loaded.name))
+            made = loaded.model
+        self.notes = larger_than(made, self.teacher.config, self.teacher.parameters)
+        return made
 
     def _from_sizes(self, wanted: Options) -> PreTrainedModel:
         o, depth = self.options, shape_of(self.teacher.config).layers
@@ -102,6 +105,7 @@ class LanguageModelDistillation:
         if not sizes:
             sizes["layers"] = len(o.mapping) if isinstance(o.mapping, tuple) else max(1, depth // 2)
             say(f"no size is named: the student gets {sizes['layers']} of the teacher's {depth} layers")
+        check_sizes(self.teacher.model, **sizes)
         layers = layer_map(sizes.get("layers", depth), depth, o.mapping)
         begin = "random weights" if wanted.init == "random" else f"layers {', '.join(map(str, layers))}"
         say(f"building the student, started by {wanted.init}: {begin}")

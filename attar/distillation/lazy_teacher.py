@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from attar.anatomy.resolve import family
 from attar.data.language_modeling import TextBatches
 from attar.evaluation.language_model import measure
-from attar.model.checkpoint import Loaded, digest, load
+from attar.model.checkpoint import Loaded, digest, language_head, load, loader_of
 from attar.model.lm_head import output
+from attar.model.pretrained import from_pretrained
 from attar.storage.writing import write_atomic
 from attar.training.loop import is_main
 
@@ -50,14 +52,23 @@ class LazyTeacher:
         """The teacher's config."""
         if self._loaded is None and not (Path(str(self.source)) / "config.json").is_file():
             self.loaded()
-        return self._loaded.model.config if self._loaded else AutoConfig.from_pretrained(self.source)
+        return self._loaded.model.config if self._loaded else from_pretrained(AutoConfig, self.source)
 
     @property
     def tokenizer(self) -> Any:
         """The teacher's tokenizer."""
         if self._loaded is None and self.given is None:
-            self.given = AutoTokenizer.from_pretrained(self.source)
+            self.given = from_pretrained(AutoTokenizer, self.source)
         return self._loaded.tokenizer if self._loaded else self.given
+
+    @property
+    def parameters(self) -> int:
+        """How many the teacher has; they need not be loaded for it."""
+        if self._loaded is not None:
+            return int(self._loaded.model.num_parameters())
+        loader = loader_of(self.config, language_head(self.config))
+        with torch.device("meta"):
+            return int(loader.from_config(self.config).num_parameters())
 
     @property
     def causal(self) -> bool:
@@ -86,6 +97,5 @@ class LazyTeacher:
                 return there["metrics"], there["parameters"]
         metrics, size = measure(self.model, held), self.model.num_parameters()
         if kept is not None and is_main():
-            kept.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(kept, json.dumps({"key": key, "metrics": metrics, "parameters": size}))
         return metrics, size

@@ -16,7 +16,7 @@ from attar.data.model_task import task_of
 from attar.data.tables import read_table, read_texts
 from attar.data.tasks import Task
 from attar.distillation.phases import Judge
-from attar.distillation.student import Student, check_smaller, head_of
+from attar.distillation.student import Student, check_sizes, head_of, larger_than
 from attar.distillation.student import student as build
 from attar.errors import DataError, ModelError, RecipeError
 from attar.evaluation.quality import Evaluation, quality, retained
@@ -43,6 +43,7 @@ class Setup:
         place: the work directory.
         precision: of the training.
         main: name of the metric that counts, known once the models were measured.
+        notes: what a reader of the report has to know of the student, known once it was built.
         key: a digest that grows with each phase and names its place on disk.
     """
 
@@ -51,6 +52,7 @@ class Setup:
     place: Path
     precision: Precision
     main: str = "accuracy"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.teacher, self.tokenizer = self.loaded.model, self.loaded.tokenizer
@@ -144,15 +146,13 @@ class Setup:
         if not isinstance(wanted, Options):
             made = Student(self._existing(wanted))
         else:
+            sizes = wanted.model_dump(exclude={"init"})
+            check_sizes(self.teacher, **sizes)
             sample = table.select(range(min(SAMPLE, len(table))))
             say(f"building the student, started by {wanted.init}")
             made = build(
                 self.teacher,
-                layers=wanted.layers,
-                hidden=wanted.hidden,
-                heads=wanted.heads,
-                ffn=wanted.ffn,
-                embedding=wanted.embedding,
+                **sizes,
                 init=wanted.init,
                 mapping=self.options.mapping,
                 texts=self.batches(sample, 32, shuffle=False),
@@ -160,7 +160,7 @@ class Setup:
             )
         if self.task is not None and self.task.per_token:
             self.task.configure(made.model.config)
-        check_smaller(made.model, self.teacher, existing=not isinstance(wanted, Options))
+        self.notes = larger_than(made.model, self.teacher.config, self.teacher.num_parameters())
         self.key = digest(self.key, made.model)
         return made
 

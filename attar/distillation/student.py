@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from attar.anatomy.resolve import Bound, Shape, resolve, shape_of
+from attar.anatomy.sizes import exceeding
 from attar.data.batches import Batches
 from attar.distillation.head_outputs import assign, split
 from attar.distillation.projection import project
@@ -109,32 +110,47 @@ def student(
     return Student(model, project(teacher, model, chosen, texts, seed=seed))
 
 
-def check_smaller(student: PreTrainedModel, teacher: PreTrainedModel, *, existing: bool = False) -> None:
-    """A student that is larger than its teacher is rarely meant.
-
-    More layers, and more parameters of a student that exists already or of a teacher that stores its layers once
-    (ALBERT), are said in a line.
+def check_sizes(
+    teacher: PreTrainedModel,
+    *,
+    layers: int | None = None,
+    hidden: int | None = None,
+    heads: int | None = None,
+    ffn: int | None = None,
+    embedding: int | None = None,
+) -> None:
+    """Refuse a student of more layers, or wider ones, than its teacher: as a size by name it is rarely meant.
 
     Raises:
-        ModelError: more parameters than the teacher, in a student made from sizes.
+        ModelError: such a student, or sizes that do not go together.
     """
-    ours, theirs = parameters(student), parameters(teacher)
-    depths = tuple(shape_of(model.config).layers for model in (student, teacher))
-    if ours > theirs and not existing and not resolve(teacher).anatomy.shared:
+    bound = resolve(teacher)
+    wanted = shape_for(bound, layers, hidden, heads, ffn, embedding)
+    if found := exceeding(vars(wanted), vars(bound.shape)):
         raise ModelError(
-            expected=f"a student of at most the teacher's {theirs:,} parameters",
-            found=f"{ours:,}",
-            fix="name smaller sizes; who wants a larger student passes it as a model or a directory",
+            expected="a student of at most the teacher's layers, hidden and ffn",
+            found=", ".join(found),
+            fix="name smaller sizes; a larger student that is meant is passed as a model or a directory",
         )
-    if ours > theirs:
-        say(f"the student has {ours:,} parameters, more than the teacher's {theirs:,}")
-    if depths[0] > depths[1]:
-        say(f"the student has {depths[0]} layers, more than the teacher's {depths[1]}: it will be slower")
 
 
-def parameters(model: nn.Module) -> int:
-    """Number of parameters; one that is shared counts once."""
-    return sum(p.numel() for p in model.parameters())
+def larger_than(student: PreTrainedModel, teacher: Any, parameters: int) -> tuple[str, ...]:
+    """What a reader has to know of a student that is larger than its teacher; each is said, too.
+
+    Args:
+        student: before it learns.
+        teacher: its config.
+        parameters: the teacher's.
+    """
+    ours, theirs = shape_of(student.config), shape_of(teacher)
+    notes = []
+    if found := exceeding(vars(ours), vars(theirs)):
+        notes.append(f"the student is larger than its teacher, and slower: {', '.join(found)}")
+    if (count := student.num_parameters()) > parameters:
+        notes.append(f"the student has {count:,} parameters, more than the teacher's {parameters:,}")
+    for note in notes:
+        say(note)
+    return tuple(notes)
 
 
 def head_of(model: PreTrainedModel) -> Head:

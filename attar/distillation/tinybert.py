@@ -73,6 +73,7 @@ def distill(
         curves,
         settings=options.settings(),
         versions=versions(),
+        notes=setup.notes,
     )
 
 

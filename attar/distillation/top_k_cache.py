@@ -23,7 +23,7 @@ from attar.maths.chunks import LOGITS, slices
 from attar.maths.losses import fold, log_probabilities
 from attar.model.lm_head import last_hidden, output
 from attar.progress import say, track
-from attar.storage.writing import write_atomic, write_error
+from attar.storage.writing import make_directory, write_atomic
 from attar.training.loop import Precision, autocast, broadcast, main_first, processes, wait
 
 Array = NDArray[Any]
@@ -199,7 +199,7 @@ def top_k(
 
 def _claim(directory: Path, key: Key) -> None:
     """Take a directory for a cache, or make sure that it is this one's."""
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     about = directory / ABOUT
     if not about.is_file():
         if any(directory.iterdir()):
@@ -240,11 +240,8 @@ def _fill(cache: TopK, shard: int, model: PreTrainedModel, blocks: Blocks) -> No
             index.append(said.index.cpu().numpy().astype(_index(key)))
     content = to_bytes({"index": np.concatenate(index), "log_p": np.concatenate(log_p)})
     file = cache.file(shard)
-    try:
-        write_atomic(file, content)
-        write_atomic(file.with_suffix(".sha256"), _checksum(content))
-    except OSError as error:
-        raise write_error(file, error) from error
+    write_atomic(file, content)
+    write_atomic(file.with_suffix(".sha256"), _checksum(content))
 
 
 def read_top_k(logits: Tensor, key: Key, random: torch.Generator) -> Folded:

@@ -18,6 +18,7 @@ from attar.evaluation.timing import Clock, interleaved, median_interval, torch_t
 from attar.maths.statistics import Interval
 from attar.model import checkpoint
 from attar.model.onnx import FILE, REPORT, OnnxModel, is_onnx
+from attar.model.pretrained import from_pretrained
 
 Array = NDArray[Any]
 Source = nn.Module | OnnxModel | str | Path
@@ -196,9 +197,9 @@ def _shape(model: nn.Module | OnnxModel) -> Any:
             found="none",
             fix="use the directory that attar wrote",
         )
-    config = AutoConfig.from_pretrained(directory)
+    config = from_pretrained(AutoConfig, directory)
     with torch.device("meta"):
-        return checkpoint.HEADS[checkpoint.saved_head(config)].from_config(config)
+        return checkpoint.loader_of(config, checkpoint.saved_head(config)).from_config(config)
 
 
 def _runtime(model: nn.Module | OnnxModel) -> str:

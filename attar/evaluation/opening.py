@@ -13,6 +13,7 @@ from attar.data.tasks import Task
 from attar.errors import ModelError
 from attar.model.checkpoint import Head, load
 from attar.model.onnx import REPORT, OnnxModel, is_onnx
+from attar.model.pretrained import from_pretrained
 
 Source: TypeAlias = str | Path | PreTrainedModel
 _FORMATS = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
@@ -101,12 +102,12 @@ def _open_export(source: Path, name: str | None, tokenizer: Any) -> Reader:
     model = OnnxModel(source)
     directory = model.path.parent
     try:
-        config = AutoConfig.from_pretrained(directory)
-        tokenizer = tokenizer or AutoTokenizer.from_pretrained(directory)
-    except (OSError, ValueError) as error:
+        config = from_pretrained(AutoConfig, directory)
+        tokenizer = tokenizer or from_pretrained(AutoTokenizer, directory)
+    except ModelError as error:
         raise ModelError(
             expected=f"config.json and the tokenizer beside {model.path}",
-            found=str(error).splitlines()[0][:200],
+            found=error.found,
             fix="name the directory that attar export wrote",
         ) from error
     record = directory / REPORT

@@ -25,6 +25,7 @@ from attar.evaluation.machine import machine
 from attar.evaluation.opening import Reader, Source, open_reader
 from attar.model.checkpoint import saved_head, versions
 from attar.model.onnx import OnnxModel
+from attar.model.pretrained import from_pretrained
 from attar.progress import say
 from attar.report.report import Report, Role, Row
 
@@ -37,8 +38,8 @@ def is_language_model(source: Any) -> bool:
         return False
     path = Path(source)
     try:
-        config = AutoConfig.from_pretrained(path.parent if path.is_file() else source)
-    except (OSError, ValueError, KeyError):
+        config = from_pretrained(AutoConfig, path.parent if path.is_file() else source)
+    except ModelError:
         return False
     return saved_head(config) in {"masked-lm", "causal-lm"}
 

@@ -11,7 +11,7 @@ from attar.model.checkpoint import versions
 from attar.options.base import Options
 from attar.progress import say
 from attar.report.report import Report, Row
-from attar.storage.writing import check_free
+from attar.storage.writing import check_directory, check_free
 
 
 def export(
@@ -26,6 +26,7 @@ def export(
 ) -> Report:
     """Export a model to ONNX, one directory a format below `out`; see `attar.export`."""
     rows: list[Row] = []
+    check_directory(out)
     for precision in options.formats:
         check_free(Path(out) / precision, overwrite=overwrite)
     for precision in options.formats:

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from attar.anatomy.resolve import family
 from attar.errors import ModelError
+from attar.model.pretrained import from_pretrained
 from attar.model.slim import travelling
 from attar.storage.writing import LINEAGE, new_directory
 
@@ -82,7 +81,8 @@ def load(
         config: values to write over the checkpoint's config, such as `num_labels`.
 
     Raises:
-        ModelError: the directory is missing, empty, truncated, or holds no model that transformers knows.
+        ModelError: the directory is missing, empty, truncated, or holds no model that transformers knows without code
+            of the model's own.
     """
     if isinstance(source, PreTrainedModel):
         if tokenizer is None:
@@ -90,26 +90,14 @@ def load(
                 expected="a tokenizer beside the loaded model", found="none", fix="pass tokenizer=…"
             )
         return Loaded(source.eval(), tokenizer, source.config.name_or_path or type(source).__name__)
-    path = Path(source)
-    if path.is_dir():
-        _check_directory(path)
-    elif path.exists() or str(source).count("/") > 1 or str(source).startswith((".", "/")):
-        raise ModelError(
-            expected=f"a model directory at {source}", found="no such directory", fix="check the path"
-        )
-    try:
-        base = AutoConfig.from_pretrained(source)
-        loader = loader_of(base, language_head(base) if head == "language" else head or saved_head(base))
-        # A head of another number of outputs is begun anew; a mismatch elsewhere is found below.
-        config |= {"ignore_mismatched_sizes": True} if fresh_head else {}
-        model, info = loader.from_pretrained(source, output_loading_info=True, **config)
-        tokenizer = tokenizer or AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, EOFError, SafetensorError, UnpicklingError, RuntimeError) as error:
-        raise ModelError(
-            expected=f"a model that transformers can load at {source}",
-            found=f"{type(error).__name__}: {(str(error) or 'no more to read').splitlines()[0][:200]}",
-            fix="check the name or directory; a damaged file has to be fetched or saved again",
-        ) from error
+    if Path(source).is_dir():
+        _check_directory(Path(source))
+    base = from_pretrained(AutoConfig, source)
+    loader = loader_of(base, language_head(base) if head == "language" else head or saved_head(base))
+    # A head of another number of outputs is begun anew; a mismatch elsewhere is found below.
+    config |= {"ignore_mismatched_sizes": True} if fresh_head else {}
+    model, info = from_pretrained(loader, source, output_loading_info=True, **config)
+    tokenizer = tokenizer or from_pretrained(AutoTokenizer, source)
     inside = "" if model.base_model is model else f"{model.base_model_prefix}."
     # A pooler is the head's first layer; hidden states do without. Layers of the encoder are never begun anew.
     missing = [
@@ -194,7 +182,7 @@ def verify(model: PreTrainedModel, directory: Path) -> float:
     Raises:
         ModelError: the difference is above `RELOAD_TOLERANCE`, or weights are missing.
     """
-    again, info = type(model).from_pretrained(directory, output_loading_info=True)
+    again, info = from_pretrained(type(model), directory, output_loading_info=True)
     missing = sorted(info["missing_keys"])
     ids = torch.randint(5, model.config.vocab_size, (2, 12), generator=torch.Generator().manual_seed(0))
     training, device = model.training, model.device

@@ -7,6 +7,7 @@ from inspect import Parameter, Signature, signature
 from typing import Any, ParamSpec, TypeVar
 
 from attar.progress import quiet_libraries
+from attar.storage.locking import locked
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,7 +20,9 @@ STAGES: dict[str, Callable[..., Any]] = {}
 def verb(
     *, stage: bool = False, shares: Callable[..., Any] | None = None, light: bool = False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Register a public function; other libraries' progress bars are off while it runs.
+    """Register a public function.
+
+    While it runs, other libraries' progress bars are off, and no other run writes what it names as `out`.
 
     Args:
         stage: whether it may be a stage of a recipe.
@@ -34,7 +37,8 @@ def verb(
         def quietly(*args: P.args, **kwargs: P.kwargs) -> R:
             if shares is not None:
                 shown.bind(*args, **kwargs)  # a TypeError names an argument that neither verb has
-            with nullcontext() if light else quiet_libraries():
+            out: Any = kwargs.get("out")  # given by name in every verb
+            with locked(out), nullcontext() if light else quiet_libraries():
                 return function(*args, **kwargs)
 
         quietly.__signature__ = shown  # type: ignore[attr-defined]  # what `inspect.signature` shows

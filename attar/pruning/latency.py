@@ -135,7 +135,6 @@ class Latency:
     def write(self, path: str | Path) -> Path:
         """Write the table as JSON, whole or not at all."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
         return path
 

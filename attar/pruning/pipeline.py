@@ -50,11 +50,11 @@ def plan(
 ) -> Plan:
     """Find which units of a model can go within a budget; see `attar.plan`."""
     file = None if out is None else Path(out)
-    if file is not None and file.exists() and not overwrite:
+    if file is not None and (file.is_dir() or (file.exists() and not overwrite)):
         raise OutputError(
-            expected=f"{file} to be new",
-            found="a file",
-            fix="name another file, or pass overwrite (--overwrite)",
+            expected=f"{file} to be a new file",
+            found="a directory" if file.is_dir() else "a file",
+            fix="name another file" + ("" if file.is_dir() else ", or pass overwrite (--overwrite)"),
         )
     _check_chosen(options)
     found = _opened(model, tokenizer, options, (data, texts, columns), precision)

@@ -104,7 +104,6 @@ class Plan(Frozen):
     def write(self, path: str | Path) -> Path:
         """Write the plan to a file, whole or not at all."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, self.to_json())
         return path
 

@@ -11,6 +11,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from attar.errors import DataError, ModelError
+from attar.model.pretrained import from_pretrained
 from attar.pruning.needed_tokens import SPELLED, before_unknown
 
 Spec = dict[str, Any]  # of a tokenizer, as in tokenizer.json
@@ -236,7 +237,7 @@ def _reloaded(tokenizer: Any, spec: Spec) -> Any:
     with tempfile.TemporaryDirectory() as directory:
         tokenizer.save_pretrained(directory)
         Path(directory, "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
-        new = type(tokenizer).from_pretrained(directory)
+        new = from_pretrained(type(tokenizer), directory)
     new.name_or_path = new.init_kwargs["name_or_path"] = tokenizer.name_or_path
     return new
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.anatomy.families import FAMILIES
+from attar.anatomy.sizes import exceeding
 from attar.errors import RecipeError
 from attar.maths.mapping import layer_map
 from attar.options.base import Options
@@ -16,6 +17,8 @@ from attar.recipes.schema import Recipe, Stage
 
 # Stages whose model a distill stage right after them recovers.
 RECOVERED = ("prune", "share")
+# Stages whose model has other sizes than the one before.
+RESHAPING = (*RECOVERED, "distill", "distill_lm")
 # How files of word vectors end; other names are of models.
 VECTORS = (".txt", ".vec")
 
@@ -29,17 +32,25 @@ def check(recipe: Recipe) -> list[Problem]:
     config: dict[str, Any] = {}
     problems = [Problem("model", error) for error in check_model(recipe.model, config)]
     problems += _check_data(recipe)
+    # Of a distillation; what an earlier stage makes is not known before it runs.
+    teacher: Mapping[str, Any] = config
     for index, stage in enumerate(recipe.stages):
         where = f"stages[{index}].{stage.verb}"
+        if stage.verb == "finetune":
+            problems += _check_problem_type(stage.options, recipe, where)
         if stage.verb == "distill":
             pruned = index > 0 and recipe.stages[index - 1].verb in RECOVERED
             problems += check_recovery(recipe, index, where) if pruned else ()
-            problems += _check_distill(stage.options, recipe, {} if pruned else config, where)
+            problems += _check_distill(stage.options, recipe, teacher, where)
+        if stage.verb == "distill_lm" and teacher and isinstance(stage.options.student, Options):
+            problems += _check_start(stage.options.student, teacher, where)
         if stage.verb == "share":
             problems += check_share(stage.options, recipe, config, where)
         if stage.verb == "prune":
             problems += check_prune(stage.options, recipe, config, where)
         problems += _check_length(getattr(stage.options, "max_length", None) or 0, config, where)
+        if stage.verb in RESHAPING:
+            teacher = {}
     return problems
 
 
@@ -91,8 +102,8 @@ def _check_distill(
 
 
 def _check_student(options: Options, config: Mapping[str, Any], where: str) -> Iterator[Problem]:
-    teacher, student = _sizes(config), options.student
-    sizes = teacher | student.model_dump(exclude={"init", "embedding"}, exclude_none=True)
+    student = options.student
+    teacher, sizes = _sizes(config), _sizes(config, student)
     layers, hidden, heads = sizes["layers"], sizes["hidden"], sizes["heads"]
     if hidden % heads:
         fitting = min((n for n in range(1, hidden + 1) if hidden % n == 0), key=lambda n: abs(n - heads))
@@ -113,22 +124,23 @@ def _check_student(options: Options, config: Mapping[str, Any], where: str) -> I
             str(heads),
             "set attention to relations or auto, or give the student the teacher's heads",
         )
-    yield from _check_start(student, sizes, teacher, where)
+    yield from _check_start(student, config, where)
     try:
         layer_map(layers, teacher["layers"], options.mapping)
     except RecipeError as error:
         yield Problem(f"{where}.mapping", error)
 
 
-def _check_start(
-    student: Options, sizes: Mapping[str, int], teacher: Mapping[str, int], where: str
-) -> Iterator[Problem]:
-    if student.init == "project" and sizes["hidden"] > teacher["hidden"]:
+def _check_start(student: Options, config: Mapping[str, Any], where: str) -> Iterator[Problem]:
+    sizes = _sizes(config, student)
+    # A size that a config leaves to its class is not known here.
+    teacher = {name: size or sizes[name] for name, size in _sizes(config).items()}
+    if larger := exceeding(sizes, teacher):
         yield misfit(
-            f"{where}.student.init",
-            f"hidden of at most the teacher's {teacher['hidden']} to project its weights",
-            str(sizes["hidden"]),
-            "set init to random, or hidden to less",
+            f"{where}.student",
+            "a student of at most the teacher's layers, hidden and ffn",
+            ", ".join(larger),
+            "set them to less",
         )
     unlike = [
         f"{name} {sizes[name]} (teacher {teacher[name]})"
@@ -142,18 +154,25 @@ def _check_start(
             ", ".join(unlike),
             "set init to project",
         )
-    if student.init == "layers" and sizes["layers"] > teacher["layers"]:
+
+
+def _check_problem_type(options: Options, recipe: Recipe, where: str) -> Iterator[Problem]:
+    roles = recipe.data.columns.model_fields_set & {"tokens", "tags", "question", "context"}
+    if options.problem_type is not None and roles:
         yield misfit(
-            f"{where}.student.init",
-            f"at most {teacher['layers']} layers to copy",
-            str(sizes["layers"]),
-            "set init to project",
+            f"{where}.problem_type",
+            "a table of whole texts, of whose labels it speaks",
+            f"data.columns of {', '.join(sorted(roles))}",
+            "leave it out",
         )
 
 
-def _sizes(config: Mapping[str, Any]) -> dict[str, int]:
-    keys = FAMILIES[config["model_type"]].sizes
-    found = {name: int(config.get(getattr(keys, name)) or 0) for name in ("layers", "hidden", "heads", "ffn")}
+def _sizes(config: Mapping[str, Any], student: Options | None = None) -> dict[str, int]:
+    """The sizes of a config, or of a student of it."""
+    keys, names = FAMILIES[config["model_type"]].sizes, ("layers", "hidden", "heads", "ffn")
+    found = {name: int(config.get(getattr(keys, name)) or 0) for name in names}
+    if student is not None:
+        found |= student.model_dump(include=set(names), exclude_none=True)
     return found | {"ffn": found["ffn"] or 4 * found["hidden"]}  # GPT-2 may leave it out
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from attar.anatomy.families import FAMILIES
 from attar.errors import DataError, ModelError, PlanError
+from attar.model.remote_code import refused
 from attar.recipes.schema import Columns
 
 # What no plan is without.
@@ -45,7 +46,10 @@ def check_model(name: str, config: dict[str, Any]) -> Iterator[ModelError]:
         return
     family = str(config.get("model_type", "none")).removeprefix("slim-")
     config["model_type"] = family
-    if family not in FAMILIES:
+    if family not in FAMILIES and "auto_map" in config:
+        yield refused(name)
+        config.clear()
+    elif family not in FAMILIES:
         nearest = get_close_matches(family, FAMILIES, 1, 0.0)[0]
         yield ModelError(
             expected=f"a model of the families {', '.join(FAMILIES)}",

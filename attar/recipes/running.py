@@ -17,7 +17,7 @@ from attar.recipes.checking import RECOVERED
 from attar.recipes.reading import load_recipe
 from attar.recipes.schema import OneStage, Recipe, is_default
 from attar.report.report import Report
-from attar.storage.writing import write_atomic
+from attar.storage.writing import make_directory, write_atomic
 from attar.training.loop import is_main
 
 RECORD = "stages.json"
@@ -31,7 +31,7 @@ def run(
     """Run a recipe's stages in order; see `attar.run`."""
     found = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings)
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     record = out / RECORD
     done: dict[str, str] = json.loads(record.read_text()) if record.is_file() else {}
     model, key, report = found.model, digest(found.model, found.data.model_dump(mode="json")), None

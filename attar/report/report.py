@@ -56,7 +56,6 @@ class Report(ReportData):
             OutputError: the directory is not writable, or the disk is full.
         """
         directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
         write_atomic(directory / "report.json", self.to_json() + "\n")
         write_atomic(directory / "report.html", page.render(self))
         return directory / "report.html"

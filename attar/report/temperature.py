@@ -155,15 +155,11 @@ class Temperatures:
         Raises:
             OutputError: another suffix, or a place that cannot be written.
         """
-        from attar.storage.writing import write_atomic, write_error
+        from attar.storage.writing import write_atomic
 
         path = Path(path)
         if path.suffix not in {".svg", ".html"}:
             raise OutputError(expected="a file .html or .svg", found=path.name, fix="name it so")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(path, error) from error
         write_atomic(path, self.html() if path.suffix == ".html" else _alone(self.svg()))
         return path
 

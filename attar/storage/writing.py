@@ -1,4 +1,4 @@
-"""Writing to disk: whole or not at all, over nothing that is the user's, and full disks distinguished from mistakes."""
+"""Writing to disk: whole or not at all, and over nothing that is the user's."""
 
 import errno
 import fcntl
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from attar.errors import OutputError
+from attar.storage.faults import is_write_error, write_error
 
 LINEAGE = "lineage.json"
 
@@ -29,8 +30,8 @@ def new_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]
     """
     out = Path(out)
     check_free(out, overwrite=overwrite)
+    make_directory(out.parent)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
     except OSError as error:
         raise write_error(out, error) from error
@@ -107,26 +108,55 @@ def check_free(out: str | Path, *, overwrite: bool = False) -> None:
         )
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all."""
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` that becomes `path` when the block ends well; the directory is made.
+
+    Raises:
+        OutputError: nothing can be written there, or the disk is full.
+    """
     temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
         temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise write_error(path, error) from error
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) or is_write_error(error):
+            raise write_error(path, error) from error
+        raise
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all."""
+    with new_file(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def save_tensors(state: Any, path: Path) -> None:
     """Write tensors whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
+    # A file of Python's says what is wrong with the disk; one that torch opens itself does not.
+    with new_file(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
+
+
+def check_directory(out: str | Path) -> None:
+    """Raise OutputError where `out`, a directory that may be there already, is a file: before the work, not after."""
+    if (place := Path(out)).is_file():
+        raise write_error(place, FileExistsError(errno.EEXIST, ""))
+
+
+def make_directory(place: Path) -> None:
+    """Make a directory that may be there already, and its parents.
+
+    Raises:
+        OutputError: a file is in its place, or nothing can be written there.
+    """
     try:
-        torch.save(state, temporary)
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise write_error(path, error) from error
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(place, error) from error
 
 
 def _open_to_readers(directory: Path) -> None:
@@ -142,26 +172,3 @@ def _sync(directory: Path) -> None:
         if file.is_file():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
-
-
-def is_write_error(error: Exception) -> bool:
-    """Whether an error comes from a disk that is full or may not be written.
-
-    safetensors and tokenizers raise classes of their own with the number of the cause in the text; torch says nothing
-    but that its zip file is shorter than it should be.
-    """
-    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
-    if isinstance(error, OSError):
-        return error.errno in numbers
-    text = str(error)
-    torn = isinstance(error, RuntimeError) and ("unexpected pos" in text or "PytorchStreamWriter" in text)
-    return torn or any(f"(os error {number})" in text for number in numbers)
-
-
-def write_error(path: Path, error: Exception) -> OutputError:
-    """The error of a place that cannot be written."""
-    return OutputError(
-        expected=f"to write {path}",
-        found=getattr(error, "strerror", None) or str(error).splitlines()[0],
-        fix="free space or name another place; nothing was left behind",
-    )

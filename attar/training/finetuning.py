@@ -39,7 +39,7 @@ def finetune(
 ) -> Report:
     """Fine-tune an encoder on a table with labels; see `attar.finetune`."""
     check_free(out, overwrite=overwrite)
-    table, task = read_table(data, columns=columns, require_label=True)
+    table, task = read_table(data, columns=columns, problem_type=options.problem_type, require_label=True)
     assert task is not None  # a table with labels always has one
     table, held = _held_out(table, dev, columns, task, options.seed)
     with torch.random.fork_rng(devices=[]):
@@ -63,9 +63,10 @@ def finetune(
         "max_length": task.window(loaded.model, options.max_length),
         "precision": precision,
     }
+    training = {name: value for name, value in settings.items() if name != "problem_type"}
     with resuming.work_directory(out) as place:
         evaluation, curve = supervise(
-            loaded.model, loaded.tokenizer, table, held, task, place=place, **settings
+            loaded.model, loaded.tokenizer, table, held, task, place=place, **training
         )
         lineage = {
             "stage": "finetune",

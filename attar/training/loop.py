@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from attar.data.batches import Batch
 from attar.errors import TrainingError
 from attar.progress import say
-from attar.storage.writing import write_error
+from attar.storage.faults import write_error
 from attar.training.used_embeddings import UsedRows
 
 Precision = Literal["auto", "fp32", "bf16"]

@@ -12,6 +12,7 @@ from attar.data.language_modeling import causal_head, learner_of, reading
 from attar.errors import ModelError
 from attar.evaluation.language_model import LOSS, MAIN, measure
 from attar.model.checkpoint import Head, Loaded, digest, language_head, load, loader_of, save, versions
+from attar.model.pretrained import from_pretrained
 from attar.options.base import Options
 from attar.progress import say, track
 from attar.report.formatting import metric_name
@@ -140,15 +141,8 @@ def _load(source: str | Path | PreTrainedModel, tokenizer: Any, *, nsp: bool, fr
         given = load(source, tokenizer=tokenizer)
         made = loader_of(source.config, _head(source.config, nsp=nsp)).from_config(source.config)
         return Loaded(made.eval(), given.tokenizer, given.name)
-    try:
-        config = AutoConfig.from_pretrained(source)
-        tokenizer = tokenizer or AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            expected=f"a config and a tokenizer at {source}",
-            found=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}",
-            fix="name a model directory; weights need not be in it",
-        ) from error
+    config = from_pretrained(AutoConfig, source)
+    tokenizer = tokenizer or from_pretrained(AutoTokenizer, source)
     made = loader_of(config, _head(config, nsp=nsp)).from_config(config)
     return Loaded(made.eval(), tokenizer, str(source))
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from attar.report.report import Point
-from attar.storage.writing import save_tensors, write_atomic, write_error
+from attar.storage.writing import make_directory, save_tensors, write_atomic
 from attar.training.loop import Step, is_main, wait
 
 # Steps averaged into one point of a training curve: few enough to see the shape, many enough to hide the noise.
@@ -24,10 +24,7 @@ def work_directory(out: str | Path) -> Iterator[Path]:
     """The work directory of an output; kept when the block fails with something to resume from, else removed."""
     out = Path(out)
     place = out.with_name(f".{out.name}.work")
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(place, error) from error
+    make_directory(place)
     try:
         yield place
     except BaseException:

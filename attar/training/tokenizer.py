@@ -24,6 +24,7 @@ from attar.data.corpus import Texts
 from attar.data.lines import lines_of
 from attar.errors import DataError, ModelError
 from attar.model.checkpoint import versions
+from attar.model.pretrained import from_pretrained
 from attar.options.base import Options
 from attar.progress import say
 from attar.storage.writing import LINEAGE, check_free, new_directory
@@ -76,7 +77,7 @@ def tokenizer(texts: Texts, *, out: str | Path, options: Options, overwrite: boo
         _verify(made, temporary, list(islice(lines_of(texts), TRIED)))
     if len(made) < vocab:
         say(f"{len(made)} pieces, fewer than the {vocab} asked for: the texts repeat no more than these")
-    loaded: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(out)
+    loaded: PreTrainedTokenizerFast = from_pretrained(AutoTokenizer, out)
     return loaded
 
 
@@ -242,7 +243,7 @@ def _wrapped(shell: Tokenizer, kind: Kind, style: Style) -> PreTrainedTokenizerF
 
 
 def _verify(made: PreTrainedTokenizerFast, directory: Path, sample: list[str]) -> None:
-    again = AutoTokenizer.from_pretrained(directory)
+    again = from_pretrained(AutoTokenizer, directory)
     if made(sample, verbose=False)["input_ids"] != again(sample, verbose=False)["input_ids"]:
         raise ModelError(
             expected="the saved tokenizer to load and give the same tokens",

@@ -68,8 +68,11 @@ def compare(
     """
     from attar.evaluation.reports import compare as work
     from attar.pruning.pipeline import shape_in
+    from attar.storage.writing import check_directory
 
     options = options_of(compare, locals())
+    if out is not None:
+        check_directory(out)
     report = work(models, data, columns=columns, options=options, shape_in=shape_in)
     if out is not None:
         report.write(out)

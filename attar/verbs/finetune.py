@@ -1,8 +1,9 @@
 """`attar.finetune`: an encoder learns a task from a table with labels."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from attar.options.base import (
+    DATA,
     TRAINING,
     BatchSize,
     ColumnNames,
@@ -33,6 +34,9 @@ def finetune(
     out: OutputPath,
     dev: TableSource | None = None,
     columns: ColumnNames = None,
+    problem_type: Annotated[
+        Literal["single_label_classification", "multi_label_classification", "regression"] | None, DATA
+    ] = None,
     tokenizer: Tokenizer = None,
     epochs: Count = 3,
     lr: Rate = 3e-5,
@@ -53,6 +57,8 @@ def finetune(
         out: Directory to write; it appears whole or not at all.
         dev: Table that decides the best epoch; a tenth of the training table where left out.
         columns: Which column is what: text=sentence (also label, text_pair; tokens, tags; question, context, answers).
+        problem_type: What labels of whole texts are: one class, any number of labels, or a score; told from the labels
+            where left out.
         tokenizer: Of a model that is given as an object.
         epochs: Passes over the table.
         lr: Peak learning rate.

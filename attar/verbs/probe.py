@@ -62,8 +62,11 @@ def probe(
         attar probe teacher --data dev.csv --out probe
     """
     from attar.pruning.probing import probe as work
+    from attar.storage.writing import check_directory
 
     options = options_of(probe, locals())
+    if out is not None:
+        check_directory(out)
     report = work(model, data, columns=columns, tokenizer=tokenizer, options=options)
     if out is not None:
         report.write(out)

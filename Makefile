@@ -2,6 +2,7 @@
 #   make demo          the main job on real data, about 10 minutes on 2 cores (QUICK=1: under 2)
 #   make test          the whole test suite
 #   make lint          ruff, mypy, import floors
+#   make docs          the documentation site, in build/site
 #   make clean         removes .venv, outputs and caches
 # PYTHON=python3.12 chooses an interpreter, JOBS=4 the number of test processes.
 
@@ -23,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint format clean install
+.PHONY: demo test lint docs format clean install
 
 demo: install
 	@$(BIN)/attar demo $(if $(filter-out 0,$(QUICK)),--quick)
@@ -37,6 +38,11 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The variable keeps the theme from advertising its successor in every build.
+docs: install
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	echo "open build/site/index.html"
 
 format: install
 	@$(BIN)/ruff check --fix .

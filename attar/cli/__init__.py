@@ -16,7 +16,8 @@ START = """[bold]attar[/bold] makes Hugging Face language models small and fast.
   distil your fine-tuned model     [bold]attar distill MODEL --texts texts.txt --out small[/bold]
   compare quality, size and speed  [bold]attar compare MODEL small --data test.csv[/bold]
 
-All commands: attar --help"""
+All commands: attar --help
+Guides and reference: docs/start.md of the repository, or make docs for the site"""
 
 
 def _version(wanted: bool) -> None:

@@ -13,7 +13,7 @@ from attar.data.batches import positions
 from attar.errors import DataError, ModelError
 from attar.model.checkpoint import load
 from attar.options.base import Options
-from attar.report.formatting import count
+from attar.report.formatting import count, plain_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,6 +68,9 @@ class Generated:
         )
         table.add_row(*notes, style="dim")
         return table
+
+    def __str__(self) -> str:
+        return plain_text(self.table(), 120)
 
 
 def generate(models: Model | Sequence[Model], prompt: str, *, options: Options, tokenizer: Any) -> Generated:

@@ -12,6 +12,7 @@ from attar.errors import PlanError
 from attar.pruning import plan_table
 from attar.pruning.plan_parts import Frozen, Indexes, LayerPlan, ModelCost, Sizes
 from attar.pruning.units import Kept, KeptLayer
+from attar.report.formatting import plain_text
 from attar.report.shape import Shape
 from attar.storage.writing import write_atomic
 
@@ -26,14 +27,19 @@ class Plan(Frozen):
     """Which units of a model stay.
 
     Attributes:
-        model, digest: the model that the plan was made for, and a digest of its weights and config.
+        model: the model that the plan was made for.
+        digest: of its weights and config.
         family: of the anatomy.
-        method, budget, cost: how the plan was found.
+        method: how the units were ranked.
+        budget: what was to stay of the cost.
+        cost: what the budget counts.
         length: tokens of a call that `flops` and `latency` are of.
-        hidden, embedding, vocab: what stays of the axes that all layers share; `embedding` equals `hidden` where the
-            embedding is not factorised.
+        hidden: what stays of the hidden size.
+        embedding: what stays of the embedding's; the same as `hidden` where the embedding is not factorised.
+        vocab: tokens that stay.
         layers: what stays of each layer that stays, in their order.
-        before, after: what the model costs and what it will cost.
+        before: what the model costs.
+        after: what it will cost.
         sizes: of the model before.
         stock: whether the result is a stock class of transformers.
     """
@@ -89,13 +95,7 @@ class Plan(Frozen):
         return plan_table.group(title, self.source, self.kept, [*lines, plan_table.kind(self.stock)])
 
     def __str__(self) -> str:
-        from io import StringIO
-
-        from rich.console import Console
-
-        file = StringIO()
-        Console(file=file, width=120).print(self)
-        return file.getvalue().rstrip()
+        return plain_text(self, 120)
 
     def to_json(self) -> str:
         """The plan as a file that a person can read and edit."""

@@ -1,6 +1,7 @@
 """Figures as people read them: one function per unit, used by the table, the page and the model card alike."""
 
 import math
+from typing import Any
 
 from attar.maths.statistics import Interval
 
@@ -96,3 +97,14 @@ def times(value: float | None) -> str:
 def change(ratio: float, up: str, down: str) -> str:
     """7.66 -> "7.7× smaller", 0.5 -> "2.0× larger"."""
     return f"{times(ratio)} {up}" if ratio >= 1 else f"{times(1 / ratio)} {down}"
+
+
+def plain_text(renderable: Any, width: int) -> str:
+    """What rich prints, as text `width` letters wide: for `print` in a script."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    file = StringIO()
+    Console(file=file, width=width).print(renderable)
+    return file.getvalue().rstrip()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.report import page, summary, table
+from attar.report.formatting import plain_text
 from attar.report.json_values import plain, restore_nan
 from attar.report.rows import Example, ModelPrediction, Point, ReportData, Role, Row
 from attar.storage.writing import write_atomic
@@ -61,10 +62,4 @@ class Report(ReportData):
         return directory / "report.html"
 
     def __str__(self) -> str:
-        from io import StringIO
-
-        from rich.console import Console
-
-        file = StringIO()
-        Console(file=file, width=160).print(self.table(160))
-        return f"{file.getvalue().rstrip()}\n{self.headline()}"
+        return f"{plain_text(self.table(160), 160)}\n{self.headline()}"

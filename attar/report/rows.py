@@ -27,7 +27,8 @@ class Row:
         parameters: how many.
         bytes: on disk.
         flops: of one forward pass at the batch size and length of the latency.
-        p50, p90: latency percentiles of one forward pass, seconds.
+        p50: median latency of one forward pass, seconds.
+        p90: its 90th percentile.
         throughput: texts per second.
         memory: peak bytes.
         directory: where the model was saved, for the reader to find.

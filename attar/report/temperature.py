@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.errors import OutputError
+from attar.report.formatting import plain_text
 from attar.report.svg import box, drawing, words
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ class Temperatures:
             cells = [Text(" " * room + f" {text}", style="dim") for text in figures]
             table.add_row(Text(name, style="dim"), *cells)
         return table
+
+    def __str__(self) -> str:
+        return plain_text(self.table(120), 120)
 
     def _foot(self) -> list[tuple[str, list[str]]]:
         return [

@@ -102,6 +102,13 @@ def test_tinyberts_own_code_agrees_where_nothing_is_padded():
     assert losses.soft_cross_entropy(logits, targets).item() == pytest.approx(soft.item(), rel=1e-6)
 
 
+def relation_kl(ours, theirs, heads=2, mask=MASK, **options):
+    """Of vectors (B, H, T, e)."""
+    return losses.relation_kl(
+        *(losses.relation(x, heads=heads) for x in (ours, theirs)), mask=mask, **options
+    )
+
+
 def test_relation_kl_is_the_naive_loops():
     ours, theirs, heads = draw(B, 2, T, 6), draw(B, 4, T, 6, seed=1), 3
     total = 0.0
@@ -116,7 +123,7 @@ def test_relation_kl_is_the_naive_loops():
 
         for p, q in zip(relation(theirs), relation(ours), strict=True):
             total += sum(stats.entropy(p[i], q[i]) for i in range(length)) / heads
-    found = losses.relation_kl(ours, theirs, heads=heads, mask=MASK).item()
+    found = relation_kl(ours, theirs, heads).item()
     assert found == pytest.approx(total / int(LENGTHS.sum()), rel=1e-4)
 
 
@@ -152,7 +159,7 @@ def test_a_copy_has_no_loss_over_attention():
     scores, vectors = draw(B, H, T, T).requires_grad_(), draw(B, H, T, E).requires_grad_()
     for loss, at in (
         (losses.attention_error(scores, scores.detach(), MASK), scores),
-        (losses.relation_kl(vectors, vectors.detach(), heads=2, mask=MASK), vectors),
+        (relation_kl(vectors, vectors.detach()), vectors),
     ):
         assert abs(loss.item()) < 1e-6
         assert gradient(loss, at)[0].abs().max() < 1e-6
@@ -183,7 +190,7 @@ def test_values_at_padding_never_count(seed, junk):
 
     cases = (
         (lambda s, t: losses.attention_error(s, t, MASK), (B, H, T, T), True),
-        (lambda s, t: losses.relation_kl(s, t, heads=2, mask=MASK), (B, H, T, E), False),
+        (relation_kl, (B, H, T, E), False),
     )
     for formula, shape, pair in cases:
         clean_s, clean_t = draw(*shape, seed=seed), draw(*shape, seed=seed + 1)
@@ -225,10 +232,8 @@ def test_parts_over_the_whole_count_sum_to_the_whole_in_attention():
     cuts = (slice(0, 2), slice(2, B))
     split = sum(losses.attention_error(*(x[c] for x in scores), MASK[c], count=pairs) for c in cuts)
     torch.testing.assert_close(split, losses.attention_error(*scores, MASK), rtol=1e-6, atol=1e-7)
-    split = sum(
-        losses.relation_kl(*(x[c] for x in vectors), heads=2, mask=MASK[c], count=tokens) for c in cuts
-    )
-    torch.testing.assert_close(split, losses.relation_kl(*vectors, heads=2, mask=MASK), rtol=1e-5, atol=1e-7)
+    split = sum(relation_kl(*(x[c] for x in vectors), mask=MASK[c], count=tokens) for c in cuts)
+    torch.testing.assert_close(split, relation_kl(*vectors), rtol=1e-5, atol=1e-7)
 
 
 def test_an_infinite_count_adds_nothing():

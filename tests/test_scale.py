@@ -39,7 +39,7 @@ def test_two_processes_train_the_model_that_one_trains(two, verb, tmp_path):
 
 
 def test_each_process_cached_its_own_share(two):
-    assert (two / "caches.txt").read_text().split() == ["states-0-of-2.bf16", "states-1-of-2.bf16"]
+    assert (two / "caches.txt").read_text().split() == ["states-0-of-2.int8", "states-1-of-2.int8"]
 
 
 def test_nothing_but_the_models_is_left(two):

@@ -8,10 +8,10 @@ import torch
 from torch.nn import functional as F
 
 import tiny
-from attar.anatomy.families import ENCODERS
+from attar.anatomy.families import DECODERS, ENCODERS
 from attar.errors import ModelError
 from attar.model import views
-from attar.model.views import Need, call
+from attar.model.views import Need, call, embedding
 
 TEXTS = [
     "the film is good",
@@ -46,6 +46,21 @@ def test_hidden_states_are_those_of_transformers_without_padding(family):
     for layer, packed in found.items():
         torch.testing.assert_close(packed, states[layer][one.mask], rtol=1e-5, atol=1e-5)
         assert packed.shape == (int(one.mask.sum()), 24)
+
+
+@pytest.mark.parametrize("texts", [TEXTS, TEXTS[:1] * 2], ids=["padded", "even"])
+@pytest.mark.parametrize("name", [*ENCODERS, *DECODERS])
+def test_what_enters_the_first_layer_is_seen_without_running_it(name, texts):
+    model, one = tiny.model(name), batch(name, texts)
+    expected = call(model, one.inputs, Need(hidden=frozenset({0}))).hidden[0]
+    ran = []
+    for module in model.base_model.modules():
+        if isinstance(module, torch.nn.ModuleList):
+            module[0].register_forward_hook(lambda *_: ran.append(1))
+    assert embedding(model, one.inputs).equal(expected)
+    assert ran == []
+    assert call(model, one.inputs).logits.shape[0] == len(texts)  # the model is as it was
+    assert ran
 
 
 @pytest.mark.parametrize("texts", [TEXTS, TEXTS[:1] * 2], ids=["padded", "even"])

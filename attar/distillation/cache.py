@@ -5,9 +5,9 @@ import os
 import shutil
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 
 from attar.data.batches import Batch, Batches
 from attar.data.model_task import task_of
-from attar.model.views import Need, View, call
+from attar.distillation.records import Layout, layout_of
+from attar.model.views import Need, View, call, embedding
 from attar.progress import say, track
 from attar.storage.writing import write_atomic
 from attar.training.loop import Precision, autocast
@@ -46,76 +47,48 @@ class LiveTeacher:
         with autocast(self.precision):
             return call(self.model, batch.inputs, self.need)
 
-
-@dataclass(frozen=True)
-class Layout:
-    """Where a row's record keeps what: a row of t tokens has bf16 numbers, part after part.
-
-    `outputs` is 0 where the teacher has no logits of a task (a base model, a masked LM); `per_token` says that each
-    token has so many, not each row.
-
-    Order: hidden states (t, D) of each layer, then scores (H, t, t) of each layer, then queries, keys and values
-    (heads, t, e) of each layer. Logits are few and decide the prediction: they are kept apart, in fp32.
-    """
-
-    hidden: tuple[int, ...]
-    scores: tuple[int, ...]
-    relations: tuple[int, ...]
-    width: int
-    heads: int
-    head_dim: int
-    outputs: int
-    per_token: bool = False
-
-    def numbers(self, lengths: np.ndarray) -> np.ndarray:
-        """bf16 numbers in the record of a row of each length."""
-        t = lengths.astype(np.int64)
-        linear = len(self.hidden) * self.width + 3 * len(self.relations) * self.heads * self.head_dim
-        return t * linear + t * t * (len(self.scores) * self.heads)
-
-    def split(self, row: Tensor, t: int) -> Iterator[tuple[str, int, Tensor]]:
-        """The parts of one record, as views into it."""
-        at = 0
-        plan: list[tuple[str, int, tuple[int, ...]]] = [("hidden", n, (t, self.width)) for n in self.hidden]
-        plan += [("scores", n, (self.heads, t, t)) for n in self.scores]
-        for name in ("queries", "keys", "values"):
-            plan += [(name, n, (self.heads, t, self.head_dim)) for n in self.relations]
-        for name, layer, shape in plan:
-            size = int(np.prod(shape))
-            yield name, layer, row[at : at + size].view(shape)
-            at += size
+    @torch.no_grad()
+    def embedding(self, batch: Batch) -> Tensor:
+        """Run the teacher's embeddings."""
+        with autocast(self.precision):
+            return embedding(self.model, batch.inputs)
 
 
 class CachedTeacher:
-    """Reads the teacher's outputs from a memory-mapped file; `cached` makes it.
+    """Reads the teacher's outputs from a memory-mapped file, a record for each row; `cached` makes it.
 
-    Hidden states and scores are kept in bf16, whose relative error of 2⁻⁹ adds about 4·10⁻⁶ of a value's square to an
-    MSE: far below what a student ever reaches.
+    Hidden states, scores and vectors of 8 bits with a scale for each token are off by about 10⁻⁴ of their variance, far
+    less than a student ever is. What enters the first layer is made anew by the teacher's embeddings.
     """
 
-    def __init__(self, directory: Path, batches: Batches, layout: Layout) -> None:
-        self.layout = layout
+    def __init__(self, directory: Path, batches: Batches, layout: Layout, live: LiveTeacher) -> None:
+        self.layout, self.live = layout, live
         self.rows = np.arange(batches.rank, len(batches.lengths), batches.world)
         lengths = batches.lengths[self.rows]
-        self.starts = np.concatenate([[0], np.cumsum(layout.numbers(lengths))])
+        self.starts = np.concatenate([[0], np.cumsum(layout.bytes(lengths))])
         rows_of_logits = lengths if layout.per_token else np.ones_like(lengths)
         self.logit_starts = np.concatenate([[0], np.cumsum(rows_of_logits)])
         self.world = batches.world
-        self.file = directory / f"states-{batches.rank}-of-{batches.world}.bf16"
+        self.file = directory / f"states-{batches.rank}-of-{batches.world}.int8"
         self.logit_file = directory / f"logits-{batches.rank}-of-{batches.world}.npy"
         self.states: Tensor | None = None
         self.logits: Tensor | None = None
+        self.inside = True
 
     @property
     def bytes(self) -> int:
         """Size of this process's file of states."""
-        return int(self.starts[-1]) * 2
+        return int(self.starts[-1])
+
+    @property
+    def mark(self) -> str:
+        """What stands beside a file that is filled: files of another layout are no use."""
+        return json.dumps({"bytes": self.bytes, "rows": len(self.rows), "layout": asdict(self.layout)})
 
     def open(self) -> "CachedTeacher":
         """Map the files; the pages of a batch are read when it comes."""
-        total = int(self.starts[-1])
-        if total:
-            self.states = torch.from_file(str(self.file), shared=False, size=total, dtype=torch.bfloat16)
+        if self.bytes:
+            self.states = torch.from_file(str(self.file), shared=False, size=self.bytes, dtype=torch.uint8)
         self.logits = torch.from_numpy(np.load(self.logit_file))
         return self
 
@@ -133,43 +106,23 @@ class CachedTeacher:
     def logits_only(self) -> "CachedTeacher":
         """The same teacher for a phase that compares predictions only: it reads no states."""
         other = copy(self)
-        other.states = None
+        other.inside = False
         return other
 
     def view(self, batch: Batch) -> View:
-        """The teacher's View of a batch, as `LiveTeacher` gives it, up to the rounding to bf16."""
+        """The teacher's View of a batch, as `LiveTeacher` gives it, up to the rounding to 8 bits."""
         places = (batch.index.numpy() // self.world).astype(np.int64)
         mask = batch.mask
-        lengths = mask.sum(1).tolist()
-        width = mask.shape[1]
-        padded = None if min(lengths) == width else mask
-        found: dict[str, dict[int, list[Tensor]]] = {
-            n: {} for n in ("hidden", "scores", "queries", "keys", "values")
-        }
+        logits, padded = self.logits_of(places, mask.shape[1]), None if bool(mask.all()) else mask
+        if not self.inside:
+            return View(logits, padded)
+        parts: dict[str, dict[int, Any]] = {}
         if self.states is not None:
-            for place, t in zip(places, lengths, strict=True):
-                record = self.states[self.starts[place] : self.starts[place + 1]]
-                for name, layer, part in self.layout.split(record, t):
-                    found[name].setdefault(layer, []).append(part)
-        parts = {
-            name: {n: _join(name, rows, width) for n, rows in layers.items()}
-            for name, layers in found.items()
-        }
-        return View(self.logits_of(places, width), padded, **parts)
-
-
-def _join(name: str, rows: list[Tensor], width: int) -> Tensor:
-    """One tensor of a part's rows: packed hidden states, or rows padded with zeros to the batch's width, in fp32."""
-    if name == "hidden":
-        return torch.cat(rows).float()
-    last = width if name == "scores" else rows[0].shape[-1]
-    heads = rows[0].shape[0]
-    if rows[0].shape[1] == rows[-1].shape[1] == width and all(row.shape[1] == width for row in rows):
-        return torch.stack(rows).float()
-    padded = torch.zeros(len(rows), heads, width, last)
-    for i, row in enumerate(rows):
-        padded[i, :, : row.shape[1], : row.shape[2]] = row
-    return padded
+            rows = [self.states[self.starts[place] : self.starts[place + 1]] for place in places]
+            parts = self.layout.read(rows, mask)
+        if 0 in self.live.need.hidden:
+            parts.setdefault("hidden", {})[0] = self.live.embedding(batch)
+        return View(logits, padded, **parts)
 
 
 def cached(
@@ -183,10 +136,10 @@ def cached(
     Returns:
         The cached teacher, or a live one, with a line that says so, where the disk would overflow.
     """
-    layout = _layout(model, need, batches)
-    teacher = CachedTeacher(directory, batches, layout)
+    live = LiveTeacher(model, need, precision=precision)
+    teacher = CachedTeacher(directory, batches, _layout(model, need, batches), live)
     done = directory / f"done-{batches.rank}-of-{batches.world}.json"
-    if done.is_file():
+    if done.is_file() and done.read_text() == teacher.mark:
         return teacher.open()
     directory.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(directory).free - SPARE_BYTES
@@ -196,37 +149,27 @@ def cached(
             f"and {max(free, 0) / 2**30:.1f} GiB may be used: "
             "the teacher runs for every batch instead"
         )
-        return LiveTeacher(model, need, precision=precision)
-    live = LiveTeacher(model, need, precision=precision)
+        return live
     try:
+        done.unlink(missing_ok=True)
         _reserve(teacher.file, teacher.bytes)
-        _fill(teacher, live, batches)
+        _fill(teacher, batches)
     except OSError as error:
         teacher.file.unlink(missing_ok=True)
         say(f"teacher cache: {error.strerror}, so the teacher runs for every batch instead")
         return live
-    write_atomic(done, json.dumps({"bytes": teacher.bytes, "rows": len(teacher.rows)}))
+    write_atomic(done, teacher.mark)
     return teacher.open()
 
 
 def _layout(model: PreTrainedModel, need: Need, batches: Batches) -> Layout:
     """The record's layout, its sizes read from the teacher's View of one short row."""
+    inside = Need(hidden=need.hidden, relations=need.scores | need.relations)
     with torch.no_grad():
-        view = call(model, batches.rows(batches.own()[:1]).inputs, need)
-    hidden = next(iter(view.hidden.values()), torch.empty(0, 0))
-    inside = next(iter({**view.scores, **view.queries}.values()), torch.empty(0, 0, 0, 0))
-    keys = next(iter(view.queries.values()), torch.empty(0, 0, 0, 0))
+        view = call(model, batches.rows(batches.own()[:1]).inputs, inside)
     per_token = task_of(model).per_token
-    return Layout(
-        tuple(sorted(need.hidden)),
-        tuple(sorted(need.scores)),
-        tuple(sorted(need.relations)),
-        hidden.shape[-1],
-        inside.shape[1],
-        keys.shape[-1],
-        view.logits.shape[-1] if view.logits.dim() == 2 or per_token else 0,
-        per_token,
-    )
+    outputs = view.logits.shape[-1] if view.logits.dim() == 2 or per_token else 0
+    return layout_of(view, need, batches.lengths, outputs=outputs, per_token=per_token)
 
 
 def _reserve(file: Path, size: int) -> None:
@@ -237,11 +180,12 @@ def _reserve(file: Path, size: int) -> None:
             os.posix_fallocate(handle.fileno(), 0, size)
 
 
-def _fill(teacher: CachedTeacher, live: LiveTeacher, batches: Batches) -> None:
+def _fill(teacher: CachedTeacher, batches: Batches) -> None:
     states = None
-    if teacher.starts[-1]:
-        states = np.memmap(teacher.file, dtype=np.uint16, mode="r+", shape=(int(teacher.starts[-1]),))
+    if teacher.bytes:
+        states = np.memmap(teacher.file, dtype=np.uint8, mode="r+", shape=(teacher.bytes,))
     logits = np.zeros((teacher.logit_starts[-1], teacher.layout.outputs), dtype=np.float32)
+    live = LiveTeacher(teacher.live.model, teacher.layout.need, precision=teacher.live.precision)
     groups = list(_groups(batches))
     for rows in track(groups, "teacher's outputs"):
         batch = batches.rows(rows)
@@ -251,9 +195,10 @@ def _fill(teacher: CachedTeacher, live: LiveTeacher, batches: Batches) -> None:
             _keep_logits(logits, view.logits.float().numpy(), places, teacher)
         if states is None:
             continue
-        records = _records(view, teacher.layout, batch.mask.sum(1).tolist())
-        for place, record in zip(places, records, strict=True):
-            states[teacher.starts[place] : teacher.starts[place + 1]] = record
+        ends = np.cumsum(batches.lengths[rows])
+        for i, (place, end) in enumerate(zip(places, ends, strict=True)):
+            tokens = slice(int(end - batches.lengths[rows[i]]), int(end))
+            states[teacher.starts[place] : teacher.starts[place + 1]] = teacher.layout.record(view, i, tokens)
     if states is not None:
         states.flush()
     with teacher.logit_file.open("wb") as file:
@@ -280,13 +225,3 @@ def _groups(batches: Batches) -> Iterator[np.ndarray]:
             end += 1
         yield rows[begin:end]
         begin = end
-
-
-def _records(view: View, layout: Layout, lengths: list[int]) -> Iterator[np.ndarray]:
-    ends = np.cumsum(lengths)
-    for i, (t, end) in enumerate(zip(lengths, ends, strict=True)):
-        parts = [view.hidden[n][end - t : end].flatten() for n in layout.hidden]
-        parts += [view.scores[n][i, :, :t, :t].flatten() for n in layout.scores]
-        for source in (view.queries, view.keys, view.values):
-            parts += [source[n][i, :, :t].flatten() for n in layout.relations]
-        yield torch.cat([part.to(torch.bfloat16) for part in parts]).view(torch.int16).numpy().view(np.uint16)

@@ -50,7 +50,12 @@ class Match:
         # MiniLMv2 compares one layer; more say the same thing again at M times the cost.
         relations = layers[-1:] if self.attention == "relations" else ()
         scores = layers if self.attention == "scores" else ()
-        return Need(hidden=frozenset(hidden), scores=frozenset(scores), relations=frozenset(relations))
+        return Need(
+            hidden=frozenset(hidden),
+            scores=frozenset(scores),
+            relations=frozenset(relations),
+            relation_heads=self.relation_heads if relations else 0,
+        )
 
 
 def match(
@@ -168,15 +173,14 @@ class Intermediate(nn.Module):
         return pairs + (list(enumerate(self.match.layers, start=1)) if self.match.hidden else [])
 
     def _relations(self, student: View, teacher: View, m: int, n: int, count: float) -> list[Tensor]:
-        heads, mask = self.match.relation_heads, student.mask
-        sides = (
-            (student.queries, teacher.queries),
-            (student.keys, teacher.keys),
-            (student.values, teacher.values),
-        )
+        heads = self.match.relation_heads
+        ours = [losses.relation(x[m], heads=heads) for x in (student.queries, student.keys, student.values)]
+        theirs = teacher.relations.get(n) or [
+            losses.relation(x[n], heads=heads) for x in (teacher.queries, teacher.keys, teacher.values)
+        ]
         return [
-            losses.relation_kl(ours[m], theirs[n], heads=heads, mask=mask, count=count)
-            for ours, theirs in sides
+            losses.relation_kl(*pair, mask=student.mask, count=count)
+            for pair in zip(ours, theirs, strict=True)
         ]
 
 

@@ -118,7 +118,8 @@ def teacher_of(
     uneven = need.attention and is_slim(model.config)
     if cache is None or uneven or not isinstance(batches, Batches):
         return LiveTeacher(model, need, precision=precision)
-    key = digest(model, name, precision, sorted(need.hidden), sorted(need.scores), sorted(need.relations))
+    layers = (sorted(need.hidden), sorted(need.scores), sorted(need.relations))
+    key = digest(model, name, precision, *layers, need.relation_heads)
     return cached(model, need, batches, cache / f"teacher-{key}", precision=precision)
 
 

@@ -217,39 +217,45 @@ def attention_error(
     return flat.dot(flat) / ((count or pairs) * student.shape[1])
 
 
-def relation_kl(
-    student: Tensor, teacher: Tensor, *, heads: int, mask: Tensor | None = None, count: float | None = None
-) -> Tensor:
-    """KL between the self-relations of teacher and student, MiniLMv2 (2012.15828) eq. 5 and 6.
+def relation(vectors: Tensor, *, heads: int) -> Tensor:
+    """Self-relations X Xᵀ / sqrt(d_r) before softmax, MiniLMv2 (2012.15828) eq. 6.
 
-    Vectors of all heads are joined and split anew into `heads` relation heads, the same number for both, so that head
-    counts and widths of teacher and student need not agree. Relation R = softmax(X Xᵀ / sqrt(d_r)), for X the
-    queries, keys or values.
+    Vectors of all heads are joined and split anew into `heads` relation heads, the same number for teacher and student,
+    so that their head counts and widths need not agree.
 
     Args:
-        student: (B, H_s, T, e_s) queries, keys or values; H_s · e_s divisible by `heads`.
-        teacher: (B, H_t, T, e_t), likewise.
+        vectors: X, (B, H, T, e) queries, keys or values; H · e = heads · d_r.
         heads: number of relation heads.
+
+    Returns:
+        (B, heads, T, T).
+    """
+    batch, count, length, width = vectors.shape
+    joined = (
+        vectors.float().transpose(1, 2).reshape(batch, length, heads, count * width // heads).transpose(1, 2)
+    )
+    return joined @ joined.transpose(-1, -2) / float(joined.shape[-1]) ** 0.5
+
+
+def relation_kl(
+    student: Tensor, teacher: Tensor, *, mask: Tensor | None = None, count: float | None = None
+) -> Tensor:
+    """KL between the self-relations of teacher and student, MiniLMv2 (2012.15828) eq. 5.
+
+    Args:
+        student, teacher: `relation` of queries, keys or values, (B, R, T, T).
         mask: (B, T), True at real tokens.
         count: query positions to average over; the real ones where None.
 
     Returns:
         The mean over relation heads and real query positions, in nats.
     """
-    ours = _relation(student, heads, mask).log_softmax(-1)
-    target = _relation(teacher, heads, mask).log_softmax(-1)
-    each = (target.exp() * (target - ours)).sum(-1)  # (B, heads, T)
+    if mask is not None:
+        # A finite floor: a padded query row with every key at -inf would give NaN, and NaN survives a product with 0.
+        student, teacher = (x.masked_fill(~mask[:, None, None, :], -1e4) for x in (student, teacher))
+    ours, target = student.log_softmax(-1), teacher.log_softmax(-1)
+    each = (target.exp() * (target - ours)).sum(-1)  # (B, R, T)
     if mask is not None:
         each = each * mask[:, None, :]
     rows = float(mask.sum()) if mask is not None else float(each.shape[0] * each.shape[2])
-    return each.sum() / ((count or rows) * heads)
-
-
-def _relation(vectors: Tensor, heads: int, mask: Tensor | None) -> Tensor:
-    batch, count, length, width = vectors.shape
-    joined = (
-        vectors.float().transpose(1, 2).reshape(batch, length, heads, count * width // heads).transpose(1, 2)
-    )
-    scores: Tensor = joined @ joined.transpose(-1, -2) / float(joined.shape[-1]) ** 0.5
-    # A finite floor, since a padded query row with every key at -inf would give NaN, and NaN survives a product with 0.
-    return scores if mask is None else scores.masked_fill(~mask[:, None, None, :], -1e4)
+    return each.sum() / ((count or rows) * student.shape[1])

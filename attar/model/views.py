@@ -1,7 +1,7 @@
 """The one place that reads a model's inside: hidden states, attention scores, queries, keys and values."""
 
 from collections.abc import Collection, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from attar.anatomy.resolve import family
 from attar.errors import ModelError
 
 Part = Literal["hidden", "scores", "queries", "keys", "values"]
@@ -25,6 +26,8 @@ class Need:
     hidden: frozenset[int] = frozenset()
     scores: frozenset[int] = frozenset()
     relations: frozenset[int] = frozenset()  # queries, keys and values
+    # Heads that these are regrouped into to be compared: a cache may keep the relations in their place. 0: it may not.
+    relation_heads: int = 0
 
     @property
     def attention(self) -> bool:
@@ -44,6 +47,9 @@ class View:
             that follow, too, though it never uses them.
         queries, keys, values: layer -> (B, H, T, e), as attention gets them: after rotary positions, of OPT with the
             queries scaled already. Keys and values that a group of heads shares are repeated for each of its heads.
+        scaling: layer -> what q kᵀ is multiplied by in its scores, of layers whose queries are there.
+        relations: layer -> those of queries, keys and values before softmax, (B, R, T, T) each, where a cache keeps
+            them in place of the vectors (`maths.losses.relation`).
         mask: (B, T), True at real tokens; None where no row is padded.
     """
 
@@ -54,6 +60,8 @@ class View:
     queries: Mapping[int, Tensor] = field(default_factory=dict)
     keys: Mapping[int, Tensor] = field(default_factory=dict)
     values: Mapping[int, Tensor] = field(default_factory=dict)
+    scaling: Mapping[int, float] = field(default_factory=dict)
+    relations: Mapping[int, tuple[Tensor, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -65,6 +73,7 @@ class _Probe:
     parts: dict[Part, dict[int, Tensor]] = field(
         default_factory=lambda: {"scores": {}, "queries": {}, "keys": {}, "values": {}}
     )
+    scaling: dict[int, float] = field(default_factory=dict)
 
 
 _probe: ContextVar[_Probe | None] = ContextVar("attar_probe", default=None)
@@ -98,10 +107,30 @@ def call(model: PreTrainedModel, inputs: Mapping[str, Tensor], need: Need | None
         )
     rows = None if padded is None else padded.flatten().nonzero().squeeze(1)
     hidden = {m: _pack(output.hidden_states[m], rows) for m in sorted(need.hidden)}
-    parts = probe.parts
-    return View(
-        outputs(output), padded, hidden, parts["scores"], parts["queries"], parts["keys"], parts["values"]
-    )
+    return View(outputs(output), padded, hidden, **probe.parts, scaling=probe.scaling)
+
+
+class _Enough(Exception):  # noqa: N818  # no error: it ends a forward pass
+    """What was wanted has been seen."""
+
+
+def embedding(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor:
+    """(N, D) hidden state 0 of the real tokens, as `call` gives it: what enters the first layer, and no layer runs."""
+    found: list[Tensor] = []
+
+    def keep(_module: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        found.append(arguments[0] if arguments else named["hidden_states"])
+        raise _Enough
+
+    first = model.base_model.get_submodule(f"{family(model.config.model_type).layers}.0")
+    hook = first.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        with suppress(_Enough):
+            model(**accepted(model, inputs), return_dict=True)
+    finally:
+        hook.remove()
+    mask = inputs["attention_mask"].bool()
+    return _pack(found[0], None if bool(mask.all()) else mask.flatten().nonzero().squeeze(1))
 
 
 def accepted(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -172,10 +201,11 @@ def _attention(
         )
     probe.layer += 1
     layer, need = probe.layer, probe.need
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if layer in need.scores or layer in need.relations:
         wide_key, wide_value = (repeat_kv(x, query.shape[1] // x.shape[1]) for x in (key, value))
     if layer in need.relations:
-        probe.parts["queries"][layer] = query
+        probe.parts["queries"][layer], probe.scaling[layer] = query, scale
         probe.parts["keys"][layer], probe.parts["values"][layer] = wide_key, wide_value
     # Where no row is padded a decoder's mask may be None, which says causal.
     causal = attention_mask is None and getattr(module, "is_causal", False)
@@ -184,7 +214,6 @@ def _attention(
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = torch.matmul(query * scale, wide_key.transpose(-1, -2))
     probe.parts["scores"][layer] = scores
     if causal:

@@ -1,6 +1,6 @@
 """What a cache keeps of each row: 8-bit numbers with a scale for every token, and only what the objective compares."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,7 +55,7 @@ class Part:
             return torch.stack([view.hidden[n][tokens] for n in self.layers])
         if self.kept == "scores":
             return torch.cat([view.scores[n][row, :, :t, :t] for n in self.layers])
-        sides = (view.queries, view.keys, view.values)
+        sides: tuple[Mapping[int, Tensor], ...] = (view.queries, view.keys, view.values)
         if self.kept == "relations":
             return torch.cat(
                 [
@@ -88,8 +88,8 @@ class Part:
                     found.setdefault(name, {})[n] = side
         return found
 
-    def _split(self, whole: Tensor) -> Sequence[Tensor]:
-        return whole.split(self.each, dim=0 if self.kept == "hidden" else 1)
+    def _split(self, whole: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(whole, self.each, dim=0 if self.kept == "hidden" else 1)
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,15 @@ class Layout:
     @property
     def need(self) -> Need:
         """What filling needs to see of the teacher."""
-        layers = {part.kept: frozenset(part.layers) for part in self.parts}
-        nothing: frozenset[int] = frozenset()
-        vectors = ("queries and keys", "relations", "queries, keys and values")
-        return Need(
-            hidden=layers.get("hidden", nothing),
-            scores=layers.get("scores", nothing),
-            relations=nothing.union(*(layers.get(kept, nothing) for kept in vectors)),
-        )
+        layers: dict[str, frozenset[int]] = {
+            "hidden": frozenset(),
+            "scores": frozenset(),
+            "relations": frozenset(),
+        }
+        for part in self.parts:
+            name = part.kept if part.kept in ("hidden", "scores") else "relations"
+            layers[name] |= set(part.layers)
+        return Need(**layers)
 
     def bytes(self, t: Any) -> Any:
         """Bytes of the record of a row of t tokens, or of rows of each length: even, for scales have two."""

@@ -234,7 +234,8 @@ def relation(vectors: Tensor, *, heads: int) -> Tensor:
     joined = (
         vectors.float().transpose(1, 2).reshape(batch, length, heads, count * width // heads).transpose(1, 2)
     )
-    return joined @ joined.transpose(-1, -2) / float(joined.shape[-1]) ** 0.5
+    found: Tensor = joined @ joined.transpose(-1, -2) / float(joined.shape[-1]) ** 0.5
+    return found
 
 
 def relation_kl(

@@ -12,7 +12,7 @@ SCALES = (2.0**-14, 65504.0)
 
 
 def quantize(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes and scale of each vector, so that values ≈ codes · scale (absmax quantisation, 2208.07339 section 2).
+    """Codes and scale of each vector, so that values ≈ codes · scale (absmax quantisation, 2208.07339 section 2.1).
 
     Args:
         values: (..., n).
@@ -58,7 +58,8 @@ def dequantize_gram(codes: Tensor, norms: Tensor) -> Tensor:
 
 def square(codes: Tensor, t: int) -> Tensor:
     """Codes of cosines, (..., t (t - 1) / 2), as the symmetric (..., t, t) with ones (127) on the diagonal."""
-    return F.pad(codes, (0, 1), value=LARGEST)[..., _places(t)].unflatten(-1, (t, t))
+    found: Tensor = F.pad(codes, (0, 1), value=LARGEST)[..., _places(t)].unflatten(-1, (t, t))
+    return found
 
 
 @lru_cache(maxsize=256)

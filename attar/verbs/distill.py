@@ -168,7 +168,7 @@ def distill(
         embedding: Compare the embeddings' output.
         projection: Student's hidden states meet the teacher's through a matrix per layer, or a shared one.
         dropout: Dropout in the student, as in the paper; without it a small student learns faster.
-        cache: Run the teacher once and keep its outputs on disk; a directory is shared between runs.
+        cache: Run the teacher once and keep its outputs on disk, in 8 bits; a directory is shared between runs.
         max_length: Longest text in tokens; 128 where left out, 384 of questions with contexts.
         doc_stride: Tokens that windows of a long context or sentence share.
         seed: Seed of every random choice.

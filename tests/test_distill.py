@@ -290,7 +290,8 @@ def test_the_cache_changes_nothing_but_rounding(tmp_path):
     for phase, ((_, live),) in curves["live"].items():
         ((_, read),) = curves["read"][phase]
         assert read == pytest.approx(live, rel=1e-3)
-    assert tiny.difference(student_of(tmp_path / "live"), student_of(tmp_path / "read")) < 1e-3
+    # Rounding to 8 bits, after some steps of training; to bf16 it was half of that.
+    assert tiny.difference(student_of(tmp_path / "live"), student_of(tmp_path / "read")) < 2e-3
 
 
 def test_a_seed_decides_everything(tmp_path):

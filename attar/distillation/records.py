@@ -116,7 +116,7 @@ class Layout:
         for part in self.parts:
             name = part.kept if part.kept in ("hidden", "scores") else "relations"
             layers[name] |= set(part.layers)
-        return Need(**layers)
+        return Need(hidden=layers["hidden"], scores=layers["scores"], relations=layers["relations"])
 
     def bytes(self, t: Any) -> Any:
         """Bytes of the record of a row of t tokens, or of rows of each length: even, for scales have two."""

@@ -15,7 +15,7 @@ T = TypeVar("T")
 log = logging.getLogger("attar")
 _tracking: ContextVar[bool] = ContextVar("attar_tracking", default=False)
 _console: ContextVar["Console | None"] = ContextVar("attar_console", default=None)
-# Where the output is no terminal, seconds between two lines; and work shorter than this has no line.
+# Where the output is no terminal, seconds between two lines; and work shorter than this leaves no line, nor a bar.
 EVERY, SHORT = 30.0, 5.0
 # Steps after which the rate is known, and how many seconds must be left for an estimate to be worth a line.
 FIRST, LONG = 10, 20.0
@@ -26,13 +26,18 @@ def attach(console: "Console | None") -> None:
     _console.set(console)
 
 
+def heard() -> bool:
+    """Whether what is said goes anywhere."""
+    return _console.get() is not None or log.isEnabledFor(logging.INFO)
+
+
 def say(message: str) -> None:
     """One line of what happens and why."""
     console = _console.get()
     if console is None:
         log.info(message)
-    else:
-        console.print(f"[dim]·[/dim] {message}")
+    else:  # a log has whole lines
+        console.print(f"[dim]·[/dim] {message}", soft_wrap=not console.is_terminal)
 
 
 def track(
@@ -82,7 +87,7 @@ def _counted(
             rate = (count - first) / max(1e-9, now - began)
             left = (total - count) / rate
             if left > LONG:
-                say(f"about {_duration(left)} left: {total - count:,} steps at {_rate(rate)}")
+                say(f"about {duration(left)} left: {total - count:,} steps at {_rate(rate)}")
         yield count, item
 
 
@@ -98,9 +103,15 @@ def _bar(
         TimeRemainingColumn,
     )
 
-    columns = (TextColumn("  {task.description:<28}"), BarColumn(bar_width=30), MofNCompleteColumn())
-    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, *times, console=console) as bar:
+    columns = (
+        TextColumn("  {task.description:<28}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    left = (TextColumn("·"), TimeRemainingColumn(), TextColumn("left"))
+    began = time.monotonic()
+    with Progress(*columns, *left, console=console) as bar:
         task, started = bar.add_task(description, total=total), False
         for count, item in items:
             if not started and count > 1:  # resumed: what was done before is no rate of now
@@ -108,6 +119,8 @@ def _bar(
             started = True
             yield item
             bar.update(task, completed=count)
+        bar.columns = columns  # nothing is left
+        bar.live.transient = time.monotonic() - began < SHORT
 
 
 def _lines(
@@ -121,17 +134,19 @@ def _lines(
         now = time.monotonic()
         if now - last >= EVERY:
             rate = (count - first) / (now - began)
-            left = "" if total is None else f", {_duration((total - count) / rate)} left"
+            left = "" if total is None else f", {duration((total - count) / rate)} left"
             of = "" if total is None else f" of {total:,}"
-            console.print(f"  {description}: {count:,}{of}, {_rate(rate)}{left}", highlight=False)
+            line = f"  {description}: {count:,}{of}, {_rate(rate)}{left}"
+            console.print(line, highlight=False, soft_wrap=True)
             last = now
-    if time.monotonic() - began >= SHORT:
-        console.print(
-            f"  {description}: {count:,} done in {_duration(time.monotonic() - began)}", highlight=False
-        )
+    seconds = time.monotonic() - began
+    if seconds >= SHORT:
+        line = f"  {description}: {count:,} done in {duration(seconds)}"
+        console.print(line, highlight=False, soft_wrap=True)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words, as exact as an estimate is."""
     if seconds < 100:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"

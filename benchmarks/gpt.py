@@ -76,7 +76,8 @@ def over(ours: Sequence[DocumentLoss], theirs: Sequence[DocumentLoss]) -> Interv
     """Perplexity of a token over the other's, seed by seed on the same windows: over new texts and new seeds."""
     pair = [[TextLoss(one.nats, one.tokens) for one in each] for each in (ours, theirs)]
     apart = loss_apart(*pair)
-    return Interval(*(float(np.exp(end)) for end in (apart.value, apart.low, apart.high)))
+    value, low, high = (float(np.exp(end)) for end in (apart.value, apart.low, apart.high))
+    return Interval(value, low, high)
 
 
 def show(run: Gpt, found: Mapping[str, list[DocumentLoss]]) -> Result:
@@ -102,7 +103,7 @@ def show(run: Gpt, found: Mapping[str, list[DocumentLoss]]) -> Result:
             continue
         each = over(found[way], found[OURS])
         bounds[f"{way} over {OURS}"] = each
-        verdicts[way] = verdict(Interval(*(end - 1 for end in (each.value, each.low, each.high))))
+        verdicts[way] = verdict(Interval(each.value - 1, each.low - 1, each.high - 1))
         console.print(
             f"{way} over {OURS}: {_told(each)}; that {OURS} is ahead {verdicts[way]}", highlight=False
         )

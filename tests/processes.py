@@ -55,7 +55,7 @@ def run(verb: str, out: Path, *, dropout: float = 0.0) -> None:
         return
     if verb == "prune":
         rounds = {"rounds": 2, "steps": 4, "recover_steps": 4, "recover_lr": 1e-3}
-        prune(tiny.model(**drop), budget=0.6, data=data, batch_size=BATCH, **rounds, **options)
+        prune(tiny.model(**drop), budget=0.6, data=data, dev=dev, batch_size=BATCH, **rounds, **options)
         return
     distill(
         tiny.model(seed=1, **drop),

@@ -94,6 +94,17 @@ def test_each_need_by_itself(tmp_path, need):
         compare(teacher.view(batch), live.view(batch), batch.mask)
 
 
+def test_a_cache_is_read_the_same_under_autocast(tmp_path):
+    model, batches = tiny.model(), tiny.batches(tiny.texts(9), batch_size=4)
+    teacher = fill(model, batches, tmp_path / "cache")
+    batch = next(iter(batches))
+    plain = teacher.view(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = teacher.view(batch)
+    for layer in plain.hidden.keys() - {0}:  # the embeddings are run again, in the arithmetic of the training
+        assert torch.equal(found.hidden[layer], plain.hidden[layer])
+
+
 @pytest.mark.parametrize("head", ["base", "masked-lm"])
 def test_a_teacher_without_logits_of_a_text_has_its_layers_kept(tmp_path, head):
     model, batches = tiny.model(head=head), tiny.batches(tiny.texts(9), batch_size=4)

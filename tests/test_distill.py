@@ -1,5 +1,6 @@
 """Laws of distillation: labels do not teach, a copy has nothing to learn, caching and resuming change nothing."""
 
+import logging
 import re
 
 import numpy as np
@@ -382,3 +383,27 @@ def test_a_phase_that_is_done_is_read_from_disk(tmp_path):
     again.__dict__["teacher"] = None  # would be asked by a step
     assert learn("test", again, source, **options) == curve
     assert tiny.identical(first, again)
+
+
+def test_the_time_of_a_run_is_said_before_it_begins_and_changes_nothing(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("attar.distillation.duration.SHORT", 0)
+    texts = {"general": {"texts": tiny.texts(24), "epochs": 1, "batch_size": 8}}
+    options = {"student": {**SMALL, "init": "project"}, "dropout": True, **texts}
+    run(tmp_path / "silent", **options)
+    caplog.set_level(logging.INFO, logger="attar")
+    run(tmp_path / "said", **options)
+    lines = [record.message for record in caplog.records]
+    said = next(n for n, line in enumerate(lines) if " in all: " in line)
+    assert re.search(r"intermediate \(8 steps\) \d+ seconds, prediction \(8 steps\)", lines[said])
+    assert not any("epoch 1" in line for line in lines[:said])
+    assert tiny.identical(student_of(tmp_path / "said"), student_of(tmp_path / "silent"))
+
+
+def test_passes_over_layers_follow_the_rows_and_their_copies(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("attar.distillation.tinybert.ROWS", 300)
+    caplog.set_level(logging.INFO, logger="attar")
+    options = {"intermediate": {"batch_size": 16}, "prediction": None}
+    run(tmp_path / "few", **options)
+    run(tmp_path / "many", **options, augment={"copies": 3, "source": "embeddings"})
+    epochs = re.findall(r"intermediate, epoch 1 of (\d+)", caplog.text)
+    assert epochs == ["9", "3"]  # 300 / 32 rows; 300 / 128 would be 2, and 3 is the least

@@ -122,9 +122,16 @@ def test_a_model_agrees_with_itself_and_retains_all_of_itself(task: Task) -> Non
     for truth in (labels, None):
         whole = judge(task, logits, truth, teacher_logits=logits)
         kept = retained(whole, whole, resamples=50)
-        assert (kept.value, kept.low, kept.high) == pytest.approx((1, 1, 1))
-        if truth is not None:
-            assert kept == Interval(1, 1, 1)
+        assert kept.value == pytest.approx(1)
+        # Forty rows on which two models agree do not say that they are one; of a score there is no telling.
+        shares = task.kind == "single_label" or (task.kind == "multi_label" and truth is None)
+        assert bool(kept.missing) != shares
+        if shares:
+            assert 0.75 < kept.low < 1 <= kept.high
+        if truth is None:
+            own = quality(whole, whole, resamples=50)
+            assert own == Interval(1, 1, 1) or task.kind == "regression"
+        else:
             around = quality(whole, whole, resamples=50)
             assert around.value == pytest.approx(whole.value)
             assert around.low < whole.value < around.high

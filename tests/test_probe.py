@@ -130,9 +130,10 @@ def test_parts_of_a_layer_run_the_layers_from_there_on_alone():
 def test_a_head_that_nothing_reads_is_worth_nothing():
     model = copy.deepcopy(tiny.model())
     model.bert.encoder.layer[1].attention.output.dense.weight.data[:, 6:12] = 0
-    found = probe(model, batches(rows=20), task_of(model.config))
+    found = probe(model, batches(rows=40), task_of(model.config))
     head = next(w for w in found.parts if w.part == Part("head", 2, 2))
-    assert (head.change.value, head.change.low, head.change.high) == (0, 0, 0)
+    assert head.change.value == 0
+    assert head.change.low == pytest.approx(-head.change.high)
     assert head.kl < 1e-9
     assert not head.better
     assert not head.worse
@@ -205,10 +206,12 @@ def test_without_labels_it_is_agreement():
 def test_scores_and_labels(kind, labels, main):
     model = tiny.model(num_labels=labels)
     Task(kind, tuple("abc"[:labels])).configure(model.config)
-    table = batches(rows=20, kind=kind)
+    table = batches(rows=40, kind=kind)
     found = probe(model, table, task_of(model.config), resamples=100)
     assert found.main == main
-    assert all(w.change.low <= w.change.value <= w.change.high for w in found.parts)
+    sure = [w.change for w in found.parts if not w.change.missing]
+    assert len(sure) > len(found.parts) / 2
+    assert all(change.low <= change.value <= change.high for change in sure)
     assert ("points" in heat(found).title) == (kind == "multi_label")
     assert np.isnan(found.parts[0].kl) == (kind == "regression")
 

@@ -10,7 +10,14 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset
-from transformers import BertConfig, BertForPreTraining, BertModel, BertTokenizer
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForTokenClassification,
+    BertConfig,
+    BertForPreTraining,
+    BertModel,
+    BertTokenizer,
+)
 from typer.testing import CliRunner
 
 import attar
@@ -19,6 +26,7 @@ from attar import cli
 from attar.anatomy.form import form_of
 from attar.data.model_task import task_of
 from attar.model.checkpoint import digest, load, read_lineage
+from attar.pruning import measuring, pruner
 from attar.pruning.alphas import alphas_for, betas, fold, gated
 from attar.pruning.apply import apply
 from attar.pruning.cost import Parameters
@@ -355,6 +363,63 @@ def test_models_without_a_task_prune(tmp_path, head, loss):
     report = prune(tiny.model(head=head), out=tmp_path / "out", budget=0.7, rounds=2, loss=loss, recover=loss)
     assert list(report.curves) == ["recover 1", "recover 2"]
     assert load(tmp_path / "out").model.num_parameters() == report.rows[1].parameters
+    metrics = [row.metrics.keys() for row in report.rows]
+    if head == "base":
+        assert report.notes == ("sizes alone: a BertModel has no head whose answers could be compared",)
+        assert metrics == [set(), set()]
+    else:
+        assert report.notes[0].startswith("measured on 3 texts, held out")
+        assert all({"masked_accuracy", "mlm_loss"} <= found for found in metrics)
+
+
+def test_models_of_tags_and_answers_are_measured_where_there_is_something_to_ask(tmp_path):
+    tagger = AutoModelForTokenClassification.from_config(tiny.config(num_labels=3))
+    report = prune(tagger, out=tmp_path / "plain", budget=0.7)
+    assert {"agreement", "kl"} <= report.rows[1].metrics.keys()
+    rows = [{"tokens": text.split(), "tags": ["LABEL_0"] * len(text.split())} for text in tiny.texts(32)]
+    report = prune(tagger, out=tmp_path / "table", budget=0.7, texts=None, data=Dataset.from_list(rows))
+    assert {"accuracy", "agreement", "kl"} <= report.rows[1].metrics.keys()
+
+    reader = AutoModelForQuestionAnswering.from_config(tiny.config())
+    report = prune(reader, out=tmp_path / "texts", budget=0.7)
+    assert report.notes == ("sizes alone: questions and their contexts are needed to measure (data or dev)",)
+    columns = {"question": tiny.texts(32), "context": tiny.texts(32, 1)}
+    asked = Dataset.from_dict(columns)
+    report = prune(reader, out=tmp_path / "asked", budget=0.7, texts=None, data=asked, max_length=32)
+    assert {"agreement", "kl"} <= report.rows[1].metrics.keys()
+
+
+@pytest.mark.parametrize("way", ["rounds", "plan"])
+def test_nothing_is_learned_from_the_texts_that_are_measured(tmp_path, monkeypatch, way):
+    learned, measured = set(), set()
+
+    def watch(place, seen, of):
+        real = getattr(place, of)
+        found = 1 if of == "measure" else 0
+
+        def wrapped(*given, **options):
+            seen.update(given[found]["text"][:])
+            return real(*given, **options)
+
+        monkeypatch.setattr(place, of, wrapped)
+
+    watch(pruner, learned, "encode")
+    watch(measuring, measured, "measure")
+    model, texts = tiny.model(), list(dict.fromkeys(tiny.texts(80)))
+    chosen = {"budget": 0.7} if way == "rounds" else {"plan": plan(model, budget=0.7, texts=texts, seed=3)}
+    report = prune(model, out=tmp_path / "small", texts=texts, seed=5, **chosen)
+    assert len(measured) == len(texts) // 10
+    assert learned == set(texts) - measured
+    assert {"agreement", "kl"} <= report.rows[1].metrics.keys()
+    assert report.remarks()[1].startswith(f"too few texts for an interval: {len(measured)}; about")
+
+
+def test_labels_count_where_some_of_the_texts_are_held_out(tmp_path):
+    report = prune(tiny.model(), out=tmp_path / "out", budget=0.7, texts=None, data=tiny.table(400))
+    assert {"accuracy", "agreement", "kl"} <= report.rows[1].metrics.keys()
+    assert not report.rows[1].retained.missing
+    report = prune(tiny.model(), out=tmp_path / "one", budget=0.7, texts=tiny.texts(1))
+    assert report.notes == ("sizes alone: there are no texts to measure on",)
 
 
 @pytest.mark.parametrize("family", sorted(set(tiny.CONFIGS) - {"bert", "camembert", "xlm-roberta"}))

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from attar.errors import OutputError
-from attar.maths.statistics import Interval
+from attar.maths import statistics
+from attar.maths.statistics import Interval, paired_bootstrap
 from attar.report import formatting, plots
 from attar.report.card import card, write_card
 from attar.report.label_layout import dodge, free_spot
@@ -89,6 +90,35 @@ def test_headline_compares_in_one_runtime() -> None:
         larger.headline()
         == "The student agrees with the teacher on 97.7% of the texts (96.7 to 98.7), is 2.0× larger and 2.0× slower."
     )
+
+
+def test_too_few_texts_have_no_interval_anywhere() -> None:
+    two = np.zeros(2, dtype=int)
+    found = paired_bootstrap(statistics.accuracy, two, two, two)
+    report = _report()
+    row = dataclasses.replace(report.rows[2], quality=found, retained=found)
+    report = dataclasses.replace(report, rows=(report.rows[0], row), main="agreement", notes=())
+    why = "too few texts for an interval: 2; about 460 give ±2 points around 95%"
+    assert report.headline().startswith(
+        "The student agrees with the teacher on 100.0% of the texts (too few texts for an interval: 2), is"
+    )
+    assert report.remarks() == (why,)
+    assert str(report).endswith(f"\n{why}")
+    assert report.columns()["agreement"] == ["–", "100.0%"]
+    assert "95% interval" not in report.footing()
+    text = report.to_json()
+    assert json.loads(text)["rows"][1]["retained"] == {
+        "value": 1.0,
+        "low": None,
+        "high": None,
+        "missing": why,
+    }
+    assert Report.from_json(text).to_json() == text
+    page = render(report)
+    assert page.count(why) == 2  # in the notes and beside the figure
+    assert "95% interval" not in page
+    assert "nan" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL).lower()
+    assert f"| retained | 100.0% ({why}) |" in card("x", lineage={}, row=row, report=report)
 
 
 def test_table_leaves_out_what_nobody_measured() -> None:

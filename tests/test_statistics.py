@@ -18,14 +18,77 @@ def _classes(rows: int, seed: int, accuracy: float = 0.8) -> tuple[np.ndarray, n
     return labels, np.where(rng.random(rows) < accuracy, labels, (labels + 1) % 3)
 
 
-@pytest.mark.parametrize("metric", [statistics.accuracy, matthews_corrcoef])
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_a_model_retains_exactly_all_of_itself(metric: statistics.Metric, seeds: int) -> None:
+def test_rows_that_all_agree_leave_room_for_the_rows_that_were_not_seen(seeds: int) -> None:
     labels, predictions = _classes(60, seed=1)
     student = predictions if seeds == 1 else [predictions] * seeds
-    assert paired_bootstrap(metric, student, predictions, labels, resamples=20) == Interval(1.0, 1.0, 1.0)
-    difference = paired_bootstrap(metric, student, predictions, labels, statistic="difference", resamples=20)
-    assert difference == Interval(0.0, 0.0, 0.0)
+    apart = stats.binomtest(0, 60).proportion_ci(method="exact").high  # rows that may be otherwise
+    level = statistics.accuracy(predictions, labels)
+
+    def ends(*said: np.ndarray | list[np.ndarray], **options: str) -> tuple[float, ...]:
+        found = paired_bootstrap(statistics.accuracy, *said, resamples=20, **options)  # type: ignore[arg-type]
+        return found.value, found.low, found.high
+
+    expected = (1, 1 - apart / level, 1 + apart / level)
+    assert ends(student, predictions, labels) == pytest.approx(expected)
+    assert ends(student, predictions, labels, statistic="difference") == pytest.approx((0, -apart, apart))
+    assert ends(student, predictions, predictions) == pytest.approx(
+        (1, 1 - apart, 1)
+    )  # agreement ends at 100%
+    alone = bootstrap(statistics.accuracy, labels, labels, resamples=20)
+    assert (alone.value, alone.low, alone.high) == pytest.approx((1, 1 - apart, 1))
+    wrong = bootstrap(statistics.accuracy, labels + 1, labels, resamples=20)
+    assert (wrong.value, wrong.low, wrong.high) == pytest.approx((0, 0, apart))
+
+
+def test_other_metrics_of_rows_that_all_agree_have_no_interval() -> None:
+    labels, predictions = _classes(60, seed=1)
+    for metric in (
+        matthews_corrcoef,
+        statistics.Ratio(lambda said, true: (2.0 * (said == true), 2.0 + 0 * true)),
+    ):
+        found = paired_bootstrap(metric, predictions, predictions, labels, resamples=20)
+        assert found.value == 1
+        assert found.missing == "no interval: every resample of the 60 texts gives the same"
+        assert np.isnan([found.low, found.high]).all()
+
+
+@pytest.mark.parametrize("rows", [statistics.ENOUGH, 100])
+def test_interval_of_a_share_covers_it(rows: int) -> None:
+    """Exactly, over all samples of a share; at the shares where agreement of all rows is likely, too."""
+    labels = np.zeros(rows, dtype=np.int64)
+    found = [
+        bootstrap(statistics.accuracy, (np.arange(rows) >= right).astype(np.int64), labels, resamples=400)
+        for right in range(rows + 1)
+    ]
+    for share in (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99):
+        chances = stats.binom.pmf(np.arange(rows + 1), rows, share)
+        inside = [interval.low <= share <= interval.high for interval in found]
+        assert chances[inside].sum() >= 0.85
+
+
+def test_too_few_rows_have_a_figure_and_no_interval() -> None:
+    labels, student = _classes(statistics.ENOUGH, seed=1)
+    enough = bootstrap(statistics.accuracy, student, labels, resamples=50)
+    assert enough.low < enough.value < enough.high
+    assert not enough.missing
+    for rows in (2, statistics.ENOUGH - 1):
+        few = (student[:rows], labels[:rows])
+        kept = paired_bootstrap(statistics.accuracy, few[0], few[1], few[1], resamples=50)
+        for found in (bootstrap(statistics.accuracy, *few, resamples=50), kept):
+            assert found.value == statistics.accuracy(*few)
+            assert np.isnan([found.low, found.high]).all()
+            assert (
+                found.missing == f"too few texts for an interval: {rows}; about 460 give ±2 points around 95%"
+            )
+
+
+def test_as_many_rows_as_a_margin_takes() -> None:
+    rows = statistics.rows_for(0.02, 0.95)
+    labels, student = np.zeros(rows), (np.arange(rows) < rows // 20).astype(float)
+    assert bootstrap(statistics.accuracy, student, labels, resamples=4000).margin == pytest.approx(
+        0.02, rel=0.05
+    )
 
 
 @settings(max_examples=30, deadline=None)

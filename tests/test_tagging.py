@@ -252,7 +252,7 @@ def test_models_are_compared_sentence_by_sentence(place, tmp_path):
         resamples=50,
     )
     assert report.main == "f1"
-    assert (report.rows[1].retained.low, report.rows[1].metrics["agreement"]) == (1, 1)
+    assert (report.rows[1].retained.value, report.rows[1].metrics["agreement"]) == (1, 1)
     example = next(one for one in report.examples if one.label != "none")
     assert example.label.split()[0] in example.text
     assert example.says[0].prediction == example.says[1].prediction

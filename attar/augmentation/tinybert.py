@@ -69,8 +69,9 @@ def augment(
     parts = [
         arrow[:].append_column("source", pa.array([-1] * len(table), pa.int64())).cast(features.arrow_schema)
     ]
+    many = "one copy" if copies == 1 else f"{copies} copies"
     say(
-        f"augmenting {len(table)} rows: {copies} copies each, every word replaced with probability {probability} "
+        f"augmenting {len(table)} rows: {many} each, every word replaced with probability {probability} "
         f"by one of {k} candidates"
     )
     found = _Found(candidates, k, Counter(text for name in columns for text in table[name]))

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from attar.cli.parameters import Verb, examples, help_text, parameters, values
 from attar.cli.showing import show, show_plan, show_probe, show_temperatures
 from attar.errors import RecipeError
 from attar.options.registry import VERBS
+from attar.progress import quiet_libraries
 
 # The commands in the order of `attar --help`, by what they are for.
 PANELS = {
@@ -59,9 +61,10 @@ def add(verb: Verb, panel: str, call: Callable[[Mapping[str, Any]], None], *more
 def run(verb: Verb, given: Mapping[str, Any]) -> None:
     """Call a verb and print what it returns."""
     asked = values(verb, given)
-    found = verb(**asked)
-    printer = PRINTERS.get(verb.__name__, lambda found, asked: show(found))
-    printer(found, asked)
+    with nullcontext() if verb.light else quiet_libraries():  # type: ignore[attr-defined]
+        found = verb(**asked)
+        printer = PRINTERS.get(verb.__name__, lambda found, asked: show(found))
+        printer(found, asked)
 
 
 def prune(given: Mapping[str, Any]) -> None:
@@ -83,13 +86,24 @@ def prune(given: Mapping[str, Any]) -> None:
     from attar.pruning.plan import Plan
 
     show_plan(Plan.read(Path(asked["out"]) / "plan.json"))
-    show(report)
+    console.print()
+    _stage(report, asked)
 
 
 def _plan(found: Any, asked: Mapping[str, Any]) -> None:
     show_plan(found)
     if "out" in asked:
         console.print(f"plan: {asked['out']}", highlight=False)
+
+
+def _stage(found: Any, asked: Mapping[str, Any]) -> None:
+    """What made a model leaves its report in the model's directory."""
+    from attar.training.loop import is_main
+
+    show(found)
+    if is_main():
+        found.write(asked["out"])
+    console.print(f"model: {asked['out']}\nreport: {Path(asked['out']) / 'report.html'}", highlight=False)
 
 
 def _written(found: Any, asked: Mapping[str, Any]) -> None:
@@ -133,6 +147,7 @@ def _check(found: Any, asked: Mapping[str, Any]) -> None:
 OPTIONAL: dict[str, Any] = {"default": None}
 PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "plan": _plan,
+    **dict.fromkeys(("finetune", "pretrain", "distill", "distill_lm", "share", "export"), _stage),
     "compare": _written,
     "probe": _probe,
     "temperature": _temperature,

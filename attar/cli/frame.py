@@ -1,5 +1,7 @@
 """What the commands share: the app, the consoles, how a command is run and an error is shown."""
 
+import os
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -12,7 +14,11 @@ from attar import progress
 from attar.errors import AttarError
 
 app = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False, no_args_is_help=False)
-console = Console()
+# Of several processes (torchrun, accelerate launch) the first speaks. A file has room that a terminal has not.
+console = Console(
+    quiet=os.environ.get("RANK", "0") != "0",
+    width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160,
+)
 errors = Console(stderr=True)
 
 

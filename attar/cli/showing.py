@@ -10,13 +10,14 @@ from attar.cli.frame import console
 def show(report: Any) -> None:
     """Print a report."""
     console.print(report.table(width=console.width))
-    console.print(report.headline(), style="bold", markup=False, highlight=False)
+    if (headline := report.headline()) != report.title:
+        console.print(headline, style="bold", markup=False, highlight=False)
     show_notes(report)
 
 
 def show_notes(report: Any) -> None:
     """Print the notes of a report, a line each; what stands before a colon is what the line is about."""
-    for note in report.notes:
+    for note in report.remarks():
         name, colon, rest = note.partition(": ")
         console.print(Text.assemble((name, "bold" if colon else ""), colon, rest))
 

@@ -17,6 +17,8 @@ from attar.errors import DataError
 SampleBy = Literal["line", "paragraph", "document"]
 TABLE_COLUMNS = ("text", "text_pair", "label")
 LABEL_SEPARATOR = "|"
+# Rows that are held out at most: they tell a share of 95% to within 1.4 points, and more teach more.
+HELD = 1000
 
 
 def read_table(
@@ -146,6 +148,22 @@ def read_texts(
             expected="at least one line of text", found=f"none in {', '.join(paths)}", fix="check the file"
         )
     return texts
+
+
+def hold_out(table: Dataset, *, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Part a table in the rows to learn from and those to measure on: a tenth, at least 1 and at most `HELD`.
+
+    Raises:
+        DataError: fewer than two rows.
+    """
+    if len(table) < 2:
+        raise DataError(
+            expected="at least two texts, to hold one out",
+            found=str(len(table)),
+            fix="give more texts, or dev=…",
+        )
+    parts = table.train_test_split(test_size=min(HELD, max(1, len(table) // 10)), seed=seed)
+    return parts["train"], parts["test"]
 
 
 def _reject_binary(path: Path) -> None:

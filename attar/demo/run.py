@@ -18,7 +18,7 @@ from attar.evaluation.comparison import compare
 from attar.evaluation.opening import open_model
 from attar.exporting import export
 from attar.model.checkpoint import load, read_lineage
-from attar.progress import say
+from attar.progress import quiet_libraries, say
 from attar.recipes import load_recipe
 from attar.report.card import card, write_card
 from attar.report.report import Point, Report, Role
@@ -34,6 +34,7 @@ ROWS = 5000
 QUICK_ROWS = 192
 
 
+@quiet_libraries()
 def demo(out: str | Path, *, quick: bool = False, seed: int = 0, console: "Console | None" = None) -> Report:
     """Fine-tune a teacher, distil it, train the baselines, export, measure, and write `report.html`.
 

@@ -178,7 +178,7 @@ def collect_activations(
         entering=entering,
         leaving={} if norm is None else {"normed": norm},
         hidden=True,
-        say="teacher on text to project from",
+        say="teacher on a sample",
     )
     hidden = got["hidden"]
     seen = Activations(

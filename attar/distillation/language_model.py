@@ -64,7 +64,7 @@ def distill_lm(
         if is_main():
             save(made, lazy.tokenizer, out, lineage=lineage, overwrite=overwrite)
     return Report(
-        f"{lazy.name} distilled",
+        f"{Path(lazy.name).name} distilled",
         MAIN[lazy.causal],
         rows,
         {"distillation": curve, "dev": watched},

@@ -138,13 +138,14 @@ class Layout:
         """The parts of the View of a batch (B, T), from its rows' records."""
         lengths = mask.sum(1).tolist()
         count = sum(part.count for part in self.parts)
+        # As whole numbers: under autocast to bf16, tensors in half precision cannot be joined.
         scales = torch.cat(
             [
-                record[: 2 * count * t].view(torch.float16).view(count, t)
+                record[: 2 * count * t].view(torch.int16).view(count, t)
                 for record, t in zip(records, lengths, strict=True)
             ],
             dim=1,
-        )
+        ).view(torch.float16)
         begins = [2 * count * t for t in lengths]
         found: dict[str, dict[int, Any]] = {}
         for part, own in zip(self.parts, scales.split([part.count for part in self.parts]), strict=True):

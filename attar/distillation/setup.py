@@ -13,7 +13,7 @@ from attar.data.batches import Batches, encode, fitting
 from attar.data.columns import Columns
 from attar.data.language_modeling import same_vocabulary
 from attar.data.model_task import task_of
-from attar.data.tables import read_table, read_texts
+from attar.data.tables import hold_out, read_table, read_texts
 from attar.data.tasks import Task
 from attar.distillation.phases import Judge
 from attar.distillation.student import Student, check_sizes, head_of, larger_than
@@ -29,6 +29,11 @@ from attar.report.report import Row
 from attar.training.loop import Precision, processes
 
 TASK_HEADS = ("sequence-classification", "token-classification", "question-answering")
+STARTS = {
+    "random": "with random weights",
+    "layers": "from layers of the teacher",
+    "project": "from the teacher's weights, projected",
+}
 # Sentences that the student is projected on.
 SAMPLE = 2000
 
@@ -94,17 +99,8 @@ class Setup:
             if data is not None
             else self._texts(texts)
         )
-        if len(table) < 2 and dev is None:
-            raise DataError(
-                expected="at least two texts, to hold one out",
-                found=str(len(table)),
-                fix="give more texts, or dev=…",
-            )
         if dev is None:
-            parts = table.train_test_split(
-                test_size=min(1000, max(1, len(table) // 10)), seed=self.options.seed
-            )
-            table, held = parts["train"], parts["test"]
+            table, held = hold_out(table, seed=self.options.seed)
             say(f"no dev table: {len(held)} of the texts are held out to watch the student")
         else:
             held = read_table(dev, columns=columns, task=self.task)[0]
@@ -149,7 +145,7 @@ class Setup:
             sizes = wanted.model_dump(exclude={"init"})
             check_sizes(self.teacher, **sizes)
             sample = table.select(range(min(SAMPLE, len(table))))
-            say(f"building the student, started by {wanted.init}")
+            say(f"building the student, {STARTS[wanted.init]}")
             made = build(
                 self.teacher,
                 **sizes,
@@ -225,6 +221,16 @@ class Setup:
                 directory=str(out),
             ),
         )
+
+    def measured_on(self, texts: int, dev: Any, test: Any) -> str:
+        """A line that says what the figures are measured on."""
+        if self.task is None:
+            return f"sizes alone: a {type(self.teacher).__name__} has no head whose answers could be compared"
+        if test is not None:
+            return f"measured on the {texts} texts of the test table"
+        chose = ", which also chose the best epoch" if self.options.prediction is not None else ""
+        where = "of the dev table" if dev is not None else "held out"
+        return f"measured on the {texts} texts {where}{chose}"
 
 
 def interval(

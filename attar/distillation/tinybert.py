@@ -1,37 +1,44 @@
 """TinyBERT (1909.10351): general distillation, data augmentation, and the two phases of task distillation."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel
 
 from attar.anatomy.resolve import shape_of
 from attar.augmentation import augment as augment_table
 from attar.augmentation import candidates_from
-from attar.data.batches import encode, fitting
+from attar.data.batches import Batches, encode, fitting
 from attar.data.columns import Columns
 from attar.data.language_modeling import same_vocabulary
 from attar.data.streaming import StreamBatches
 from attar.data.tables import read_table, read_texts
 from attar.distillation.cache import Teacher
+from attar.distillation.duration import Phase, say_duration
 from attar.distillation.objective import Intermediate, Match, match
 from attar.distillation.phases import Distiller, Judge, learn, logits_of, projections, teacher_of
 from attar.distillation.setup import Setup
 from attar.errors import DataError
 from attar.maths.mapping import layer_map
 from attar.model.checkpoint import digest, load, read_lineage, save, versions
+from attar.model.views import Need
 from attar.options.base import Options
-from attar.progress import say
+from attar.progress import heard, say
 from attar.report.report import Point, Report
 from attar.storage.writing import check_free
 from attar.training import resuming
-from attar.training.loop import Precision, Source, is_main, main_first, processes
+from attar.training.loop import Precision, Source, broadcast, is_main, main_first, processes
 
 Curve = tuple[Point, ...]
-# Texts that the intermediate phase passes over where its epochs are not named, and the bounds of the epochs.
-PASSES, EPOCHS = 20_000, (3, 20)
+# Rows that the intermediate phase passes over where its epochs are not named, and the bounds of the epochs.
+ROWS, EPOCHS = 20_000, (3, 20)
+# Texts of which the length of a run is told.
+SAMPLED = 1000
 
 
 def distill(
@@ -54,9 +61,9 @@ def distill(
     with resuming.work_directory(out) as place:
         setup = Setup(loaded, options, place, precision)
         train, held = setup.tables(data, texts, dev, columns)
-        made = setup.build(train)
-        curves = TinyBert(setup, made.model, made.projections).train(train, held)
         table = held if test is None else read_table(test, columns=columns, task=setup.task)[0]
+        made = setup.build(train)
+        curves = TinyBert(setup, made.model, made.projections).train(train, held, measured=len(table))
         rows = setup.measure(made.model, table, out)
         lineage = {
             "stage": "distill",
@@ -67,13 +74,13 @@ def distill(
         if is_main():
             save(made.model, loaded.tokenizer, out, lineage=lineage, overwrite=overwrite)
     return Report(
-        f"{loaded.name} distilled",
+        f"{Path(loaded.name).name} distilled",
         setup.main,
         rows,
         curves,
         settings=options.settings(),
         versions=versions(),
-        notes=setup.notes,
+        notes=(setup.measured_on(len(table), dev, test), *setup.notes),
     )
 
 
@@ -97,12 +104,19 @@ class TinyBert:
     def __post_init__(self) -> None:
         self.options, self.teacher = self.setup.options, self.setup.teacher
 
-    def train(self, table: Dataset, dev: Dataset) -> dict[str, Curve]:
-        """Both stages, in the paper's order; the curve of each phase."""
+    def train(self, table: Dataset, dev: Dataset, *, measured: int = 0) -> dict[str, Curve]:
+        """Both stages, in the paper's order; the curve of each phase. Texts `measured` afterwards take time, too."""
         o, curves = self.options, {}
+        general = None if o.general is None else (self._pretrained(o.general.teacher), self._plain_text())
+        # On a GPU the first steps say little of the others.
+        if broadcast(heard()) and not torch.cuda.is_available():
+            but = "" if o.augment is None else ", beside the augmentation"
+            but += " (of which some is done)" if any(self.setup.place.iterdir()) else ""
+            phases = list(self._phases(table, general))
+            say_duration(phases, self.student, measured, precision=self.setup.precision, but=but)
         judge = self.setup.watch(dev)
-        if o.general is not None:
-            curves["general"] = self.general_distillation()
+        if general is not None:
+            curves["general"] = self.general_distillation(*general)
         if o.augment is not None:
             table = self.data_augmentation(table)
         teacher: Teacher | None = None
@@ -112,18 +126,36 @@ class TinyBert:
             curves["prediction"] = self.prediction_distillation(table, teacher, judge)
         return curves
 
-    def general_distillation(self) -> Curve:
+    def _phases(self, table: Dataset, general: tuple[PreTrainedModel, Source] | None) -> Iterator[Phase]:
+        """What `train` will do, with a sample of the table in place of all its texts."""
+        o, kept = self.options, self._cache is not None
+        if general is not None:
+            teacher, plain = general
+            passes = 1 if kept and isinstance(plain, Batches) else o.general.epochs
+            yield self._phase("general stage", teacher, plain, o.general.epochs, passes)
+        sample = table.shuffle(seed=o.seed).select(range(min(SAMPLED, len(table))))
+        times = len(table) / len(sample) * (1 + (o.augment.copies if o.augment else 0))
+        if o.intermediate is not None:
+            batches = self.setup.batches(sample, o.intermediate.batch_size)
+            epochs = self._epochs(round(len(batches.lengths) * times))
+            yield self._phase("intermediate", self.teacher, batches, epochs, 1 if kept else epochs, times)
+        if o.prediction is not None:
+            batches, epochs = self.setup.batches(sample, o.prediction.batch_size), o.prediction.epochs
+            passes = (0 if o.intermediate else 1) if kept else epochs
+            learner = self._prediction_learner
+            yield Phase("prediction", self.teacher, Need(), learner, batches, epochs, passes, times)
+
+    def _phase(
+        self, name: str, teacher: PreTrainedModel, batches: Source, epochs: int, passes: int, times: float = 1
+    ) -> Phase:
+        """A phase that compares layers."""
+        learner = partial(self._layer_learner, teacher)
+        return Phase(name, teacher, self._match(teacher).teacher, learner, batches, epochs, passes, times)
+
+    def general_distillation(self, teacher: PreTrainedModel, batches: Source) -> Curve:
         """Section 3.1, "general distillation": the pre-trained teacher on plain text, without the prediction loss."""
         o = self.options.general
-        teacher = self._pretrained(o.teacher)
-        batches = self._plain_text()
-        compared = self._match(teacher)
-        learner = Distiller(
-            self.student,
-            self._teacher(teacher, compared, batches),
-            intermediate=self._losses(compared, teacher),
-            dropout=self.options.dropout,
-        )
+        learner = self._layer_learner(teacher, self.student, self._teacher(teacher, batches))
         curve = self._learn("general", learner, batches, o, o.epochs)
         self.projections = projections(learner)
         return curve
@@ -151,17 +183,16 @@ class TinyBert:
     def intermediate_distillation(self, table: Dataset) -> tuple[Curve, Teacher]:
         """Section 3.2, task distillation, first phase: L_embd + sum over m of (L_hidn + L_attn)."""
         o = self.options.intermediate
-        epochs = o.epochs or max(EPOCHS[0], min(EPOCHS[1], round(PASSES / len(table))))
         batches = self.setup.batches(table, o.batch_size)
-        compared = self._match(self.teacher)
-        teacher = self._teacher(self.teacher, compared, batches)
-        learner = Distiller(
-            self.student,
-            teacher,
-            intermediate=self._losses(compared, self.teacher),
-            dropout=self.options.dropout,
-        )
+        teacher = self._teacher(self.teacher, batches)
+        learner = self._layer_learner(self.teacher, self.student, teacher)
+        epochs = self._epochs(len(batches.lengths))
         return self._learn("intermediate", learner, batches, o, epochs), teacher
+
+    def _epochs(self, rows: int) -> int:
+        """Passes of the intermediate phase over so many texts and copies; of long texts, windows."""
+        wanted: int | None = self.options.intermediate.epochs
+        return wanted or max(EPOCHS[0], min(EPOCHS[1], round(ROWS / rows)))
 
     def prediction_distillation(self, table: Dataset, teacher: Teacher | None, judge: Judge | None) -> Curve:
         """Section 3.2, task distillation, second phase: L_pred = CE(z_T / t, z_S / t); the best epoch is kept."""
@@ -169,10 +200,19 @@ class TinyBert:
         batches = setup.batches(table, o.batch_size)
         kept: dict[str, Any] = {"cache": self._cache, "precision": setup.precision}
         teacher = logits_of(teacher, self.teacher, batches, name=digest(*batches.content), **kept)
-        learner = Distiller(
-            self.student, teacher, task=setup.task, temperature=o.temperature, dropout=self.options.dropout
-        )
+        learner = self._prediction_learner(self.student, teacher)
         return self._learn("prediction", learner, batches, o, o.epochs, judge)
+
+    def _layer_learner(self, teacher: PreTrainedModel, student: PreTrainedModel, view: Teacher) -> Distiller:
+        """A student with the losses over its layers and a teacher's."""
+        losses = self._losses(self._match(teacher), teacher)
+        return Distiller(student, view, intermediate=losses, dropout=self.options.dropout)
+
+    def _prediction_learner(self, student: PreTrainedModel, view: Teacher) -> Distiller:
+        """A student with the loss over its logits and the teacher's."""
+        o = self.options
+        temperature = o.prediction.temperature
+        return Distiller(student, view, task=self.setup.task, temperature=temperature, dropout=o.dropout)
 
     def _match(self, teacher: PreTrainedModel) -> Match:
         """What the intermediate losses compare: layer m with layer g(m)."""
@@ -211,12 +251,10 @@ class TinyBert:
         sizes = {"batch_size": o.batch_size, "max_length": o.max_length, "steps": o.steps}
         return StreamBatches(texts, tokenizer, rank=rank, world=world, **sizes)
 
-    def _teacher(self, model: PreTrainedModel, compared: Match, batches: Source) -> Teacher:
-        """The teacher over some batches, cached where that is possible."""
-        name = digest(*batches.content)
-        return teacher_of(
-            model, compared.teacher, batches, cache=self._cache, precision=self.setup.precision, name=name
-        )
+    def _teacher(self, model: PreTrainedModel, batches: Source) -> Teacher:
+        """The teacher of layers over some batches, cached where that is possible."""
+        need, name = self._match(model).teacher, digest(*batches.content)
+        return teacher_of(model, need, batches, cache=self._cache, precision=self.setup.precision, name=name)
 
     @property
     def _cache(self) -> Path | None:

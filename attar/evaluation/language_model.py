@@ -18,7 +18,7 @@ from attar.data.language_modeling import TextBatches, causal_head
 from attar.data.masking import IGNORED, MaskedLanguage
 from attar.errors import DataError
 from attar.maths.chunks import LOGITS, slices
-from attar.maths.statistics import Interval
+from attar.maths.statistics import Interval, too_few
 from attar.model.lm_head import last_hidden, output
 from attar.model.onnx import OnnxModel
 from attar.progress import track
@@ -201,11 +201,14 @@ def whole_logits(batch_size: int, length: int, tokenizer: Any) -> int:
 
 def ratio(student: DocumentLoss, teacher: DocumentLoss, *, resamples: int = 2000, seed: int = 0) -> Interval:
     """95% interval of the student's perplexity over the teacher's, over resampled windows of the same texts."""
+    value = math.exp((student.nats - teacher.nats).sum() / teacher.tokens.sum())
+    if missing := too_few(len(teacher.nats), "windows of text"):
+        return Interval.without(value, missing)
     generator = np.random.default_rng(seed)
     rows = generator.integers(len(teacher.nats), size=(resamples, len(teacher.nats)))
     apart = student.nats - teacher.nats
     low, high = np.quantile(np.exp(apart[rows].sum(1) / teacher.tokens[rows].sum(1)), [0.025, 0.975])
-    return Interval(math.exp(apart.sum() / teacher.tokens.sum()), float(low), float(high))
+    return Interval(value, float(low), float(high))
 
 
 def _windows(tokens: Tokens, max_length: int, stride: int) -> list[tuple[int, int, int]]:

@@ -170,9 +170,8 @@ def _ratios(
             continue
         apart = ratio(found, known)
         subject = "Perplexity" if len(students) == 1 else f"Perplexity of {reader.name}"
-        notes.append(
-            f"{subject} over the teacher's: {apart.value:.3f} ({apart.low:.3f} to {apart.high:.3f}, 95%)."
-        )
+        ends = apart.missing or f"{apart.low:.3f} to {apart.high:.3f}, 95%"
+        notes.append(f"{subject} over the teacher's: {apart.value:.3f} ({ends}).")
     return tuple(notes)
 
 

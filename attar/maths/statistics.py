@@ -3,6 +3,7 @@
 numpy and scipy only; no model, no torch.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,15 +21,28 @@ Statistic = Literal["retained", "difference"]
 _DRAWN_AT_ONCE = 8_000_000
 # Resamples on which the metric is undefined (one class only, constant scores) that are still left out quietly.
 _UNDEFINED_ALLOWED = 0.05
+# Rows from which an interval says something (36): of fewer, even where all of them agree, the exact 95% interval
+# (Clopper and Pearson 1934) begins under 90%, 0.025^(1/n) < 0.9, and tells no good student from a poor one. The
+# bootstrap of fewer rows is too sure besides: from 10 rows its 95% interval of a share of 90% holds it in 65% of cases.
+ENOUGH = math.ceil(math.log(0.025) / math.log(0.9))
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and the ends of its confidence interval, all in the unit of the figure."""
+    """A figure and the ends of its confidence interval, all in the unit of the figure.
+
+    Where there is no interval, both ends are NaN and `missing` says why.
+    """
 
     value: float
     low: float
     high: float
+    missing: str = ""
+
+    @classmethod
+    def without(cls, value: float, missing: str) -> "Interval":
+        """A figure that has no interval, and why."""
+        return cls(value, math.nan, math.nan, missing)
 
     @property
     def margin(self) -> float:
@@ -78,9 +92,8 @@ def bootstrap(
 ) -> Interval:
     """Interval of `metric(predictions, labels)` over resampled rows; see `paired_bootstrap` for the arguments."""
     runs = _runs(predictions, labels)
-    point = np.array([metric(run, labels) for run in runs])
-    drawn = _resample(metric, runs, labels, resamples=resamples, seed=seed)
-    return _interval(point, drawn, rows=len(labels), confidence=confidence)
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed, "confidence": confidence}
+    return _estimate(metric, runs, labels, lambda figures: figures, **options)
 
 
 def paired_bootstrap(
@@ -99,6 +112,11 @@ def paired_bootstrap(
     Both models are scored on the same resampled rows (Efron and Tibshirani 1993, chapter 8; Berg-Kirkpatrick et al.
     2012), so what a hard or an easy sample does to both cancels out. For one student the ends are percentiles of the
     resamples.
+
+    Under `ENOUGH` rows there is no interval. Where both are right on the same rows, every resample is alike and the
+    bootstrap has no width; the ends are then what the rows still allow: of rows that are right or wrong, up to
+    1 - 0.025^(1/N) of all may be otherwise (Clopper and Pearson 1934, no case in N; one-sided that is the "rule of
+    three", 3/N). Other metrics have no interval then.
 
     A list of S predictions is the same student from S seeds. The value is then the mean over seeds, and the interval
     covers both new rows and new seeds: value +- t * sqrt(v_rows + v_seeds), where v_rows is the covariance between
@@ -129,9 +147,10 @@ def paired_bootstrap(
             found=f"{point[-1]:.4g} on {len(labels)} rows",
             fix='check the labels and their order, or ask for statistic="difference"',
         )
-    drawn = _resample(metric, runs, labels, resamples=resamples, seed=seed)
-    point, drawn = compare(point[:-1], point[-1]), compare(drawn[:, :-1], drawn[:, -1:])
-    return _interval(point, drawn, rows=len(labels), confidence=confidence)
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed, "confidence": confidence}
+    return _estimate(
+        metric, runs, labels, lambda figures: compare(figures[..., :-1], figures[..., -1:]), **options
+    )
 
 
 def swap_test(
@@ -177,6 +196,18 @@ def seed_interval(values: Sequence[float], *, confidence: float = 0.95) -> Inter
     return Interval(mean, mean - half, mean + half)
 
 
+def rows_for(margin: float, share: float, *, confidence: float = 0.95) -> int:
+    """Rows from which a share is known to +- `margin`: z^2 share (1 - share) / margin^2, its normal interval."""
+    from scipy.stats import norm
+
+    return math.ceil(float(norm.ppf((1 + confidence) / 2)) ** 2 * share * (1 - share) / margin**2)
+
+
+def too_few(rows: int, what: str = "texts") -> str:
+    """Why so few rows have no interval; empty where they are enough."""
+    return f"too few {what} for an interval: {rows}" if rows < ENOUGH else ""
+
+
 def _runs(predictions: Array | Sequence[Array], labels: Array) -> list[Array]:
     runs = list(predictions) if isinstance(predictions, list | tuple) else [np.asarray(predictions)]
     sizes = {len(run) for run in runs}
@@ -210,16 +241,58 @@ def _resample(metric: Metric, runs: list[Array], labels: Array, *, resamples: in
     return np.concatenate(drawn)
 
 
-def _interval(point: Array, drawn: Array, *, rows: int, confidence: float) -> Interval:
-    """From `point` (S,) and its resamples (R, S) to one interval; see `paired_bootstrap`."""
+def _estimate(
+    metric: Metric,
+    runs: list[Array],
+    labels: Array,
+    compare: Callable[[Array], Array],
+    *,
+    resamples: int,
+    seed: int,
+    confidence: float,
+) -> Interval:
+    """The interval of `compare` (figures of all runs (..., R) to those of S seeds (..., S)), over resampled rows."""
+    rows, figures = len(labels), np.array([metric(run, labels) for run in runs])
+    point = compare(figures)
+    value = float(point.mean())
+    if rows < ENOUGH and math.isfinite(value):
+        needed = float(f"{rows_for(0.02, 0.95):.2g}")
+        return Interval.without(value, f"{too_few(rows)}; about {needed:.0f} give ±2 points around 95%")
+    drawn = compare(_resample(metric, runs, labels, resamples=resamples, seed=seed))
     defined = np.isfinite(drawn).all(axis=1)
-    if not np.isfinite(point).all() or (~defined).mean() > _UNDEFINED_ALLOWED:
+    if not math.isfinite(value) or (~defined).mean() > _UNDEFINED_ALLOWED:
         raise DataError(
             expected="a metric that is defined on the rows and nearly all resamples of them",
             found=f"undefined on {(~defined).mean():.0%} of the resamples of {rows} rows",
             fix="measure on more rows, with every class or more than one score among them",
         )
-    drawn, value, seeds = drawn[defined], float(point.mean()), len(point)
+    drawn = drawn[defined]
+    if np.ptp(drawn) > np.finfo(np.float64).eps * abs(value):
+        return _interval(point, drawn, rows=rows, confidence=confidence)
+    if not _right_on_the_same_rows(metric, runs, labels):
+        return Interval.without(value, f"no interval: every resample of the {rows} texts gives the same")
+    most = 1 - ((1 - confidence) / 2) ** (1 / rows)
+    # The last run, of two models the teacher, stays as it was measured.
+    others = (
+        np.append(np.full(len(point), end), figures[len(point) :]) for end in figures[0] + (-most, most)
+    )
+    low, high = (float(compare(np.clip(other, 0, 1)).mean()) for other in others)
+    return Interval(value, low, high)
+
+
+def _right_on_the_same_rows(metric: Metric, runs: list[Array], labels: Array) -> bool:
+    """Whether a metric says of each row that it is right or wrong, and says the same of all runs."""
+    if not isinstance(metric, Ratio):
+        return False
+    parts = [metric.parts(run, labels) for run in runs]
+    first = parts[0][0]
+    binary = bool(np.isin(first, (0, 1)).all()) and all((bottom == 1).all() for _, bottom in parts)
+    return binary and all((top == first).all() for top, _ in parts)
+
+
+def _interval(point: Array, drawn: Array, *, rows: int, confidence: float) -> Interval:
+    """From `point` (S,) and its resamples (R, S) to one interval; see `paired_bootstrap`."""
+    value, seeds = float(point.mean()), len(point)
     if seeds == 1:
         tail = (1 - confidence) / 2
         low, high = np.quantile(drawn[:, 0], [tail, 1 - tail])
@@ -229,8 +302,6 @@ def _interval(point: Array, drawn: Array, *, rows: int, confidence: float) -> In
     shared = max(0.0, float(covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1)))
     between = max(float(np.var(point, ddof=1)), own - shared) / seeds
     total = shared + between
-    if total <= np.finfo(np.float64).eps * abs(value):
-        return Interval(value, value, value)
     from scipy.stats import t
 
     freedom = total**2 / (shared**2 / max(1, rows - 1) + between**2 / (seeds - 1))

@@ -43,6 +43,7 @@ def verb(
 
         quietly.__signature__ = shown  # type: ignore[attr-defined]  # what `inspect.signature` shows
         quietly.shares = shares  # type: ignore[attr-defined]
+        quietly.light = light  # type: ignore[attr-defined]
         VERBS[function.__name__] = quietly
         if stage:
             STAGES[function.__name__] = quietly

@@ -4,6 +4,7 @@ That many parts are worth nothing to a task, and some less than nothing, is what
 Kovaleva et al. (1908.08593) found of BERT.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -160,4 +161,4 @@ def _or_nan(
     try:
         return figure(ours, theirs, resamples=resamples, seed=seed)
     except DataError:
-        return Interval(float("nan"), float("nan"), float("nan"))
+        return Interval.without(math.nan, "no interval: the metric is undefined on some resamples")

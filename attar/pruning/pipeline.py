@@ -1,28 +1,25 @@
 """The work of `attar.plan` and `attar.prune`: which units can go within a budget, and the model without them."""
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from attar.data.batches import fitting
 from attar.data.columns import Columns
-from attar.data.tables import read_table, read_texts
+from attar.data.tables import HELD, read_table, read_texts
 from attar.errors import OutputError, PlanError
-from attar.evaluation.comparison import measure
-from attar.evaluation.opening import open_model
 from attar.model.checkpoint import load, save, versions
 from attar.options.base import Options
 from attar.progress import say
+from attar.pruning.measuring import answering_task, measured, parted, plain
 from attar.pruning.plan import PLAN, Plan
-from attar.pruning.pruner import Pruner, classification_task
+from attar.pruning.pruner import Pruner
 from attar.pruning.round import Way, axes_of
 from attar.pruning.rounds import Recovery
 from attar.pruning.vocabulary import restrict
-from attar.report.report import Report, Row
+from attar.report.report import Report
 from attar.report.shape import Shape
 from attar.storage.writing import check_free
 from attar.training import resuming
@@ -32,8 +29,8 @@ __all__ = ["Plan", "Pruner", "plan", "prune"]
 
 Table: TypeAlias = str | Path | Dataset
 VOCABULARY = "vocabulary"
-# Texts that are held out at most, and under which none is.
-HELD, FEW = 1000, 20
+# Of the texts that a model is measured on where there is no dev table.
+HELD_OUT = ", held out from scoring, fitting and recovery (by attar plan, too, where it had the same texts)"
 
 
 def plan(
@@ -57,7 +54,9 @@ def plan(
             fix="name another file" + ("" if file.is_dir() else ", or pass overwrite (--overwrite)"),
         )
     _check_chosen(options)
-    found = _opened(model, tokenizer, options, (data, texts, columns), precision)
+    found, held = _opened(model, tokenizer, options, (data, texts, columns), precision)
+    if held is not None and options.method != VOCABULARY:
+        say(f"{len(held)} of the texts are left out, for attar prune to measure on")
     planned = _plan(found, options, precision)
     if file is not None:
         planned.write(file)
@@ -94,13 +93,15 @@ def prune(
     o = options
     _check_chosen(o, plan)
     check_free(out, overwrite=overwrite)
-    found = _opened(
-        model, tokenizer, o, (data, texts, columns), precision, plan=plan, recover=o.recover, fold=o.fold
-    )
-    held = None  # sizes alone are reported of a model without a task
-    if found.task is not None:
-        given = None if dev is None else read_table(dev, columns=columns, task=found.task)[0]
-        held = _hold_out(found, o) if given is None else given
+    tables = (data, texts, columns)
+    way: dict[str, Any] = {"plan": plan, "recover": o.recover, "fold": o.fold, "dev": dev}
+    found, held = _opened(model, tokenizer, o, tables, precision, measures=True, **way)
+    what = "" if dev is not None else HELD_OUT
+    if dev is None and held is not None:
+        if o.method == VOCABULARY:
+            what = ", of which all tokens stayed: other texts may have tokens that went"
+        else:
+            say(f"no dev table: {len(held)} of the texts are held out to measure on")
     recovery = Recovery(o.recover, o.recover_steps, o.recover_lr, precision, o.seed, o.reconstruct)
     with resuming.work_directory(out) as place:
         if o.budget is None:
@@ -128,14 +129,15 @@ def prune(
         if is_main():
             files = {PLAN: planned.to_json()}
             save(small, kept, out, lineage=lineage, files=files, overwrite=overwrite)
-        rows, main = _rows(found, small, kept, held, out)
+        rows, main, note = measured(found, small, kept, held, out, what)
     return Report(
-        f"{name} pruned to {planned.after.parameters / planned.before.parameters:.0%}",
+        f"{Path(name).name} pruned to {planned.after.parameters / planned.before.parameters:.0%}",
         main,
         rows,
         curves,
         settings=lineage["options"],  # type: ignore[arg-type]
         versions=versions(),
+        notes=(note,),
         shapes=(planned.shape(Path(out).name),),
     )
 
@@ -173,18 +175,28 @@ def _opened(
     plan: Any = None,
     recover: str | None = None,
     fold: bool = False,
-) -> Pruner:
-    """The model with its texts; a plan says already what stays."""
+    dev: Table | None = None,
+    measures: bool = False,
+) -> tuple[Pruner, Dataset | None]:
+    """The model with its texts, and those to measure on: dev, or some of the texts. A plan says already what stays."""
     loaded = load(model, tokenizer=tokenizer)
     learns = plan is None and o.shape is None and o.method != VOCABULARY
     method: Any = o.method if learns else "magnitude"
     axes = axes_of(loaded.model, o.axes)
-    data, plain, columns = tables
-    texts: Dataset | None = None if plain is None else read_texts(plain)
-    if data is not None:
-        labels = "task" in {o.loss, recover}
-        texts = read_table(data, columns=columns, task=classification_task(loaded.model), labels=labels)[0]
-    return Pruner(
+    data, given, columns = tables
+    texts: Any = None if given is None else read_texts(given)
+    task = answering_task(loaded.model)
+    if data is not None:  # labels that do not teach count where some of the texts are held out to measure
+        labels = "task" in {o.loss, recover} or (measures and dev is None and task is not None)
+        texts = read_table(data, columns=columns, task=task, labels=labels)[0]
+    held: Dataset | None = None
+    if dev is not None:
+        held = read_table(dev, columns=columns, task=task, labels=task is not None)[0]
+    elif texts is not None and o.method == VOCABULARY:
+        held = texts.select(range(min(HELD, len(texts))))
+    elif texts is not None:
+        texts, held = parted(texts)
+    found = Pruner(
         loaded,
         Way(method, axes, o.steps, o.lr, o.gamma, None, o.seed, precision, fold),
         o.cost,
@@ -192,46 +204,11 @@ def _opened(
         o.length,
         o.max_length,
         o.batch_size,
-        texts,
+        None if texts is None else plain(texts),
         o.table,
         o.rounding,
     )
-
-
-def _hold_out(found: Pruner, o: Options) -> Dataset | None:
-    """Texts that nothing is learned from, to measure on: a tenth, at most 1000; all of them to trim a vocabulary.
-
-    None where there are no texts, or too few to spare some.
-    """
-    texts = found.texts
-    if texts is None or len(texts) < FEW:
-        return None
-    if o.method == VOCABULARY:  # whose tokens all stay
-        return texts.select(range(min(HELD, len(texts))))
-    parts = texts.train_test_split(test_size=min(HELD, len(texts) // 10), seed=o.seed)
-    found.texts = parts["train"]
-    say(f"no dev table: {len(parts['test'])} of the texts are held out to measure on")
-    return parts["test"]
-
-
-def _rows(
-    found: Pruner, small: PreTrainedModel, tokenizer: Any, table: Dataset | None, out: str | Path
-) -> tuple[tuple[Row, ...], str]:
-    """The model before and after, and the metric that counts; sizes only without a table or a classifier."""
-    name = Path(out).name
-    before, after = (model.num_parameters() for model in (found.model, small))
-    if found.task is None or table is None:
-        rows = (Row("before", "teacher", parameters=before), Row(name, "student", parameters=after))
-        main = "accuracy"
-    else:
-        opened = (
-            open_model(found.model, name="before", tokenizer=found.tokenizer),
-            open_model(small, name=name, tokenizer=tokenizer),
-        )
-        pair: Any = list(zip(("teacher", "student"), opened, strict=True))
-        measured, said = measure(pair, table, max_length=fitting(found.max_length, found.model))
-        rows, main = (measured[0], measured[1]), next(iter(said.values()))[1].main
-    return (rows[0], replace(rows[1], directory=str(out))), main
+    return found, held
 
 
 def shape_in(directory: str, name: str) -> Shape | None:

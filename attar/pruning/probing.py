@@ -15,6 +15,7 @@ from attar.data.model_task import task_of
 from attar.data.tables import read_table
 from attar.errors import ModelError
 from attar.evaluation.machine import machine
+from attar.maths.statistics import ENOUGH
 from attar.model.checkpoint import Loaded, load, versions
 from attar.model.onnx import is_onnx
 from attar.options.base import Options
@@ -115,6 +116,8 @@ def notes(found: Probe, *, runs: int) -> tuple[str, ...]:
             f"of {parts} parts up to {found.by_chance:.1f} would be named by chance: try them on other texts"
         )
     lines += [f"worth most: {said(found, w)}" for w in found.worse[:3]]
+    if found.rows < ENOUGH:
+        lines.append(found.parts[0].change.missing)
     silent = sum(not w.better and not w.worse for w in found.parts)
     lines.append(f"{silent} of {parts} parts alone make no difference that {found.rows} texts show")
     if found.parts[0].part.layer is None:

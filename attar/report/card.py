@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from attar.report.formatting import count, duration, figure, metric_name, percent, size, times
+from attar.report.formatting import count, duration, ends, figure, metric_name, percent, size, times
 from attar.report.rows import ReportData, Row
 from attar.report.summary import headline
 from attar.storage.writing import write_atomic
@@ -126,8 +126,8 @@ def _figures(row: Row | None, report: ReportData | None) -> str:
 
     lines = [line(metric_name(name), lambda r, n=name: figure(n, r.metrics.get(n))) for name in row.metrics]
     if row.retained is not None and teacher is not None:
-        ends = f" ({100 * row.retained.low:.1f} to {100 * row.retained.high:.1f}, 95% interval)"
-        lines.insert(0, ("retained", percent(row.retained.value) + ends, ""))
+        around = ends(row.retained) + ("" if row.retained.missing else ", 95% interval")
+        lines.insert(0, ("retained", f"{percent(row.retained.value)} ({around})", ""))
     lines.append(line("parameters", lambda r: count(r.parameters)))
     lines.append(line("size on disk", lambda r: size(r.bytes)))
     lines.append(line("FLOPs of a pass", lambda r: count(r.flops)))

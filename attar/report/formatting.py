@@ -59,10 +59,15 @@ def percent(value: float | None) -> str:
 
 
 def percent_interval(interval: Interval | None) -> str:
-    """0.968 and its ends -> 96.8% (95.9 to 97.6)."""
-    if interval is None:
-        return "–"
-    return f"{percent(interval.value)} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+    """0.968 and its ends -> 96.8% (95.9 to 97.6); the figure alone where it has no interval."""
+    if interval is None or interval.missing:
+        return "–" if interval is None else percent(interval.value)
+    return f"{percent(interval.value)} ({ends(interval)})"
+
+
+def ends(interval: Interval) -> str:
+    """The ends of an interval in percent, or why there are none."""
+    return interval.missing or f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
 
 
 def count(value: float | None) -> str:

@@ -17,13 +17,15 @@ def plain(value: Any) -> Any:
 
 
 def restore_nan(found: dict[str, Any]) -> dict[str, Any]:
-    """Null back to NaN where a number must stand: in metrics and curves."""
+    """Null back to NaN where a number must stand: in metrics, the ends of intervals, and curves."""
 
     def numbers(parts: dict[str, Any]) -> dict[str, Any]:
         return {name: math.nan if value is None else value for name, value in parts.items()}
 
     for row in found["rows"]:
         row["metrics"] = numbers(row["metrics"])
+        for name in ("quality", "retained", "speedup"):
+            row[name] = row.get(name) and numbers(row[name])
     found["curves"] = {
         stage: [(step, numbers(parts)) for step, parts in points] for stage, points in found["curves"].items()
     }

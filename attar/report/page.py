@@ -31,6 +31,9 @@ def render(report: ReportData) -> str:
             report=report,
             headline=summary.headline(report),
             footing=summary.footing(report),
+            remarks=summary.remarks(report),
+            kept="agreement" if report.main == "agreement" else "retained",
+            sure=any(row.quality and not row.quality.missing for row in report.rows),
             tiles=_tiles(report),
             columns=columns,
             folds={name: inside for name, inside in _FOLDS.items() if {name, inside} <= columns.keys()},
@@ -63,7 +66,8 @@ def _tiles(report: ReportData) -> list[tuple[str, ...]]:
     if student.retained is not None:
         kept = f"of the teacher's {formatting.metric_name(report.main)} kept"
         what = "agreement with the teacher" if report.main == "agreement" else kept
-        note = f"95% interval {100 * student.retained.low:.1f} to {100 * student.retained.high:.1f}"
+        ends = formatting.ends(student.retained)
+        note = ends if student.retained.missing else f"95% interval {ends}"
         found.append((formatting.percent(student.retained.value), what, note))
     if report.smaller is not None:
         note = f"{formatting.count(teacher.parameters)} → {formatting.count(student.parameters)} parameters"
@@ -96,7 +100,7 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=formatting.percent, pretty=_pretty)
+    environment.filters.update(percent=formatting.percent, ends=formatting.ends, pretty=_pretty)
     return environment
 
 

@@ -46,8 +46,9 @@ def quality_latency(rows: Sequence[Row], main: str) -> str:
     unit = 1.0 if main in {"matthews", "pearson", "spearman"} else 100.0
     xs = np.array([1e3 * (row.p50 or 0.0) for row in shown])
     ys = np.array([unit * row.metrics[main] for row in shown])
-    lows = np.array([unit * (row.quality.low if row.quality else row.metrics[main]) for row in shown])
-    highs = np.array([unit * (row.quality.high if row.quality else row.metrics[main]) for row in shown])
+    around = [row.quality if row.quality and not row.quality.missing else None for row in shown]
+    lows = np.array([unit * at.low if at else y for at, y in zip(around, ys, strict=True)])
+    highs = np.array([unit * at.high if at else y for at, y in zip(around, ys, strict=True)])
     axes.set_xscale("log")
     axes.set_xlim(xs.min() / 1.8, xs.max() * 2.1)
     room = max(highs.max() - lows.min(), 1e-3 * unit)

@@ -31,6 +31,10 @@ class Report(ReportData):
         """On what the headline stands: the two figures, the runtime, the fastest form."""
         return summary.footing(self)
 
+    def remarks(self) -> tuple[str, ...]:
+        """The notes, and why figures have no interval, a line each."""
+        return summary.remarks(self)
+
     def table(self, width: int | None = None) -> "Table":
         """For a terminal of `width` letters, its own where None; columns that find no room are named below."""
         return table.table(self, width)
@@ -62,4 +66,4 @@ class Report(ReportData):
         return directory / "report.html"
 
     def __str__(self) -> str:
-        return f"{plain_text(self.table(160), 160)}\n{self.headline()}"
+        return "\n".join((plain_text(self.table(160), 160), self.headline(), *self.remarks()))

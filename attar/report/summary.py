@@ -1,6 +1,6 @@
 """A report in sentences: what the student retains, how much smaller and faster it is, and on what that stands."""
 
-from attar.report.formatting import change, count, duration, figure, metric_name, percent_interval, times
+from attar.report.formatting import change, count, duration, ends, figure, metric_name, percent, times
 from attar.report.rows import ReportData
 
 
@@ -11,12 +11,12 @@ def headline(report: ReportData) -> str:
         return report.title
     parts = []
     if student.retained is not None:
-        kept, ends = percent_interval(student.retained).split(" ", 1)
-        agrees = f"agrees with the teacher on {kept} of the texts {ends}"
+        kept, around = percent(student.retained.value), ends(student.retained).split(";")[0]
+        agrees = f"agrees with the teacher on {kept} of the texts ({around})"
         parts.append(
             agrees
             if report.main == "agreement"
-            else f"keeps {kept} of the teacher's {metric_name(report.main)} {ends}"
+            else f"keeps {kept} of the teacher's {metric_name(report.main)} ({around})"
         )
     if (ratio := report.smaller) is not None:
         parts.append(f"is {change(ratio, 'smaller', 'larger')}")
@@ -32,7 +32,8 @@ def footing(report: ReportData) -> str:
     student, teacher = report.student, report.teacher
     if student is None or teacher is None:
         return ""
-    said = [f"{student.name} against {teacher.name}, 95% interval over test texts."]
+    sure = student.retained is not None and not student.retained.missing
+    said = [f"{student.name} against {teacher.name}{', 95% interval over test texts' if sure else ''}."]
     if report.main in student.metrics and report.main in teacher.metrics and report.main != "agreement":
         ours, theirs = (figure(report.main, row.metrics[report.main]) for row in (student, teacher))
         said.append(f"{metric_name(report.main).capitalize()} {ours} against {theirs}.")
@@ -56,3 +57,10 @@ def footing(report: ReportData) -> str:
             f"As {fastest.runtime} it runs {times(gain)} as fast as the teacher in {teacher.runtime}."
         )
     return " ".join(said)
+
+
+def remarks(report: ReportData) -> tuple[str, ...]:
+    """The report's notes, and why figures have no interval, each reason once."""
+    intervals = (interval for row in report.rows for interval in (row.retained, row.quality))
+    missing = dict.fromkeys(interval.missing for interval in intervals if interval and interval.missing)
+    return tuple(dict.fromkeys((*report.notes, *missing)))

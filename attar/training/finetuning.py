@@ -84,7 +84,7 @@ def finetune(
         directory=str(out),
     )
     return Report(
-        f"fine-tuned {loaded.name}",
+        f"fine-tuned {Path(loaded.name).name}",
         evaluation.main,
         (row,),
         {"fine-tuning": curve},

@@ -58,7 +58,7 @@ def pretrain(
     name = "perplexity" if causal else "pseudo_perplexity"
     change = f"{metric_name(name)} {found.before[name]:.4g} before, {found.after[name]:.4g} after"
     return Report(
-        f"pre-trained {loaded.name}: {change}",
+        f"pre-trained {Path(loaded.name).name}: {change}",
         MAIN[causal],
         (
             Row(Path(out).name, "teacher", metrics=found.after, parameters=size, directory=str(out)),

@@ -86,7 +86,7 @@ class Intermediate(Options):
     """Task distillation's first phase: attention, hidden and embedding losses.
 
     Attributes:
-        epochs: Passes over the texts and their copies; where None 20 for few texts, down to 3 for many.
+        epochs: Passes over the texts and their copies; where None as many as make 20,000 rows, from 3 to 20.
         lr: Peak learning rate.
         batch_size: Texts in a step.
     """

@@ -44,17 +44,18 @@ SHAPES: dict[str, dict[str, int]] = {
 
 
 def build(name: str, *, quick: bool = False) -> PreTrainedModel:
-    """A random classifier of a shape, from a fixed seed; a quarter of its layers where it is to be quick."""
+    """A random classifier of a shape, from a fixed seed; few layers and a small vocabulary where it is to be quick."""
     torch.manual_seed(0)
     shape = {**SHAPES[name], "layers": SHAPES[name]["layers"] // (4 if quick else 1)}
+    vocabulary = 1000 if quick else VOCABULARY
     layers, hidden, ffn, heads = shape["layers"], shape["hidden"], shape["ffn"], shape["heads"]
     if name == "DistilBERT":
         small = DistilBertConfig(
-            vocab_size=VOCABULARY, n_layers=layers, dim=hidden, hidden_dim=ffn, n_heads=heads
+            vocab_size=vocabulary, n_layers=layers, dim=hidden, hidden_dim=ffn, n_heads=heads
         )
         return DistilBertForSequenceClassification(small).eval()
     config = BertConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         num_hidden_layers=layers,
         hidden_size=hidden,
         intermediate_size=ffn,
@@ -144,7 +145,7 @@ if __name__ == "__main__":
     benchmark(
         main,
         __doc__,
-        quick="two shapes, a quarter of the layers, few rounds",
+        quick="two shapes of few layers and tokens, few rounds",
         threads=1,
         options={
             "--clock": {"choices": ("wall", "cpu"), "help": "cpu by default where there is one thread"},

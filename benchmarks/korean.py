@@ -37,7 +37,7 @@ def main(options: argparse.Namespace, work: Path) -> Result:
     run = Korean(work, quick=options.quick)
     if not options.quick:
         run.hours()
-    lost = {name: run.lost(name) for name in ("teacher", *STARTS)}
+    figures, bounds = held_out({name: run.lost(name) for name in ("teacher", *STARTS)})
     teachers = {task: run.said(run.best("teacher", task, 0), task, "test") for task in TASKS}
     said: dict[str, dict[str, list[Evaluation]]] = {arm: {task: [] for task in TASKS} for arm in options.arms}
 
@@ -48,27 +48,35 @@ def main(options: argparse.Namespace, work: Path) -> Result:
 
     asked = [(OURS, arm) for arm in options.arms if arm != OURS]
     means = by_seed(options.arms, options.seeds, points, asked)
-    return show(run, lost, teachers, said, means)
+    return show(run, teachers, said, means, figures, bounds)
+
+
+def held_out(lost: Mapping[str, TextLoss]) -> tuple[dict[str, Figure], dict[str, Interval]]:
+    """Print what the general stage is worth on held-out reviews, before any task; its figures and intervals."""
+    table = Table("held-out reviews", "nats a masked word piece", "more than the teacher, 95%", box=None)
+    figures, bounds = {}, {}
+    for name, found in lost.items():
+        apart = loss_apart([found], [lost["teacher"]])
+        table.add_row(name, f"{found.mean:.3f}", "" if name == "teacher" else _signed(apart, ".3f"))
+        figures[f"held-out loss, {name}"] = figure(found.mean)
+        bounds[f"held-out loss, {name} over the teacher"] = apart
+    Console(width=110).print(table)
+    apart = loss_apart([lost["distilled"]], [lost["read on"]])
+    bounds["held-out loss, distilled over read on"] = apart
+    print(f"distilled over read on: {_signed(apart, '.3f')} nats")
+    return figures, bounds
 
 
 def show(
     run: Korean,
-    lost: Mapping[str, TextLoss],
     teachers: Mapping[str, Evaluation],
     said: Mapping[str, Mapping[str, list[Evaluation]]],
     means: Mapping[str, Sequence[float]],
+    figures: dict[str, Figure],
+    bounds: dict[str, Interval],
 ) -> Result:
-    """Print the tables."""
+    """Print what the arms are worth on the tasks."""
     console, whole = Console(width=130), 100 * float(np.mean([one.value for one in teachers.values()]))
-    general = Table("held-out reviews", "nats a masked word piece", "more than the teacher, 95%", box=None)
-    figures: dict[str, Figure] = {}
-    bounds: dict[str, Interval] = {}
-    for name, found in lost.items():
-        apart = loss_apart([found], [lost["teacher"]])
-        general.add_row(name, f"{found.mean:.3f}", "" if name == "teacher" else _signed(apart, ".3f"))
-        figures[f"held-out loss, {name}"] = figure(found.mean)
-    bounds["held-out loss, distilled over read on"] = loss_apart([lost["distilled"]], [lost["read on"]])
-    console.print(general)
     heads = (f"{task}, {'Spearman' if task == 'KorSTS' else 'accuracy'}" for task in TASKS)
     table = Table("arm", *heads, "mean", "by seed", "of the teacher's mean, 95%", box=None)
     table.add_row("teacher", *(f"{100 * one.value:.2f}" for one in teachers.values()), f"{whole:.2f}")

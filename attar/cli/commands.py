@@ -18,7 +18,7 @@ from attar.progress import quiet_libraries
 
 # The commands in the order of `attar --help`, by what they are for.
 PANELS = {
-    "Make a model smaller": ("distill", "distill_lm", "plan", "prune", "share", "export"),
+    "Make a model smaller": ("compress", "distill", "distill_lm", "plan", "prune", "share", "export"),
     "Train": ("finetune", "pretrain", "tokenizer", "augment"),
     "Measure and look": ("evaluate", "compare", "bench", "probe", "temperature", "generate", "anatomy"),
     "Whole runs": ("run", "check"),

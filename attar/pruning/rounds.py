@@ -16,6 +16,7 @@ from attar.data.tasks import Supervised, Task
 from attar.model.checkpoint import digest
 from attar.progress import say, track
 from attar.pruning.apply import apply
+from attar.pruning.fisher import SampledLikelihood
 from attar.pruning.plan_parts import indexes, ranges
 from attar.pruning.reconstruction import reconstruct
 from attar.pruning.round import ALPHAS, Way, check, choose
@@ -120,7 +121,11 @@ def rounds(
         here.mkdir(parents=True, exist_ok=True)
         learns = way.method in ALPHAS or way.method == "taylor"
         hidden = None if len(total.hidden) == form_of(teacher.config).hidden else total.hidden
-        pulled = learner(loss, current, teacher=teacher, hidden=hidden, task=task).eval() if learns else None
+        pulled: nn.Module | None = None
+        if way.method == "taylor" and loss == "distill":  # whose distance from itself has no gradient
+            pulled = SampledLikelihood(current, task=task, seed=way.seed).eval()
+        elif learns:
+            pulled = learner(loss, current, teacher=teacher, hidden=hidden, task=task).eval()
         state = here / "alphas"
         kept, whole = choose(current, way, cost, goal, loss=pulled, batches=texts, checkpoint=state)
         total = kept.after(total)

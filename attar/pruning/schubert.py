@@ -31,22 +31,26 @@ WILD = 10.0
 
 
 class Limited:
-    """A number of steps over batches, epoch after epoch of them, as one epoch: for phases that are counted in steps."""
+    """A number of steps over batches, epoch after epoch of them, as one epoch: for phases that are counted in steps.
 
-    def __init__(self, batches: Source, steps: int) -> None:
-        self.batches, self.steps = batches, steps
+    Args:
+        first: step to begin at, for a phase that goes on from another.
+    """
+
+    def __init__(self, batches: Source, steps: int, first: int = 0) -> None:
+        self.batches, self.steps, self.first = batches, steps, first
 
     @property
     def content(self) -> tuple[Any, ...]:
         """What names the batches."""
-        return (*self.batches.content, self.steps)
+        return (*self.batches.content, self.steps, *([self.first] if self.first else []))
 
     def __len__(self) -> int:
         return self.steps
 
     def epoch(self, number: int = 0, *, start: int = 0) -> Iterator[Batch]:
         """The steps from the `start`-th on."""
-        first = number * self.steps + start
+        first = self.first + number * self.steps + start
         left = self.steps - start
         each = len(self.batches)
         while left > 0:

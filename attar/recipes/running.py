@@ -22,7 +22,7 @@ from attar.training.loop import is_main
 
 RECORD = "stages.json"
 # Stages whose model the next one goes on from.
-MODELS = ("pretrain", "finetune", "prune", "share", "distill", "distill_lm")
+MODELS = ("pretrain", "finetune", "prune", "share", "distill", "distill_lm", "compress")
 
 
 def run(
@@ -85,6 +85,10 @@ def _stage(stage: OneStage, model: str, recipe: Recipe, place: Path, student: st
         if student is not None:
             given["student"] = _recovered(stage, student)
         tables = {"data": data.train, "texts": None if data.train else data.texts}
+        splits = {"dev": data.dev, "test": data.test}
+        report = verb(model, out=place, columns=columns, **tables, **splits, **given)
+    elif name == "compress":
+        tables = {"data": data.train, "texts": None if data.train else _texts(data.texts)}
         splits = {"dev": data.dev, "test": data.test}
         report = verb(model, out=place, columns=columns, **tables, **splits, **given)
     elif name == "prune":

@@ -9,6 +9,7 @@ from attar.verbs.augment import augment
 from attar.verbs.bench import bench
 from attar.verbs.check import check
 from attar.verbs.compare import compare
+from attar.verbs.compress import compress
 from attar.verbs.distill import distill
 from attar.verbs.distill_lm import distill_lm
 from attar.verbs.evaluate import evaluate
@@ -30,6 +31,7 @@ __all__ = [
     "bench",
     "check",
     "compare",
+    "compress",
     "distill",
     "distill_lm",
     "evaluate",

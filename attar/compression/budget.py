@@ -1,0 +1,202 @@
+"""The budget of `attar.compress`: what the compressed model may cost and what it must keep, from options or a text."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+
+from attar.errors import RecipeError
+
+MILLION = 1e6
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of the compressed model; a limit that is None is not set, and what it limits is made better.
+
+    Attributes:
+        size: megabytes (10⁶ bytes) on disk of the exported directory.
+        parameters: how many.
+        flops: operations of one call, 2 x the multiply-adds.
+        latency: milliseconds of one call, p50.
+        memory: megabytes, peak of the process that runs the export.
+        keep: part of the teacher's figure, 0 to 1.
+        smaller, faster: times fewer parameters, and times shorter latency, than the teacher.
+    """
+
+    size: float | None = None
+    parameters: float | None = None
+    flops: float | None = None
+    latency: float | None = None
+    memory: float | None = None
+    keep: float | None = None
+    smaller: float | None = None
+    faster: float | None = None
+
+    @property
+    def limited(self) -> tuple[str, ...]:
+        """The costs that have a ceiling."""
+        return tuple(name for name in CEILINGS if getattr(self, name) is not None)
+
+    @property
+    def given(self) -> dict[str, float]:
+        """What is set."""
+        return {
+            field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None
+        }
+
+    def against(self, teacher: Mapping[str, float]) -> "Budget":
+        """The budget with `smaller` and `faster` as numbers of parameters and milliseconds.
+
+        Args:
+            teacher: what the teacher costs, by the names of the limits.
+        """
+        found = self
+        for factor, name in (("smaller", "parameters"), ("faster", "latency")):
+            if (times := getattr(self, factor)) is not None:
+                most, own = teacher[name] / times, getattr(self, name)
+                found = replace(found, **{name: most if own is None else min(most, own), factor: None})
+        return found
+
+    def __str__(self) -> str:
+        return ", ".join(SAID[name](value) for name, value in self.given.items()) or "nothing"
+
+
+CEILINGS = ("size", "parameters", "flops", "latency", "memory")
+SAID: dict[str, Callable[[float], str]] = {
+    "size": lambda x: f"{x:g} MB",
+    "parameters": lambda x: f"{x / MILLION:g}M parameters",
+    "flops": lambda x: f"{x / 1e9:g} GFLOPs",
+    "latency": lambda x: f"{x:g} ms",
+    "memory": lambda x: f"{x:g} MB memory",
+    "keep": lambda x: f"keep {100 * x:g}%",
+    "smaller": lambda x: f"{x:g}x smaller",
+    "faster": lambda x: f"{x:g}x faster",
+}
+
+# Unit -> (limit, how much of the limit's unit it is).
+_BYTES = {"kB": 1e-3, "KB": 1e-3, "MB": 1.0, "GB": 1e3, "KiB": 1.024e-3, "MiB": 1.048576, "GiB": 1073.741824}
+_UNITS: dict[str, tuple[str, float]] = {
+    **{unit: ("size", factor) for unit, factor in _BYTES.items()},
+    **{f"{unit} memory": ("memory", factor) for unit, factor in _BYTES.items()},
+    **{
+        f"{scale}{space}{word}": ("parameters", factor)
+        for scale, factor in {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9}.items()
+        for space in ("", " ")
+        for word in ("params", "parameters")
+    },
+    **{
+        f"{scale}{word}": ("flops", factor)
+        for scale, factor in {"M": 1e6, "G": 1e9, "T": 1e12}.items()
+        for word in ("FLOPs", "FLOPS", "FLOP")
+    },
+    "us": ("latency", 1e-3),
+    "µs": ("latency", 1e-3),
+    "ms": ("latency", 1.0),
+    "s": ("latency", 1e3),
+    "x smaller": ("smaller", 1.0),
+    "x fewer parameters": ("smaller", 1.0),
+    "x faster": ("faster", 1.0),
+    "% kept": ("keep", 0.01),
+}
+# However their letters are written: no two differ by that alone.
+_FOLDED = {unit.casefold(): meaning for unit, meaning in _UNITS.items()}
+_PIECE = re.compile(r"(?P<number>[-+]?\d[\d_]*(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*(?P<unit>.*)", re.DOTALL)
+_KEEP = re.compile(r"keep\s+(?P<number>[-+]?\d+(?:\.\d+)?)\s*(?P<percent>%?)\s*$")
+EXAMPLE = "10 MB, 5 ms, keep 98%"
+
+
+def budget_of(text: str | None = None, **options: float | None) -> Budget:
+    """The budget that a text and options say together; a limit is said once.
+
+    Args:
+        text: limits between commas: `10 MB, 5 ms, keep 98%`; also `3M params`, `2 GFLOPs`, `300 MB memory`,
+            `8x smaller`, `10x faster`.
+        options: limits by name, in the units of `Budget`.
+
+    Raises:
+        RecipeError: an unknown unit, a number outside its range, a limit that is said twice, or none at all.
+    """
+    found: dict[str, tuple[float, str]] = {}
+    said = [
+        *_pieces(text or ""),
+        *((name, value, name) for name, value in options.items() if value is not None),
+    ]
+    for name, value, where in said:
+        if name in found:
+            raise RecipeError(
+                expected=f"one limit of {name}",
+                found=f"{found[name][1]} and {where}",
+                fix="leave one of them out",
+            )
+        _check(name, value, where)
+        found[name] = value, where
+    if not found:
+        raise RecipeError(
+            expected="a budget: at least one limit",
+            found="none",
+            fix=f'say what the model may cost or must keep, such as to="{EXAMPLE}" (--to "{EXAMPLE}")',
+        )
+    return Budget(**{name: value for name, (value, _) in found.items()})
+
+
+def seconds_of(text: str | float) -> float:
+    """Seconds of a time such as `30m`, `90s`, `1h30m`, `0`, or of a number of seconds.
+
+    Raises:
+        RecipeError: no such time.
+    """
+    parts = re.fullmatch(
+        r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", str(text).replace(" ", "")
+    )
+    if not str(text).strip() or parts is None or not math.isfinite(value := _added(parts.groups())):
+        raise RecipeError(
+            expected="a time such as 30m, 90s or 1h30m, or 0 for no training",
+            found=repr(text),
+            fix='write hours, minutes and seconds: time="30m" (--time 30m)',
+        )
+    return value
+
+
+def _added(parts: Iterable[str | None]) -> float:
+    return sum(float(part or 0) * factor for part, factor in zip(parts, (3600, 60, 1), strict=True))
+
+
+def _pieces(text: str) -> Iterable[tuple[str, float, str]]:
+    """(limit, value, piece) of each piece between commas."""
+    at = 0
+    for raw in text.split(",") if text.strip() else ():
+        piece = raw.strip()
+        start = at + len(raw) - len(raw.lstrip())
+        at += len(raw) + 1
+        kept = _KEEP.fullmatch(piece)
+        if kept:
+            yield "keep", float(kept["number"]) * (0.01 if kept["percent"] else 1.0), piece
+            continue
+        match = _PIECE.fullmatch(piece)
+        if match is None or (unit := " ".join(match["unit"].casefold().split())) not in _FOLDED:
+            raise _unknown(text, piece, start, None if match is None else match["unit"].strip())
+        name, factor = _FOLDED[unit]
+        yield name, float(match["number"]) * factor, piece
+
+
+def _unknown(text: str, piece: str, start: int, unit: str | None) -> RecipeError:
+    what = "no number" if unit is None else f"unit {unit!r}" if unit else "no unit"
+    return RecipeError(
+        expected="a number with a unit: kB, MB, GB (on disk), MB memory, M params, GFLOPs, ms, s, x smaller, x faster, "
+        "or keep and a percentage",
+        found=f"{what} in {piece!r}\n  {text}\n  {' ' * start}{'^' * max(1, len(piece))}",
+        fix=f"write it as in {EXAMPLE!r}",
+    )
+
+
+def _check(name: str, value: float, where: str) -> None:
+    limits = {"keep": (0.0, 1.0), "smaller": (1.0, math.inf), "faster": (1.0, math.inf)}
+    low, high = limits.get(name, (0.0, math.inf))
+    if not low < value <= high or math.isinf(value):
+        most = f" and at most {high:g}" if high < math.inf else ""
+        raise RecipeError(
+            expected=f"{name} above {low:g}{most}",
+            found=f"{value:g} ({where})",
+            fix="give keep as a part or a percentage: keep 98%" if name == "keep" else "give another number",
+        )

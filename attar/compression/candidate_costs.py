@@ -1,0 +1,90 @@
+"""What candidates cost, by the names of the limits: counted exactly, or predicted."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from attar.anatomy.form import Form
+from attar.anatomy.resolve import resolve
+from attar.compression.candidate import Architecture, Candidate
+from attar.compression.learning import Learning
+from attar.distillation.student import head_of
+from attar.distillation.student_config import config_of, shape_for
+from attar.evaluation.counting import flops
+from attar.maths.mapping import layer_map
+from attar.model.checkpoint import HEADS
+
+# The graph of an export and its records, beside weights and tokenizer.
+GRAPH_BYTES = 60_000
+
+
+class CandidateCosts:
+    """Costs of candidates of a teacher.
+
+    Args:
+        learning: which knows the forms.
+        latency: seconds of one call of a form in a precision.
+        vocabularies: tokens that stay, by name.
+        tokenizer_bytes: files of the tokenizer, by name of the vocabulary.
+    """
+
+    def __init__(
+        self,
+        learning: Learning,
+        latency: Callable[[Form, str], float],
+        *,
+        vocabularies: dict[str, int],
+        tokenizer_bytes: dict[str, int],
+        length: int,
+        batch: int,
+    ) -> None:
+        self.learning, self.latency = learning, latency
+        self.vocabularies, self.tokenizer_bytes = vocabularies, tokenizer_bytes
+        self.length, self.batch = length, batch
+        self.counted = lru_cache(maxsize=4096)(self._counted)
+
+    def __call__(self, candidate: Candidate) -> dict[str, float]:
+        """Parameters, megabytes, milliseconds."""
+        architecture, tokens = candidate.architecture, self.vocabularies[candidate.vocabulary]
+        form = self.form(candidate)
+        parameters = self.counted(architecture, tokens)
+        quarter = 0.26 if candidate.precision == "int8" else 1.0
+        size = 4 * parameters * quarter + self.tokenizer_bytes[candidate.vocabulary] + GRAPH_BYTES
+        return {
+            "parameters": float(parameters),
+            "size": size / 1e6,
+            "latency": 1e3 * self.latency(form, candidate.precision),
+        }
+
+    def form(self, candidate: Candidate) -> Form:
+        """The sizes of a candidate."""
+        form = self.learning.form(candidate.architecture)
+        return Form(form.hidden, form.embedding, self.vocabularies[candidate.vocabulary], form.layers)
+
+    def flops(self, candidate: Candidate) -> float:
+        """Operations of one call."""
+        return flops(_empty(self.learning, candidate.architecture), self.batch, self.length)
+
+    def _counted(self, architecture: Architecture, tokens: int) -> int:
+        if architecture.way == "prune":
+            form = self.learning.form(architecture)
+            smaller = Form(form.hidden, form.embedding, tokens, form.layers)
+            return self.learning.pruned.cost()(smaller)
+        empty = _empty(self.learning, architecture)
+        whole = self.learning.bound.shape.vocab
+        width = architecture.embedding
+        return int(empty.num_parameters()) - (whole - tokens) * width
+
+
+def _empty(learning: Learning, architecture: Architecture) -> PreTrainedModel:
+    """A student without weights."""
+    bound = resolve(learning.texts.loaded.model)
+    a = architecture
+    shape = shape_for(bound, a.layers, a.hidden, a.heads, a.ffn, a.embedding)
+    config: Any = config_of(bound, shape, layer_map(a.layers, bound.shape.layers, "uniform"))
+    with torch.device("meta"):
+        made: PreTrainedModel = HEADS[head_of(bound.model)].from_config(config)
+    return made

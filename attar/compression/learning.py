@@ -1,0 +1,245 @@
+"""Candidates learn: built from the teacher, then trained in segments, each going on from the last, nothing twice."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from attar.anatomy.form import Form
+from attar.anatomy.resolve import resolve, shape_of
+from attar.compression.candidate import Architecture
+from attar.compression.data import Texts
+from attar.compression.pruned import PrunedForms
+from attar.distillation.cache import Teacher
+from attar.distillation.objective import Intermediate, Match
+from attar.distillation.phases import Distiller, Judge, learn, teacher_of
+from attar.distillation.student import student
+from attar.maths.mapping import layer_map
+from attar.model.checkpoint import digest
+from attar.model.views import Need
+from attar.progress import say
+from attar.pruning.schubert import Limited
+from attar.storage.writing import save_tensors, write_atomic
+from attar.training.loop import Precision, fit
+
+# Texts that a student's weights are projected on.
+SAMPLE = 1000
+# Peak learning rate times hidden size: narrow models want larger steps. A pruned model is near its goal already.
+RATE, GENTLE = 0.128, 0.5
+FASTEST = 1e-3
+# Steps that a pace is measured on.
+PROBE = 6
+
+
+@dataclass
+class Trained:
+    """A model that has learned for so many steps, and how good it is on the dev table.
+
+    Attributes:
+        model: in evaluation mode.
+        steps: since it was built.
+        metrics: of the dev table, against labels where there are any and against the teacher always.
+        seconds: of one step, measured in its last segment; None before the first.
+    """
+
+    model: PreTrainedModel
+    steps: int
+    metrics: Mapping[str, float]
+    seconds: float | None = None
+    projections: Mapping[int, Tensor] | None = field(default=None, repr=False)
+
+
+class Learning:
+    """Builds and trains architectures; what is done is on disk and read from there.
+
+    Args:
+        texts: what is learned from and measured on.
+        table: the training texts, with copies.
+        place: a directory that the teacher, the texts and the seed name.
+        pruned: which units stay in pruned forms of the teacher.
+    """
+
+    def __init__(
+        self, texts: Texts, table: Any, place: Path, pruned: PrunedForms, *, precision: Precision, seed: int
+    ) -> None:
+        self.texts, self.table, self.place, self.pruned = texts, table, place, pruned
+        self.precision, self.seed = precision, seed
+        self.bound = resolve(texts.loaded.model)
+        self._paces: dict[Architecture, float] = {}
+
+    def form(self, architecture: Architecture) -> Form:
+        """The sizes of an architecture, without building it."""
+        if architecture.way == "prune":
+            return self.pruned.kept(architecture).form
+        return architecture.student_form(self.bound, self.bound.shape.vocab)
+
+    def steps_done(self, architecture: Architecture) -> int:
+        """How many steps an architecture has learned for."""
+        return max(map(int, self._record(architecture)), default=0)
+
+    def known(self, architecture: Architecture, steps: int) -> dict[str, Any] | None:
+        """What is on disk of an architecture after so many steps."""
+        found: dict[str, Any] | None = self._record(architecture).get(str(steps))
+        return found
+
+    def at(self, architecture: Architecture, steps: int) -> PreTrainedModel:
+        """The model of an architecture that has learned for so many steps."""
+        return (self.trained(architecture, steps) if steps else self.built(architecture)).model
+
+    def pace(self, architecture: Architecture) -> float:
+        """Seconds of a step: as measured in its last segment, or on a few steps that are thrown away."""
+        measured = [entry["seconds"] for entry in self._record(architecture).values() if entry["seconds"]]
+        if measured:
+            return float(measured[-1])
+        if architecture not in self._paces:
+            model, projections = self._start(architecture, self._home(architecture))
+            steps = fit(
+                self._learner(architecture, model, projections),
+                Limited(self.batches, PROBE),
+                epochs=1,
+                lr=1e-9,
+                precision=self.precision,
+                seed=self.seed,
+            )
+            seconds = [step.seconds for step in steps][1:]
+            self._paces[architecture] = sum(seconds) / len(seconds)
+        return self._paces[architecture]
+
+    def built(self, architecture: Architecture) -> Trained:
+        """The architecture with the weights that it starts from."""
+        place = self._home(architecture)
+        model, projections = self._start(architecture, place)
+        return self._measured(architecture, Trained(model, 0, {}, None, projections))
+
+    def trained(self, architecture: Architecture, steps: int, *, epochs: int = 1) -> Trained:
+        """The architecture after `steps` steps, from where it is on disk; one segment more of training, if any.
+
+        Args:
+            epochs: parts of the segment, of which the best by the dev table is kept; the last where 1.
+        """
+        place = self._home(architecture)
+        done = [n for n in map(int, self._record(architecture)) if n <= steps]
+        first = max(done, default=0)
+        if first == 0:
+            start = self.built(architecture)
+        model, projections = self._start(architecture, place)
+        learner = self._learner(architecture, model, projections)
+        if first:
+            learner.load_state_dict(torch.load(self._weights(place, first), weights_only=True))
+        if first == steps:
+            return self._measured(architecture, Trained(model, steps, {}, None))
+        count = -(-(steps - first) // epochs)
+        segment = place / f"from-{first}-to-{steps}-in-{epochs}"
+        ready, began = (segment / "done.pt").is_file(), time.perf_counter()
+        learn(
+            f"train {architecture}" if epochs == 1 else "train the best candidate",
+            learner,
+            Limited(self.batches, count, first),
+            place=segment,
+            epochs=epochs,
+            lr=self._rate(architecture),
+            precision=self.precision,
+            seed=self.seed,
+            judge=self.judge if epochs > 1 else None,
+            choose=epochs > 1,
+        )
+        # A segment that a killed run had finished was read, not run.
+        seconds = None if ready else (time.perf_counter() - began) / (count * epochs)
+        save_tensors(learner.state_dict(), self._weights(place, steps))
+        return self._measured(architecture, Trained(model.eval(), steps, {}, seconds))
+
+    @cached_property
+    def batches(self) -> Any:
+        """The training batches."""
+        return self.texts.batches(self.table)
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The dev table, which chooses the epoch."""
+        return Judge(self.texts.dev, self.texts.teacher_on_dev)
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """One record of the teacher's outputs for all candidates: hidden states of its layers, and logits."""
+        need = Need(hidden=frozenset(range(1, self.bound.shape.layers + 1)))
+        return teacher_of(
+            self.texts.loaded.model,
+            need,
+            self.batches,
+            cache=self.place / "cache",
+            precision=self.precision,
+            name=digest(*self.batches.content),
+        )
+
+    def _rate(self, architecture: Architecture) -> float:
+        return min(FASTEST, RATE / architecture.hidden) * (1.0 if architecture.way == "distil" else GENTLE)
+
+    def _learner(
+        self, architecture: Architecture, model: PreTrainedModel, projections: Mapping[int, Tensor] | None
+    ) -> Distiller:
+        ours, theirs = shape_of(model.config), self.bound.shape
+        layers = layer_map(ours.layers, theirs.layers, "uniform")
+        compared = Match(layers, "none", 1, hidden=True, embedding=False)
+        losses = Intermediate(compared, ours, theirs, start=projections, seed=self.seed)
+        return Distiller(model, self.teacher, intermediate=losses, task=self.texts.task)
+
+    def _start(
+        self, architecture: Architecture, place: Path
+    ) -> tuple[PreTrainedModel, Mapping[int, Tensor] | None]:
+        """The architecture's starting point, from disk where it was made before."""
+        file = place / "start.pt"
+        teacher = self.texts.loaded.model
+        kept = torch.load(file, weights_only=True) if file.is_file() else None
+        projections: Mapping[int, Tensor] | None
+        if architecture.way == "prune":
+            model, projections = self.pruned.cut(architecture, fit=kept is None)
+        else:
+            sizes = {
+                name: getattr(architecture, name)
+                for name in ("layers", "hidden", "heads", "ffn", "embedding")
+            }
+            init: Any = "layers" if architecture.way == "drop" else "project" if kept is None else "random"
+            made = student(teacher, **sizes, init=init, texts=self.texts.sample(SAMPLE), seed=self.seed)
+            model, projections = made.model, made.projections
+        if architecture.way == "drop":
+            width = architecture.hidden
+            projections = {m: torch.eye(width) for m in range(1, architecture.layers + 1)}
+        if self.texts.task.per_token:
+            self.texts.task.configure(model.config)
+        if kept is not None:
+            model.load_state_dict(kept["model"])
+            return model.eval(), kept["projections"]
+        place.mkdir(parents=True, exist_ok=True)
+        save_tensors({"model": model.state_dict(), "projections": dict(projections or {})}, file)
+        return model.eval(), projections
+
+    def _measured(self, architecture: Architecture, found: Trained) -> Trained:
+        """With its figures, from disk where they are known."""
+        record = self._record(architecture)
+        known = record.get(str(found.steps))
+        if known is None:
+            evaluation = self.texts.dev.evaluate(found.model, self.texts.teacher_on_dev)
+            known = {"metrics": dict(evaluation.metrics), "seconds": found.seconds}
+            record[str(found.steps)] = known
+            write_atomic(self._home(architecture) / "record.json", json.dumps(record))
+            said = ", ".join(f"{name} {value:.4g}" for name, value in evaluation.metrics.items())
+            say(f"{architecture} after {found.steps} steps: {said}")
+        return Trained(found.model, found.steps, known["metrics"], known["seconds"], found.projections)
+
+    def _record(self, architecture: Architecture) -> dict[str, Any]:
+        file = self._home(architecture) / "record.json"
+        return json.loads(file.read_text()) if file.is_file() else {}
+
+    def _home(self, architecture: Architecture) -> Path:
+        return self.place / "candidates" / architecture.key
+
+    @staticmethod
+    def _weights(place: Path, steps: int) -> Path:
+        return place / f"after-{steps}.pt"

@@ -1,0 +1,472 @@
+"""The work of `attar.compress`: measure the teacher, search, train the winner, export it, and measure what is shipped."""
+
+import json
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from transformers import PreTrainedModel
+
+from attar.anatomy.resolve import resolve
+from attar.compression.budget import CEILINGS, SAID, Budget, budget_of, seconds_of
+from attar.compression.candidate import Candidate, teacher_architecture
+from attar.compression.candidate_costs import CandidateCosts
+from attar.compression.data import Texts, check_teacher, split
+from attar.compression.learning import Learning
+from attar.compression.pruned import PrunedForms
+from attar.compression.search import FACTOR, Clock, Search, Tried, announce, distance
+from attar.compression.shipping import Shipped, ship, tokenizer_bytes, trimmed
+from attar.compression.space import Space
+from attar.data.batches import positions
+from attar.data.columns import Columns
+from attar.data.model_task import task_of
+from attar.errors import ModelError, RecipeError
+from attar.evaluation.comparison import compare as compare_models
+from attar.evaluation.opening import open_model
+from attar.model.checkpoint import load, save
+from attar.model.onnx import require
+from attar.options.base import Options
+from attar.progress import say
+from attar.pruning.vocabulary import config_ids, restrict, trim
+from attar.report.report import Report
+from attar.storage.writing import check_free, new_directory, write_atomic
+from attar.training import resuming
+from attar.training.loop import Precision
+
+# Parts of the time: for the search; for one pass of the teacher over the texts; for exports and measuring at the end.
+SEARCHING, TEACHING, ENDING = 0.45, 0.08, 0.12
+# The first rung takes about this part of the search.
+FIRST_RUNG = 1 / 24
+RUNGS = 3
+# Epoch-like parts of the last training, of which the best is kept.
+PARTS = 5
+# Seconds of a search without training, finalists that are exported before one is trained, and what int8 may cost.
+UNTRAINED, FINALISTS, DROP = 45.0, 3, 0.01
+# Budgets beside the one that was given, of which the report says what they would buy and cost.
+NEIGHBOURS = (1.2, 0.8)
+
+
+def compress(
+    model: str | Path | PreTrainedModel,
+    *,
+    out: str | Path,
+    texts: Any,
+    data: Any,
+    dev: Any,
+    test: Any,
+    columns: Columns | None,
+    tokenizer: Any,
+    options: Options,
+    precision: Precision,
+    overwrite: bool,
+) -> Report:
+    """Find the best model that fits a budget; see `attar.compress`."""
+    o = options
+    limits = {name: getattr(o, name) for name in (*CEILINGS, "keep")}
+    budget, seconds = budget_of(o.to, **limits), seconds_of(o.time)
+    require("onnx", "onnxscript", "onnxruntime")
+    check_free(out, overwrite=overwrite)
+    loaded = load(model, tokenizer=tokenizer)
+    task = task_of(loaded.model)
+    tables = split(task, data=data, texts=texts, dev=dev, test=test, columns=columns, seed=o.seed)
+    read = Texts(loaded, tables, max_length=o.max_length, stride=o.doc_stride, seed=o.seed)
+    with _work(out, o.work) as place:
+        run = Compression(read, place / read.key[:16], o, budget, Clock(seconds), precision)
+        return run.run(Path(out), overwrite=overwrite)
+
+
+@contextmanager
+def _work(out: str | Path, work: str | Path | None) -> Iterator[Path]:
+    if work is None:
+        with resuming.work_directory(out) as place:
+            yield place
+    else:
+        Path(work).mkdir(parents=True, exist_ok=True)
+        yield Path(work)
+
+
+@dataclass
+class Compression:
+    """One teacher, one budget.
+
+    Attributes:
+        texts: the tables, as the teacher reads them.
+        place: keeps what was tried.
+        options: of `attar.compress`.
+        budget: as it was given.
+        clock: the time.
+    """
+
+    texts: Texts
+    place: Path
+    options: Options
+    budget: Budget
+    clock: Clock
+    precision: Precision
+
+    def __post_init__(self) -> None:
+        self.bound = resolve(self.texts.loaded.model)
+        self.place.mkdir(parents=True, exist_ok=True)
+        lengths = self.texts.lengths()
+        asked = self.options.length
+        wanted = int(np.quantile(lengths, 0.95)) if asked == "auto" else int(asked)
+        self.length = min(wanted, positions(self.texts.loaded.model))
+        self.call = {"length": self.length, "batch": self.options.batch, "threads": self.options.threads}
+        self.training = self.clock.given > 0
+
+    def run(self, out: Path, *, overwrite: bool) -> Report:
+        """Everything, from the teacher to the report."""
+        check_teacher(self.texts.task, self.texts.teacher_on_dev)
+        teacher = self.teacher_exports()
+        learning, space = self.prepared(teacher["fp32"])
+        search = self.search(learning, space)
+        finalist = self.verified(learning, space, search)
+        neighbours = self.neighbours(learning, space, finalist.tried)
+        final = self.finished(learning, space, finalist)
+        baselines = self.baselines(learning, search, final)
+        return self.written(out, learning, space, search, teacher, final, neighbours, baselines, overwrite)
+
+    def teacher_exports(self) -> dict[str, Shipped]:
+        """The teacher as it is, in each precision: what all is held against."""
+        found = {}
+        for precision in ("fp32", *(name for name in self.options.formats if name != "fp32")):
+            candidate = Candidate(teacher_architecture(self.bound), "all", precision)
+            found[precision] = self.shipped(self.texts.loaded.model, candidate)
+        return found
+
+    def prepared(self, teacher: Shipped) -> tuple[Learning, Space]:
+        """What candidates learn from, and which there are."""
+        o, texts = self.options, self.texts
+        self.budget = self.budget.against(teacher.costs)
+        rate = self._teacher_rate()
+        copies = texts.copies(int(TEACHING * self.clock.given * rate)) if self.training else 0
+        if copies:
+            say(
+                f"{copies} augmented copies of each text are made; the teacher reads {rate:.0f} texts a second"
+            )
+        table = texts.augmented(self.place, copies)
+        pruned = PrunedForms(
+            texts, self.place / "scores", learned=self.training, precision=self.precision, seed=o.seed
+        )
+        learning = Learning(texts, table, self.place, pruned, precision=self.precision, seed=o.seed)
+        sizes, files = {}, {}
+        for name in ("all", "used"):
+            kept = self.tokens(name)
+            if kept is None:
+                continue
+            sizes[name] = len(kept)
+            with tempfile.TemporaryDirectory() as directory:
+                files[name] = tokenizer_bytes(self.tokenizer(name), Path(directory))
+        wanted = {"auto": ("all", "used"), "all": ("all",), "used": ("used",)}[o.vocabulary]
+        costs = CandidateCosts(
+            learning,
+            self.latency_table(),
+            vocabularies=sizes,
+            tokenizer_bytes=files,
+            length=self.length,
+            batch=o.batch,
+        )
+        axes = pruned.axes() if "prune" in o.ways else ()
+        ways = tuple(way for way in o.ways if way != "prune" or axes)
+        free = None
+        if self.budget.keep is not None:
+            free = next((name for name in ("latency", "size") if getattr(self.budget, name) is None), None)
+        space = Space(
+            self.bound,
+            costs,
+            self.budget,
+            ways,
+            axes,
+            [name for name in wanted if name in sizes],
+            o.formats,
+            free,
+        )
+        self._check(space, teacher)
+        return learning, space
+
+    def _check(self, space: Space, teacher: Shipped) -> None:
+        """Refuse a budget that nothing can meet, or that needs nothing."""
+        smallest = space.smallest()
+        if over := space.broken(space.costs(smallest)):
+            costs = space.costs(smallest)
+            said = ", ".join(f"{SAID[name](float(f'{costs[name]:.3g}'))}" for name in over)
+            raise RecipeError(
+                expected=f"a budget that some model can meet: at least {said} ({smallest})",
+                found=str(self.budget),
+                fix="raise that limit",
+            )
+        if space.free is None and not space.broken(teacher.costs):
+            said = ", ".join(SAID[name](float(f"{teacher.costs[name]:.3g}")) for name in self.budget.limited)
+            raise RecipeError(
+                expected=f"a budget below what the model costs as it is: {said}",
+                found=str(self.budget),
+                fix="there is nothing to do; attar export writes it in fp32 and int8, or give a smaller budget",
+            )
+
+    def _teacher_rate(self) -> float:
+        """Texts a second that the teacher answers, from its pass over the dev table."""
+        began = time.perf_counter()
+        few = self.texts.sample(128)
+        self.texts.evaluator(
+            self.texts.tables.dev.select(range(min(128, len(self.texts.tables.dev))))
+        ).logits(self.texts.loaded.model)
+        del few
+        return min(128, len(self.texts.tables.dev)) / (time.perf_counter() - began)
+
+    def latency_table(self) -> Callable[[Any, str], float]:
+        """Seconds of a form in a precision."""
+        return _stand_in(self.texts.loaded.model, self.length)
+
+    def tokens(self, name: str) -> tuple[int, ...] | None:
+        """The token numbers of a vocabulary; None where the tokenizer or the family cannot be trimmed."""
+        if name == "all":
+            return tuple(range(self.bound.shape.vocab))
+        file = self.place / "vocabulary.json"
+        if not file.is_file():
+            try:
+                kept: list[int] | None = list(trim(self.texts.loaded.tokenizer, self.texts.words()).kept)
+                config_ids(self.texts.loaded.model.config, kept or [])
+            except ModelError as error:
+                say(f"the vocabulary stays whole: expected {error.expected}, found {error.found}")
+                kept = None
+            write_atomic(file, json.dumps(kept))
+        found = json.loads(file.read_text())
+        return None if found is None else tuple(found)
+
+    def tokenizer(self, name: str) -> Any:
+        """The tokenizer of a vocabulary."""
+        kept = self.tokens(name)
+        whole = self.texts.loaded.tokenizer
+        return whole if name == "all" or kept is None else restrict(whole, kept)
+
+    def search(self, learning: Learning, space: Space) -> Search:
+        """Try candidates for a part of the time."""
+        seconds = SEARCHING * self.clock.left if self.training else UNTRAINED
+        rungs = [0]
+        if self.training:
+            first = next(
+                found
+                for params in space.defaults()
+                if (found := space.suggest(optuna.trial.FixedTrial(params))) is not None
+            )
+            pace = learning.pace(first.architecture)
+            steps = 2 ** max(3, round(math.log2(max(1.0, FIRST_RUNG * seconds / pace))))
+            rungs += [steps * FACTOR**n for n in range(RUNGS - 1)]
+            announce(rungs, seconds, pace)
+        search = Search(
+            space,
+            learning,
+            self.place / "studies",
+            figure=self.kept,
+            rungs=rungs,
+            floor=self.budget.keep,
+            seed=self.options.seed,
+        )
+        search.run(self.clock, self.clock.used + seconds)
+        if not search.finalists(1):
+            raise RecipeError(
+                expected="at least one candidate within the time",
+                found=f"none in {seconds:.0f} seconds",
+                fix="give more time (time, --time)",
+            )
+        return search
+
+    def kept(self, metrics: Mapping[str, float]) -> float:
+        """Part of the teacher's figure: against labels where there are any, else the agreement."""
+        theirs = self.texts.teacher_on_dev
+        if theirs.main == "agreement":
+            return float(metrics["agreement"])
+        return float(metrics[theirs.main] / theirs.value)
+
+    def shipped(self, model: PreTrainedModel, candidate: Candidate, steps: int = 0) -> Shipped:
+        """A candidate's export in the work directory, measured; made once."""
+        name = f"{candidate.architecture.key}-{candidate.vocabulary}-{candidate.precision}-{steps}"
+        small, tokenizer = trimmed(
+            model, self.texts.loaded.tokenizer, self.tokens(candidate.vocabulary) or ()
+        )
+        return ship(
+            small,
+            tokenizer,
+            candidate,
+            self.place / "exports" / name,
+            self.texts,
+            **self.call,
+            max_drop=DROP,
+            memory_too=self.budget.memory is not None,
+        )
+
+    def verified(self, learning: Learning, space: Space, search: Search) -> "Finalist":
+        """The best finalist whose export, as it is now, is within the limits: speed does not depend on weights."""
+        found: list[Finalist] = []
+        finalists = search.finalists(FINALISTS)
+        for one in finalists:
+            if found and self.clock.used > (1 - ENDING) * self.clock.given * 0.6 and self.training:
+                break
+            model = learning.at(one.candidate.architecture, one.steps)
+            made = Finalist(one, self.shipped(model, one.candidate, one.steps))
+            found.append(made)
+            over = space.broken(made.shipped.costs)
+            said = (
+                ", ".join(f"{name} {ratio - 1:.0%} over" for name, ratio in over.items())
+                or "within the limits"
+            )
+            say(f"{one.candidate}: {said}; keeps {self.kept(made.shipped.metrics):.1%} on dev as exported")
+        fitting = [made for made in found if not space.broken(made.shipped.costs)]
+        pool = fitting or found
+        if space.free is not None:
+            return pool[0]
+        return min(pool, key=lambda made: distance(made.shipped.metrics))
+
+    def neighbours(self, learning: Learning, space: Space, chosen: Tried) -> list[Tried]:
+        """What a fifth more cost would buy, and a fifth less would lose, on the rung that the winner was chosen on."""
+        found = []
+        for scale in NEIGHBOURS:
+            candidate = space.scaled(chosen.candidate, scale)
+            if candidate is None or candidate == chosen.candidate:
+                continue
+            if self.training and learning.pace(candidate.architecture) * chosen.steps > 0.1 * self.clock.left:
+                continue
+            trained = learning.trained(candidate.architecture, chosen.steps)
+            costs = dict(space.costs(candidate))
+            kept = self.kept(trained.metrics)
+            found.append(
+                Tried(
+                    candidate,
+                    costs,
+                    [distance(trained.metrics)],
+                    chosen.steps,
+                    kept,
+                    f"{scale:g} x the budget",
+                )
+            )
+        return found
+
+    def finished(self, learning: Learning, space: Space, finalist: "Finalist") -> "Finalist":
+        """The winner trained for the time that is left, and exported."""
+        one = finalist.tried
+        architecture = one.candidate.architecture
+        left = self.clock.left - ENDING * self.clock.given
+        steps = int(left / learning.pace(architecture)) // PARTS * PARTS if self.training else 0
+        if steps < PARTS:
+            return finalist
+        say(f"training {one.candidate} for {left:.0f} seconds: {steps:,} steps")
+        trained = learning.trained(architecture, one.steps + steps, epochs=PARTS)
+        done = replace(one, steps=trained.steps, kept=self.kept(trained.metrics))
+        return Finalist(done, self.shipped(trained.model, one.candidate, trained.steps))
+
+    def baselines(self, learning: Learning, search: Search, final: "Finalist") -> dict[str, Shipped]:
+        """Plainer ways to the budget: dropped layers as far as the search took them."""
+        drops = [
+            one for one in search.tried.values() if one.candidate.architecture.way == "drop" and one.rungs
+        ]
+        if not drops or final.tried.candidate.architecture.way == "drop":
+            return {}
+        best = max(drops, key=lambda one: one.kept)
+        model = learning.at(best.candidate.architecture, best.steps)
+        return {str(best.candidate): self.shipped(model, best.candidate, best.steps)}
+
+    def written(
+        self,
+        out: Path,
+        learning: Learning,
+        space: Space,
+        search: Search,
+        teacher: dict[str, Shipped],
+        final: "Finalist",
+        neighbours: list[Tried],
+        baselines: dict[str, Shipped],
+        overwrite: bool,
+    ) -> Report:
+        """Measure on the test table, and write the model, its export and the report."""
+        candidate = final.tried.candidate
+        model = learning.at(candidate.architecture, final.tried.steps)
+        small, tokenizer = trimmed(
+            model, self.texts.loaded.tokenizer, self.tokens(candidate.vocabulary) or ()
+        )
+        opened: list[Any] = [("teacher", open_model(teacher["fp32"].directory, name="teacher"))]
+        opened.append(("student", open_model(final.shipped.directory, name=out.name)))
+        for name, made in teacher.items():
+            if name != "fp32":
+                opened.append(("baseline", open_model(made.directory, name=f"teacher in {name}")))
+        for name, made in baselines.items():
+            opened.append(("baseline", open_model(made.directory, name=name)))
+        report = compare_models(
+            opened,
+            self.texts.tables.test,
+            title=f"{Path(self.texts.loaded.name).name} compressed to {self.budget}",
+            max_length=self.texts.window["max_length"],
+            doc_stride=self.texts.window["stride"],
+            latency_batch=self.options.batch,
+            latency_length=self.length,
+            threads=self.options.threads,
+        )
+        over = space.broken(final.shipped.costs)
+        report = replace(report, notes=(*report.notes, *self._notes(final, over, report, neighbours)))
+        settings = {
+            **report.settings,
+            "budget": self.budget.given,
+            "candidate": candidate.settings,
+            "measured": dict(final.shipped.costs),
+            "fits": not over,
+            "seconds": self.clock.used,
+            "tried": [
+                {**vars(one), "candidate": str(one.candidate)}
+                for one in (*search.tried.values(), *neighbours)
+            ],
+        }
+        report = replace(report, settings=settings)
+        lineage = {
+            "stage": "compress",
+            "parent": self.texts.loaded.name,
+            "options": self.options.settings(),
+            "metrics": dict(final.shipped.metrics),
+        }
+        model_place = self.place / "final"
+        shutil.rmtree(model_place, ignore_errors=True)
+        save(small, tokenizer, model_place, lineage=lineage)
+        with new_directory(out, overwrite=overwrite) as temporary:
+            shutil.copytree(model_place, temporary, dirs_exist_ok=True)
+            shutil.copytree(final.shipped.directory, temporary / "onnx")
+            report.write(temporary)
+        return report
+
+    def _notes(
+        self, final: "Finalist", over: Mapping[str, float], report: Report, neighbours: list[Tried]
+    ) -> list[str]:
+        notes = []
+        for name, ratio in over.items():
+            cost = SAID[name](float(f"{final.shipped.costs[name]:.3g}"))
+            notes.append(f"{name} is {ratio - 1:.0%} over its limit: {cost}")
+        student = report.student
+        retained = None if student is None else student.retained
+        if self.budget.keep is not None and retained is not None and retained.value < self.budget.keep:
+            notes.append(
+                f"keeps {retained.value:.1%} ({retained.low:.1%} to {retained.high:.1%}) where {self.budget.keep:.1%} was asked for"
+            )
+        for one in neighbours:
+            change = one.kept - final.tried.kept
+            notes.append(f"{one.stopped}: {one.candidate}, {change:+.1%} after as many steps of the search")
+        return notes
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A candidate with its export."""
+
+    tried: Tried
+    shipped: Shipped
+
+
+def _stand_in(model: PreTrainedModel, length: int) -> Callable[[Any, str], float]:
+    from attar.pruning.latency import Latency
+
+    table = Latency.measure(model, threads=1, seconds=5, length=length)
+    return lambda form, precision: table(form) * (0.6 if precision == "int8" else 1.0)

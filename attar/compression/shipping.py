@@ -1,0 +1,135 @@
+"""From a trained candidate to what is shipped: vocabulary trimmed, exported, and measured as it lies on disk."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from attar.anatomy.form import form_of
+from attar.compression.candidate import Candidate
+from attar.compression.data import Texts
+from attar.evaluation import memory
+from attar.evaluation.counting import flops
+from attar.evaluation.timing import interleaved
+from attar.exporting.comparison import random_batch
+from attar.exporting.onnx import export
+from attar.model.onnx import OnnxModel
+from attar.pruning.apply import apply
+from attar.pruning.units import everything
+from attar.pruning.vocabulary import config_ids, restrict
+from attar.storage.writing import write_atomic
+
+# Rounds of timing, and the spread of repeated timings (quartiles over median) above which a machine is too busy.
+REPEATS, BUSY = 40, 0.25
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """An export as it lies on disk.
+
+    Attributes:
+        directory: with model.onnx, config and tokenizer.
+        costs: measured, by the names of the limits.
+        metrics: of its answers on the dev table.
+        kept_fp32: layers that an int8 export leaves in fp32.
+    """
+
+    directory: Path
+    costs: Mapping[str, float]
+    metrics: Mapping[str, float]
+    kept_fp32: tuple[str, ...] = ()
+
+
+def trimmed(model: PreTrainedModel, tokenizer: Any, kept: Sequence[int]) -> tuple[PreTrainedModel, Any]:
+    """A model and its tokenizer with the tokens `kept` alone."""
+    form = form_of(model.config)
+    if len(kept) >= form.vocab:
+        return model, tokenizer
+    small = apply(model, replace(everything(form), vocab=tuple(kept)), **config_ids(model.config, kept))
+    return small, restrict(tokenizer, kept)
+
+
+def ship(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    candidate: Candidate,
+    out: Path,
+    texts: Texts,
+    *,
+    length: int,
+    batch: int,
+    threads: int,
+    max_drop: float,
+    memory_too: bool = False,
+) -> Shipped:
+    """Export a model, and measure size, latency and quality on dev; what was exported before is read.
+
+    Args:
+        model, tokenizer: of the vocabulary that is shipped.
+        max_drop: of the metric that int8 may cost; layers are kept in fp32 until it is met.
+    """
+    record = out.with_name(f"{out.name}.json")
+    if record.is_file():
+        known = json.loads(record.read_text())
+        return Shipped(out, known["costs"], known["metrics"], tuple(known["kept_fp32"]))
+    shutil.rmtree(out, ignore_errors=True)
+    kept: tuple[str, ...] = ()
+    if candidate.precision == "fp32":
+        export(model, out, tokenizer=tokenizer, max_length=texts.window["max_length"])
+    else:
+        kept = _int8(model, tokenizer, out, texts, max_drop)
+    opened = OnnxModel(out, threads=threads)
+    costs = {
+        "size": directory_bytes(out) / 1e6,
+        "parameters": float(model.num_parameters()),
+        "flops": flops(model, batch, length),
+        "latency": 1e3 * latency(opened, model, tokenizer, length=length, batch=batch, threads=threads),
+    }
+    if memory_too:
+        costs["memory"] = memory.peak(out, batch_size=batch, length=length, threads=threads) / 1e6
+    dev = texts.evaluator(texts.tables.dev, tokenizer).evaluate(opened, texts.teacher_on_dev)
+    made = Shipped(out, costs, dict(dev.metrics), kept)
+    write_atomic(record, json.dumps({"costs": costs, "metrics": made.metrics, "kept_fp32": kept}))
+    return made
+
+
+def _int8(
+    model: PreTrainedModel, tokenizer: Any, out: Path, texts: Texts, max_drop: float
+) -> tuple[str, ...]:
+    """Export in int8, with the layers that lose most in fp32 where all in int8 lose too much."""
+    options: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "precision": "int8",
+        "data": texts.tables.dev,
+        "max_length": texts.window["max_length"],
+    }
+    export(model, out, **options, max_drop=1.0)
+    return ()
+
+
+def latency(
+    opened: OnnxModel, model: PreTrainedModel, tokenizer: Any, *, length: int, batch: int, threads: int
+) -> float:
+    """Seconds of one call, p50; by the processor's clock where one thread computes, which other work disturbs less."""
+    inputs = random_batch(model, tokenizer, batch, length)
+    inputs["attention_mask"][:] = 1
+    seconds = interleaved(
+        {"export": lambda: opened(inputs)}, repeats=REPEATS, clock="cpu" if threads == 1 else "wall"
+    )["export"]
+    return float(np.median(seconds))
+
+
+def directory_bytes(place: Path) -> int:
+    """Bytes of all files in a directory."""
+    return sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+
+
+def tokenizer_bytes(tokenizer: Any, place: Path) -> int:
+    """Bytes of a tokenizer's files."""
+    tokenizer.save_pretrained(place)
+    return directory_bytes(place)

@@ -103,6 +103,7 @@ _UNITS: dict[str, tuple[str, float]] = {
 _FOLDED = {unit.casefold(): meaning for unit, meaning in _UNITS.items()}
 _PIECE = re.compile(r"(?P<number>[-+]?\d[\d_]*(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*(?P<unit>.*)", re.DOTALL)
 _KEEP = re.compile(r"keep\s+(?P<number>[-+]?\d+(?:\.\d+)?)\s*(?P<percent>%?)\s*$")
+_TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 EXAMPLE = "10 MB, 5 ms, keep 98%"
 
 
@@ -146,10 +147,9 @@ def seconds_of(text: str | float) -> float:
     Raises:
         RecipeError: no such time.
     """
-    parts = re.fullmatch(
-        r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", str(text).replace(" ", "")
-    )
-    if not str(text).strip() or parts is None or not math.isfinite(value := _added(parts.groups())):
+    given = str(text).replace(" ", "")
+    parts = _TIME.fullmatch(given) if given else None
+    if parts is None or not math.isfinite(value := _added(parts.groups())):
         raise RecipeError(
             expected="a time such as 30m, 90s or 1h30m, or 0 for no training",
             found=repr(text),

@@ -3,8 +3,6 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from transformers import PreTrainedModel
-
 from attar.anatomy.form import Form, LayerForm
 from attar.anatomy.resolve import Bound
 from attar.model.checkpoint import digest
@@ -20,10 +18,10 @@ class Architecture:
 
     Attributes:
         way: a student of these sizes whose weights are the teacher's, projected ("distil"); the teacher without some of
-            its layers ("drop"); or the teacher without some of its units, those that stay fitted to those that went
-            ("prune").
-        layers, hidden, heads, ffn, embedding: sizes of a student, or of the teacher where layers are dropped; of a pruned
-            model its number of layers and means.
+            its layers ("drop"); or the teacher without some of its units, where those that stay are fitted to those
+            that went ("prune").
+        layers, hidden, heads, ffn, embedding: sizes of a student; of the teacher where layers are dropped or units are
+            pruned, but for the number of layers.
         axes: what is pruned; none for the other ways.
         budget: part of the parameters that stays, of a pruned model.
     """
@@ -98,8 +96,3 @@ def teacher_architecture(bound: Bound) -> Architecture:
     """The teacher's own sizes, for exports of the teacher itself."""
     shape = bound.shape
     return Architecture("drop", shape.layers, shape.hidden, shape.heads, shape.ffn, shape.embedding)
-
-
-def parameters_of(model: PreTrainedModel) -> int:
-    """Number of parameters."""
-    return int(model.num_parameters())

@@ -1,4 +1,4 @@
-"""The texts of a compression: those that candidates learn from, those that choices are made by, and those for the end."""
+"""The texts of a compression: those to learn from, those that choices are made by, and those for the end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def split(
         table = read_texts(texts)
         if task.per_token:  # words to tag are those between spaces
             table = read_table(table, task=task)[0]
-    given = {
+    given: dict[str, Any] = {
         name: None if source is None else read_table(source, columns=columns, task=task)[0]
         for name, source in (("dev", dev), ("test", test))
     }
@@ -81,9 +81,8 @@ def split(
             table, given[name] = parts["train"], parts["test"]
             say(f"no {name} table: {len(parts['test']):,} of the texts are held out")
     labels = [name for name in task.targets if name in table.column_names]
-    assert given["dev"] is not None and given["test"] is not None
     labelled = table if task.labelled(table) else None
-    return Tables(table.remove_columns(labels), given["dev"], given["test"], labelled)
+    return Tables(table.remove_columns(labels), **given, labelled=labelled)
 
 
 class Texts:

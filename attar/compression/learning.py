@@ -128,7 +128,7 @@ class Learning:
         done = [n for n in map(int, self._record(architecture)) if n <= steps]
         first = max(done, default=0)
         if first == 0:
-            start = self.built(architecture)
+            self.built(architecture)
         model, projections = self._start(architecture, place)
         learner = self._learner(architecture, model, projections)
         if first:

@@ -1,4 +1,4 @@
-"""The work of `attar.compress`: measure the teacher, search, train the winner, export it, and measure what is shipped."""
+"""The work of `attar.compress`: measure the teacher, search, train the winner, export it, measure what is shipped."""
 
 import json
 import math
@@ -36,6 +36,7 @@ from attar.model.onnx import require
 from attar.options.base import Options
 from attar.progress import say
 from attar.pruning.vocabulary import config_ids, restrict, trim
+from attar.report.frontier import Frontier, FrontierPoint, State
 from attar.report.report import Report
 from attar.storage.writing import check_free, new_directory, write_atomic
 from attar.training import resuming
@@ -409,7 +410,6 @@ class Compression:
             threads=self.options.threads,
         )
         over = space.broken(final.shipped.costs)
-        report = replace(report, notes=(*report.notes, *self._notes(final, over, report, neighbours)))
         settings = {
             **report.settings,
             "budget": self.budget.given,
@@ -417,12 +417,13 @@ class Compression:
             "measured": dict(final.shipped.costs),
             "fits": not over,
             "seconds": self.clock.used,
-            "tried": [
-                {**vars(one), "candidate": str(one.candidate)}
-                for one in (*search.tried.values(), *neighbours)
-            ],
         }
-        report = replace(report, settings=settings)
+        report = replace(
+            report,
+            notes=(*report.notes, *self._notes(final, over, report, neighbours)),
+            settings=settings,
+            frontier=self.frontier(space, search, teacher, final, neighbours, baselines),
+        )
         lineage = {
             "stage": "compress",
             "parent": self.texts.loaded.name,
@@ -438,6 +439,50 @@ class Compression:
             report.write(temporary)
         return report
 
+    def frontier(
+        self,
+        space: Space,
+        search: Search,
+        teacher: Mapping[str, Shipped],
+        final: "Finalist",
+        neighbours: list[Tried],
+        baselines: Mapping[str, Shipped],
+    ) -> Frontier:
+        """Every candidate, for the page."""
+        theirs = self.texts.teacher_on_dev
+
+        def measured(name: str, state: State, made: Shipped, steps: int = 0) -> FrontierPoint:
+            kept = self.kept(made.metrics)
+            return FrontierPoint(
+                name, state, kept, made.costs["latency"] / 1e3, made.costs["size"] * 1e6, steps
+            )
+
+        def predicted(one: Tried, state: State) -> FrontierPoint:
+            cost = one.costs["latency"] / 1e3, one.costs["size"] * 1e6
+            return FrontierPoint(str(one.candidate), state, one.kept, *cost, one.steps, one.stopped)
+
+        points = [
+            measured(f"teacher, {name}", "teacher" if name == "fp32" else "baseline", made)
+            for name, made in teacher.items()
+        ]
+        points += [measured(name, "baseline", made) for name, made in baselines.items()]
+        points += [
+            predicted(one, "stopped" if one.stopped.startswith("behind") else "tried")
+            for one in search.tried.values()
+            if one.rungs and one.candidate != final.tried.candidate
+        ]
+        points += [predicted(one, "neighbour") for one in neighbours]
+        points.append(measured(str(final.tried.candidate), "chosen", final.shipped, final.tried.steps))
+        limits = {}
+        if self.budget.latency is not None:
+            limits["latency"] = self.budget.latency / 1e3
+        if self.budget.size is not None:
+            limits["bytes"] = self.budget.size * 1e6
+        if self.budget.keep is not None:
+            limits["keep"] = self.budget.keep
+        what = "agreement with the teacher" if theirs.main == "agreement" else f"teacher's {theirs.main}"
+        return Frontier(tuple(points), what, limits)
+
     def _notes(
         self, final: "Finalist", over: Mapping[str, float], report: Report, neighbours: list[Tried]
     ) -> list[str]:
@@ -448,9 +493,8 @@ class Compression:
         student = report.student
         retained = None if student is None else student.retained
         if self.budget.keep is not None and retained is not None and retained.value < self.budget.keep:
-            notes.append(
-                f"keeps {retained.value:.1%} ({retained.low:.1%} to {retained.high:.1%}) where {self.budget.keep:.1%} was asked for"
-            )
+            found = f"{retained.value:.1%} ({retained.low:.1%} to {retained.high:.1%})"
+            notes.append(f"keep is short: {found} on the test texts, {self.budget.keep:.1%} was asked for")
         for one in neighbours:
             change = one.kept - final.tried.kept
             notes.append(f"{one.stopped}: {one.candidate}, {change:+.1%} after as many steps of the search")

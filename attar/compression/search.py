@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from attar.compression.candidate import Candidate
@@ -101,9 +103,7 @@ class Search:
         place.mkdir(parents=True, exist_ok=True)
         self.place = place
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        storage = optuna.storages.JournalStorage(
-            optuna.storages.journal.JournalFileBackend(str(place / "study.log"))
-        )
+        storage = JournalStorage(JournalFileBackend(str(place / "study.log")))
         self.study = optuna.create_study(
             study_name=f"compress-{digest(space.budget.given, rungs, floor, seed)}",
             storage=storage,

@@ -69,12 +69,12 @@ class Space:
         space = self._at(trial)
         candidate = Candidate(
             teacher_architecture(self.bound),
-            trial.suggest_categorical("vocabulary", list(self.vocabularies)),
-            trial.suggest_categorical("precision", list(self.precisions)),
+            trial.suggest_categorical("vocabulary", list(self.vocabularies)),  # type: ignore[arg-type]
+            trial.suggest_categorical("precision", list(self.precisions)),  # type: ignore[arg-type]
         )
         way, depth = trial.suggest_categorical("way", list(self.ways)), self.bound.shape.layers
         if way == "distil":
-            shape = {
+            shape: dict[str, Any] = {
                 "layers": trial.suggest_int("layers", 1, depth),
                 "size": trial.suggest_categorical("head", list(HEAD_SIZES)),
                 "ratio": trial.suggest_categorical("ffn", list(FFN_RATIOS)),

@@ -88,9 +88,9 @@ def _stage(stage: OneStage, model: str, recipe: Recipe, place: Path, student: st
         splits = {"dev": data.dev, "test": data.test}
         report = verb(model, out=place, columns=columns, **tables, **splits, **given)
     elif name == "compress":
-        tables = {"data": data.train, "texts": None if data.train else _texts(data.texts)}
+        texts = None if data.train else _texts(data.texts)
         splits = {"dev": data.dev, "test": data.test}
-        report = verb(model, out=place, columns=columns, **tables, **splits, **given)
+        report = verb(model, out=place, data=data.train, texts=texts, columns=columns, **splits, **given)
     elif name == "prune":
         texts = None if data.train or data.texts is None else _texts(data.texts)
         report = verb(model, data=data.train, texts=texts, dev=data.dev, out=place, columns=columns, **given)

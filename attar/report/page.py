@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from attar.report import formatting, plots, summary, table
+from attar.report.frontier import frontier_svg
 from attar.report.heatmap import heatmap_svg
 from attar.report.rows import ReportData
 from attar.report.shape import shape_svg
@@ -44,6 +45,9 @@ def render(report: ReportData) -> str:
             curves=curves,
             shapes=[(shape.name, Markup(shape_svg(shape))) for shape in report.shapes],
             heat=Markup(heatmap_svg(report.heat)) if report.heat else "",
+            frontiers=[Markup(frontier_svg(report.frontier, cost)) for cost in ("latency", "bytes")]
+            if report.frontier
+            else [],
             legend=[
                 (name, "ink" if name == "loss" else f"c{i % plots.LINES}") for i, name in enumerate(names)
             ],

@@ -1,10 +1,7 @@
 """Plots as SVG text to be set into a page: the page's own fonts and colours, the same bytes for the same figures."""
 
 import math
-import re
-import warnings
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,25 +9,15 @@ import numpy as np
 from attar.report.formatting import metric_name
 from attar.report.label_layout import Box, dodge, free_spot, width
 from attar.report.rows import Point, Row
+from attar.report.svg_plots import COLOURS, LABEL, axes_of, escape, latency_ticks, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# matplotlib draws in these stand-in colours; in the SVG each becomes a variable of the page, so that one drawing
-# serves light and dark.
-_COLOURS = {
-    name: f"#0102{i:02x}"
-    for i, name in enumerate(
-        ("ink", "muted", "rule", "card", "teacher", "student", "baseline", "c0", "c1", "c2", "c3", "c4", "c5")
-    )
-}
 LINES = 6
 _MARKERS = {"teacher": "D", "student": "o", "baseline": "s"}
 # Points further than this apart on the latency axis need no room made between their interval bars.
 _DODGE = 13.0
-_LABEL = 12.0
-_DPI = 72.0  # one point is one pixel of the SVG
 _CURVE_POINTS = 160
 
 
@@ -42,7 +29,7 @@ def quality_latency(rows: Sequence[Row], main: str) -> str:
     shown = [row for row in rows if row.p50 and math.isfinite(row.metrics.get(main, math.nan))]
     if len(shown) < 2:
         return ""
-    figure, axes = _axes(880, 430, left=62, right=26, top=18, bottom=52)
+    figure, axes = axes_of(880, 430, left=62, right=26, top=18, bottom=52)
     unit = 1.0 if main in {"matthews", "pearson", "spearman"} else 100.0
     xs = np.array([1e3 * (row.p50 or 0.0) for row in shown])
     ys = np.array([unit * row.metrics[main] for row in shown])
@@ -53,31 +40,31 @@ def quality_latency(rows: Sequence[Row], main: str) -> str:
     axes.set_xlim(xs.min() / 1.8, xs.max() * 2.1)
     room = max(highs.max() - lows.min(), 1e-3 * unit)
     axes.set_ylim(lows.min() - 0.16 * room, highs.max() + 0.16 * room)
-    _latency_ticks(axes)
+    latency_ticks(axes)
     axes.set_xlabel("median latency, ms (logarithmic)")
     axes.set_ylabel(metric_name(main) + (", %" if unit > 1 else ""))
     teacher = next((y for row, y in zip(shown, ys, strict=True) if row.role == "teacher"), None)
     if teacher is not None:
-        axes.axhline(teacher, color=_COLOURS["teacher"], linewidth=1, dashes=(2, 4), zorder=1)
+        axes.axhline(teacher, color=COLOURS["teacher"], linewidth=1, dashes=(2, 4), zorder=1)
     places = dodge(axes.transData.transform(np.stack([xs, ys], axis=1)), _DODGE)
     points = axes.transData.inverted().transform(places)
     taken: list[Box] = []
     for row, (x, y), low, high in zip(shown, points, lows, highs, strict=True):
-        colour = _COLOURS[row.role]
+        colour = COLOURS[row.role]
         axes.vlines(x, low, high, color=colour, linewidth=1.6, alpha=0.55, zorder=2)
         axes.plot([x], [y], marker=_MARKERS[row.role], color=colour, markersize=9 if row.role == "student" else 8,
-                  markeredgecolor=_COLOURS["card"], markeredgewidth=1.4, zorder=4)  # fmt: skip
+                  markeredgecolor=COLOURS["card"], markeredgewidth=1.4, zorder=4)  # fmt: skip
         (px, bottom), (_, top) = axes.transData.transform([[x, low], [x, high]])
         taken.append((px - 3, bottom, px + 3, top))
     taken += [(x - 7, y - 7, x + 7, y + 7) for x, y in places]
     line = [] if teacher is None else [float(axes.transData.transform((1.0, teacher))[1])]
     _label_points(axes, shown, places, taken, line)
-    return _svg(figure, "quality", f"{metric_name(main)} over latency")
+    return svg(figure, "quality", f"{metric_name(main)} over latency")
 
 
 def curve(stage: str, points: Sequence[Point], names: Sequence[str]) -> str:
     """Parts of the loss over steps, on a logarithmic axis; `names` fixes the colour of each part on the whole page."""
-    figure, axes = _axes(400, 230, left=48, right=12, top=10, bottom=46)
+    figure, axes = axes_of(400, 230, left=48, right=12, top=10, bottom=46)
     axes.set_yscale("log")
     lows, highs = [], []
     for i, name in enumerate(names):
@@ -85,7 +72,7 @@ def curve(stage: str, points: Sequence[Point], names: Sequence[str]) -> str:
         if not len(steps):
             continue
         total = name == "loss"
-        style: dict[str, Any] = {"color": _COLOURS["ink" if total else f"c{i % LINES}"]}
+        style: dict[str, Any] = {"color": COLOURS["ink" if total else f"c{i % LINES}"]}
         style["linestyle"] = "-" if i < LINES or total else "--"
         axes.plot(steps, values, linewidth=1.7, zorder=3, marker="o" if len(steps) == 1 else None, **style)
         lows.append(values.min())
@@ -97,50 +84,13 @@ def curve(stage: str, points: Sequence[Point], names: Sequence[str]) -> str:
         )
     _loss_ticks(axes)
     axes.set_xlabel("step")
-    return _svg(figure, f"curve-{stage}", f"training curves of {stage}")
+    return svg(figure, f"curve-{stage}", f"training curves of {stage}")
 
 
 def part_names(curves: Mapping[str, Sequence[Point]]) -> list[str]:
     """Names of all parts of all stages in order of appearance, the summed loss last."""
     found = {name: None for points in curves.values() for _, parts in points for name in parts}
     return [name for name in found if name != "loss"] + (["loss"] if "loss" in found else [])
-
-
-def _axes(
-    width: int, height: int, *, left: int, right: int, top: int, bottom: int
-) -> tuple["Figure", "Axes"]:
-    """An empty plot; all lengths in pixels of the SVG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
-    figure.patch.set_visible(False)
-    inside = (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
-    axes = figure.add_axes(inside)
-    axes.patch.set_visible(False)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color(_COLOURS["muted"])
-    axes.tick_params(colors=_COLOURS["muted"], labelsize=11, length=0, pad=6, which="both")
-    axes.grid(axis="y", color=_COLOURS["rule"], linewidth=1)
-    axes.set_axisbelow(True)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set_color(_COLOURS["muted"])
-        axis.label.set_fontsize(11.5)
-        axis.labelpad = 8
-    return figure, axes
-
-
-def _latency_ticks(axes: "Axes") -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    low, high = axes.get_xlim()
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if high / low < 300 else (1,)
-    axes.xaxis.set_major_locator(
-        FixedLocator([s * 10.0**d for d in decades for s in steps if low <= s * 10.0**d <= high])
-    )
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _loss_ticks(axes: "Axes") -> None:
@@ -169,23 +119,23 @@ def _label_points(
     frame = (box.x0, box.y0, box.x1 + 20, box.y1 + 12)
     for i in sorted(range(len(rows)), key=lambda i: rows[i].role != "student"):
         row, (x, y) = rows[i], places[i]
-        wide = max(width(row.name, _LABEL) * 1.06, width(row.runtime, _LABEL - 1.5))
-        spot = free_spot(x, y, wide, 2.4 * _LABEL, taken, frame, lines)
+        wide = max(width(row.name, LABEL) * 1.06, width(row.runtime, LABEL - 1.5))
+        spot = free_spot(x, y, wide, 2.4 * LABEL, taken, frame, lines)
         taken.append(spot)
         left, bottom, right, top = spot
         near = (min(max(x, left), right), min(max(y, bottom), top))
         if math.dist(near, (x, y)) > 16:
-            arrow = {"arrowstyle": "-", "color": _COLOURS["muted"], "linewidth": 0.8, "shrinkA": 7}
+            arrow = {"arrowstyle": "-", "color": COLOURS["muted"], "linewidth": 0.8, "shrinkA": 7}
             where: Any = {"xycoords": "figure pixels", "textcoords": "figure pixels"}
             axes.annotate("", near, (x, y), zorder=1.5, arrowprops=arrow, **where)
         align: Any = "left" if left >= x - 1 else "right" if right <= x + 1 else "center"
         at = {"left": left, "right": right, "center": (left + right) / 2}[align]
         for text, height, size, colour, weight in (
-            (row.name, top - _LABEL, _LABEL, row.role, "bold"),
-            (row.runtime, bottom + 3, _LABEL - 1.5, "muted", "normal"),
+            (row.name, top - LABEL, LABEL, row.role, "bold"),
+            (row.runtime, bottom + 3, LABEL - 1.5, "muted", "normal"),
         ):
-            axes.annotate(_escape(text), (at, height), xycoords="figure pixels", ha=align, va="baseline", fontsize=size,
-                          color=_COLOURS[colour], fontweight=weight, annotation_clip=False, zorder=5)  # fmt: skip
+            axes.annotate(escape(text), (at, height), xycoords="figure pixels", ha=align, va="baseline", fontsize=size,
+                          color=COLOURS[colour], fontweight=weight, annotation_clip=False, zorder=5)  # fmt: skip
 
 
 def _thin(points: Sequence[Point], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -200,37 +150,3 @@ def _thin(points: Sequence[Point], name: str) -> tuple[np.ndarray, np.ndarray]:
     )
     means = np.array([piece.mean(axis=0) for piece in pieces if len(piece)]).reshape(-1, 2)
     return means[:, 0], means[:, 1]
-
-
-def _escape(text: str) -> str:
-    """A dollar would start a formula."""
-    return text.replace("$", r"\$")
-
-
-def _svg(figure: "Figure", prefix: str, title: str) -> str:
-    import matplotlib
-
-    out = StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}), warnings.catch_warnings():
-        # Letters are drawn by the reader's browser: that matplotlib's own font lacks them is no matter.
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
-        figure.savefig(
-            out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    for name, colour in _COLOURS.items():
-        text = text.replace(colour, f"var(--{name})")
-    # Several drawings share one page, and with it one space of ids.
-    safe = re.sub(r"\W+", "-", prefix)
-    text = re.sub(r'\bid="', f'id="{safe}-', text)
-    text = re.sub(r'(url\(#|href="#)', rf"\g<1>{safe}-", text)
-    text = re.sub(
-        r'(<svg[^>]*?) width="[^"]*"',
-        r"\1",
-        re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1),
-        count=1,
-    )
-    label = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from attar.maths.statistics import Interval
+from attar.report.frontier import Frontier
 from attar.report.heatmap import HeatMap
 from attar.report.shape import Shape
 
@@ -88,6 +89,7 @@ class ReportData:
         notes: lines for the reader below the headline.
         shapes: of models that were pruned.
         heat: what single parts of a model are worth.
+        frontier: every candidate of a search.
     """
 
     title: str
@@ -101,6 +103,7 @@ class ReportData:
     notes: tuple[str, ...] = ()
     shapes: tuple[Shape, ...] = ()
     heat: HeatMap | None = None
+    frontier: Frontier | None = None
 
     @property
     def teacher(self) -> Row | None:

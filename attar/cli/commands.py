@@ -112,6 +112,15 @@ def _written(found: Any, asked: Mapping[str, Any]) -> None:
         console.print(f"report: {Path(asked['out']) / 'report.html'}")
 
 
+def _compress(found: Any, asked: Mapping[str, Any]) -> None:
+    """Prints what was tried, too; the exit status says whether the budget is met."""
+    console.print(found.frontier.table(), highlight=False)
+    console.print()
+    _written(found, asked)
+    if not found.settings["fits"]:
+        raise typer.Exit(3)
+
+
 def _probe(found: Any, asked: Mapping[str, Any]) -> None:
     show_probe(found)
     if "out" in asked:
@@ -149,6 +158,7 @@ PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "plan": _plan,
     **dict.fromkeys(("finetune", "pretrain", "distill", "distill_lm", "share", "export"), _stage),
     "compare": _written,
+    "compress": _compress,
     "probe": _probe,
     "temperature": _temperature,
     "generate": lambda found, asked: console.print(found.table()),

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from attar.anatomy.form import Form
@@ -17,14 +18,15 @@ from attar.anatomy.resolve import resolve, shape_of
 from attar.compression.candidate import Architecture
 from attar.compression.data import Texts
 from attar.compression.pruned import PrunedForms
+from attar.data.batches import Batch
+from attar.data.tasks import Task
 from attar.distillation.cache import Teacher
 from attar.distillation.objective import Intermediate, Match
 from attar.distillation.phases import Distiller, Judge, learn, teacher_of
 from attar.distillation.student import student
 from attar.maths.mapping import layer_map
 from attar.model.checkpoint import digest
-from attar.model.views import Need
-from attar.progress import say
+from attar.model.views import Need, View
 from attar.pruning.schubert import Limited
 from attar.storage.writing import save_tensors, write_atomic
 from attar.training.loop import Precision, fit
@@ -34,8 +36,25 @@ SAMPLE = 1000
 # Peak learning rate times hidden size: narrow models want larger steps. A pruned model is near its goal already.
 RATE, GENTLE = 0.128, 0.5
 FASTEST = 1e-3
-# Steps that a pace is measured on.
-PROBE = 6
+# Steps that a pace is measured on; epochs of a student that learns from labels; logits of a label that is sure.
+PROBE, EPOCHS, SURE = 6, 4, 20.0
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A teacher that says the labels: what a student learns from without distillation."""
+
+    task: Task
+    outputs: int
+
+    def view(self, batch: Batch) -> View:
+        """Logits that put all probability on the label."""
+        assert batch.labels is not None
+        if self.task.kind == "regression":
+            return View(batch.labels.float().reshape(-1, self.outputs), None)
+        if self.task.kind == "multi_label":
+            return View(SURE * (2 * batch.labels.float() - 1), None)
+        return View(SURE * F.one_hot(batch.labels.clamp_min(0), self.outputs).float(), None)
 
 
 @dataclass
@@ -139,7 +158,7 @@ class Learning:
         segment = place / f"from-{first}-to-{steps}-in-{epochs}"
         ready, began = (segment / "done.pt").is_file(), time.perf_counter()
         learn(
-            f"train {architecture}" if epochs == 1 else "train the best candidate",
+            "train" if epochs == 1 else "train the best candidate",
             learner,
             Limited(self.batches, count, first),
             place=segment,
@@ -154,6 +173,27 @@ class Learning:
         seconds = None if ready else (time.perf_counter() - began) / (count * epochs)
         save_tensors(learner.state_dict(), self._weights(place, steps))
         return self._measured(architecture, Trained(model.eval(), steps, {}, seconds))
+
+    def undistilled(self, architecture: Architecture, steps: int) -> PreTrainedModel:
+        """The architecture from the same start, trained on the labels alone, the best of its epochs."""
+        assert self.texts.tables.labelled is not None
+        batches = self.texts.batches(self.texts.tables.labelled)
+        place = self._home(architecture) / f"undistilled-{steps}"
+        model, _ = self._start(architecture, self._home(architecture))
+        learner = Distiller(model, Labels(self.texts.task, model.config.num_labels), task=self.texts.task)
+        learn(
+            "the same on labels alone",
+            learner,
+            Limited(batches, -(-steps // EPOCHS)),
+            place=place,
+            epochs=EPOCHS,
+            lr=self._rate(architecture),
+            precision=self.precision,
+            seed=self.seed,
+            judge=self.judge,
+            choose=True,
+        )
+        return model.eval()
 
     @cached_property
     def batches(self) -> Any:
@@ -229,8 +269,6 @@ class Learning:
             known = {"metrics": dict(evaluation.metrics), "seconds": found.seconds}
             record[str(found.steps)] = known
             write_atomic(self._home(architecture) / "record.json", json.dumps(record))
-            said = ", ".join(f"{name} {value:.4g}" for name, value in evaluation.metrics.items())
-            say(f"{architecture} after {found.steps} steps: {said}")
         return Trained(found.model, found.steps, known["metrics"], known["seconds"], found.projections)
 
     def _record(self, architecture: Architecture) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from transformers import PreTrainedModel
 
 from attar.anatomy.resolve import resolve
 from attar.compression.budget import CEILINGS, SAID, Budget, budget_of, seconds_of
-from attar.compression.candidate import Candidate, teacher_architecture
+from attar.compression.candidate import Architecture, Candidate, teacher_architecture
 from attar.compression.candidate_costs import CandidateCosts
-from attar.compression.data import Texts, check_teacher, split
-from attar.compression.learning import Learning
+from attar.compression.data import BATCH, Texts, check_teacher, split
+from attar.compression.learning import EPOCHS, Learning
 from attar.compression.pruned import PrunedForms
 from attar.compression.search import FACTOR, Clock, Search, Tried, announce, distance
 from attar.compression.shipping import Shipped, ship, tokenizer_bytes, trimmed
@@ -31,7 +31,8 @@ from attar.data.model_task import task_of
 from attar.errors import ModelError, RecipeError
 from attar.evaluation.comparison import compare as compare_models
 from attar.evaluation.opening import open_model
-from attar.model.checkpoint import load, save
+from attar.maths.statistics import Interval
+from attar.model.checkpoint import digest, load, save
 from attar.model.onnx import require
 from attar.options.base import Options
 from attar.progress import say
@@ -49,6 +50,8 @@ FIRST_RUNG = 1 / 24
 RUNGS = 3
 # Epoch-like parts of the last training, of which the best is kept.
 PARTS = 5
+# Part of the time after which no further finalist is exported, and that the baseline on labels may take.
+BEFORE_FINAL, UNDISTILLED = 0.6, 0.08
 # Seconds of a search without training, finalists that are exported before one is trained, and what int8 may cost.
 UNTRAINED, FINALISTS, DROP = 45.0, 3, 0.01
 # Budgets beside the one that was given, of which the report says what they would buy and cost.
@@ -80,8 +83,12 @@ def compress(
     tables = split(task, data=data, texts=texts, dev=dev, test=test, columns=columns, seed=o.seed)
     read = Texts(loaded, tables, max_length=o.max_length, stride=o.doc_stride, seed=o.seed)
     with _work(out, o.work) as place:
-        run = Compression(read, place / read.key[:16], o, budget, Clock(seconds), precision)
-        return run.run(Path(out), overwrite=overwrite)
+        home = place / read.key[:16]
+        home.mkdir(parents=True, exist_ok=True)
+        clock = Clock(seconds, home / f"seconds-{digest(budget.given, seconds)[:8]}")
+        report = Compression(read, home, o, budget, clock, precision).run(Path(out), overwrite=overwrite)
+        clock.stop()
+        return report
 
 
 @contextmanager
@@ -115,7 +122,6 @@ class Compression:
 
     def __post_init__(self) -> None:
         self.bound = resolve(self.texts.loaded.model)
-        self.place.mkdir(parents=True, exist_ok=True)
         lengths = self.texts.lengths()
         asked = self.options.length
         wanted = int(np.quantile(lengths, 0.95)) if asked == "auto" else int(asked)
@@ -126,6 +132,7 @@ class Compression:
     def run(self, out: Path, *, overwrite: bool) -> Report:
         """Everything, from the teacher to the report."""
         check_teacher(self.texts.task, self.texts.teacher_on_dev)
+        self._say_if_few()
         teacher = self.teacher_exports()
         learning, space = self.prepared(teacher["fp32"])
         search = self.search(learning, space)
@@ -137,10 +144,13 @@ class Compression:
 
     def teacher_exports(self) -> dict[str, Shipped]:
         """The teacher as it is, in each precision: what all is held against."""
-        found = {}
+        found, began = {}, time.monotonic()
         for precision in ("fp32", *(name for name in self.options.formats if name != "fp32")):
             candidate = Candidate(teacher_architecture(self.bound), "all", precision)
             found[precision] = self.shipped(self.texts.loaded.model, candidate)
+        each = (time.monotonic() - began) / len(found)
+        # Two exports, and all that is measured on the test table takes about the time of one more.
+        self.ending = 3.5 * each if each > 1 else ENDING * self.clock.given
         return found
 
     def prepared(self, teacher: Shipped) -> tuple[Learning, Space]:
@@ -211,6 +221,18 @@ class Compression:
                 found=str(self.budget),
                 fix="there is nothing to do; attar export writes it in fp32 and int8, or give a smaller budget",
             )
+
+    def _say_if_few(self) -> None:
+        """Say how many test texts the floor asks for, where there are fewer."""
+        keep, rows = self.budget.keep, len(self.texts.tables.test)
+        if keep is not None and keep < 1:
+            needed = math.ceil(
+                1.96**2 * keep / (1 - keep)
+            )  # the 95% interval of a part reaches down to 2 keep - 1
+            if rows < needed:
+                say(
+                    f"{rows} test texts are few to tell whether {keep:.1%} is kept: about {needed:,} would do"
+                )
 
     def _teacher_rate(self) -> float:
         """Texts a second that the teacher answers, from its pass over the dev table."""
@@ -307,24 +329,34 @@ class Compression:
     def verified(self, learning: Learning, space: Space, search: Search) -> "Finalist":
         """The best finalist whose export, as it is now, is within the limits: speed does not depend on weights."""
         found: list[Finalist] = []
-        finalists = search.finalists(FINALISTS)
-        for one in finalists:
-            if found and self.clock.used > (1 - ENDING) * self.clock.given * 0.6 and self.training:
+        for one in search.finalists(FINALISTS):
+            if found and self.training and self.clock.used > BEFORE_FINAL * self.clock.given:
                 break
-            model = learning.at(one.candidate.architecture, one.steps)
-            made = Finalist(one, self.shipped(model, one.candidate, one.steps))
-            found.append(made)
-            over = space.broken(made.shipped.costs)
-            said = (
-                ", ".join(f"{name} {ratio - 1:.0%} over" for name, ratio in over.items())
-                or "within the limits"
-            )
-            say(f"{one.candidate}: {said}; keeps {self.kept(made.shipped.metrics):.1%} on dev as exported")
+            found.append(self.exported(learning, space, one))
+            worst = max(space.broken(found[-1].shipped.costs).values(), default=1.0)
+            if worst > 1 and (less := space.scaled(one.candidate, 0.98 / worst)) is not None:
+                trained = learning.trained(less.architecture, one.steps)
+                kept = self.kept(trained.metrics)
+                smaller = Tried(less, dict(space.costs(less)), [distance(trained.metrics)], one.steps, kept)
+                search.tried[-len(found)] = smaller
+                found.append(self.exported(learning, space, smaller))
         fitting = [made for made in found if not space.broken(made.shipped.costs)]
-        pool = fitting or found
+        if not fitting:
+            return min(found, key=lambda made: max(space.broken(made.shipped.costs).values()))
         if space.free is not None:
-            return pool[0]
-        return min(pool, key=lambda made: distance(made.shipped.metrics))
+            return fitting[0]
+        return min(fitting, key=lambda made: distance(made.shipped.metrics))
+
+    def exported(self, learning: Learning, space: Space, one: Tried) -> "Finalist":
+        """A candidate as it is now, exported and measured."""
+        model = learning.at(one.candidate.architecture, one.steps)
+        made = Finalist(one, self.shipped(model, one.candidate, one.steps))
+        over = space.broken(made.shipped.costs)
+        said = (
+            ", ".join(f"{name} {ratio - 1:.1%} over" for name, ratio in over.items()) or "within the limits"
+        )
+        say(f"{one.candidate}, exported: {said}; keeps {self.kept(made.shipped.metrics):.1%} on dev")
+        return made
 
     def neighbours(self, learning: Learning, space: Space, chosen: Tried) -> list[Tried]:
         """What a fifth more cost would buy, and a fifth less would lose, on the rung that the winner was chosen on."""
@@ -354,7 +386,7 @@ class Compression:
         """The winner trained for the time that is left, and exported."""
         one = finalist.tried
         architecture = one.candidate.architecture
-        left = self.clock.left - ENDING * self.clock.given
+        left = self.clock.left - self.ending - self._undistilled_seconds(learning, architecture)
         steps = int(left / learning.pace(architecture)) // PARTS * PARTS if self.training else 0
         if steps < PARTS:
             return finalist
@@ -363,16 +395,30 @@ class Compression:
         done = replace(one, steps=trained.steps, kept=self.kept(trained.metrics))
         return Finalist(done, self.shipped(trained.model, one.candidate, trained.steps))
 
+    def _undistilled_seconds(self, learning: Learning, architecture: Architecture) -> float:
+        """What the baseline on labels takes; 0 where there are none, or it takes too much of the time."""
+        labelled = self.texts.tables.labelled
+        if labelled is None or not self.training:
+            return 0.0
+        seconds = EPOCHS * len(labelled) / BATCH * learning.pace(architecture)
+        return seconds if seconds < UNDISTILLED * self.clock.given else 0.0
+
     def baselines(self, learning: Learning, search: Search, final: "Finalist") -> dict[str, Shipped]:
-        """Plainer ways to the budget: dropped layers as far as the search took them."""
+        """Plainer ways to the budget: dropped layers as far as the search took them, and the same student on labels."""
+        chosen, found = final.tried.candidate, {}
         drops = [
             one for one in search.tried.values() if one.candidate.architecture.way == "drop" and one.rungs
         ]
-        if not drops or final.tried.candidate.architecture.way == "drop":
-            return {}
-        best = max(drops, key=lambda one: one.kept)
-        model = learning.at(best.candidate.architecture, best.steps)
-        return {str(best.candidate): self.shipped(model, best.candidate, best.steps)}
+        if drops and chosen.architecture.way != "drop":
+            best = max(drops, key=lambda one: one.kept)
+            model = learning.at(best.candidate.architecture, best.steps)
+            found[str(best.candidate)] = self.shipped(model, best.candidate, best.steps)
+        if self._undistilled_seconds(learning, chosen.architecture):
+            assert self.texts.tables.labelled is not None
+            steps = EPOCHS * len(self.texts.tables.labelled) // BATCH
+            model = learning.undistilled(chosen.architecture, steps)
+            found["the same, not distilled"] = self.shipped(model, chosen, -steps)
+        return found
 
     def written(
         self,
@@ -415,7 +461,7 @@ class Compression:
             "budget": self.budget.given,
             "candidate": candidate.settings,
             "measured": dict(final.shipped.costs),
-            "fits": not over,
+            "fits": not over and not self._short(report),
             "seconds": self.clock.used,
         }
         report = replace(
@@ -438,6 +484,13 @@ class Compression:
             shutil.copytree(final.shipped.directory, temporary / "onnx")
             report.write(temporary)
         return report
+
+    def _short(self, report: Report) -> Interval | None:
+        """What the result keeps of the test table, where that is less than was asked for."""
+        retained = None if report.student is None else report.student.retained
+        if self.budget.keep is None or retained is None or retained.value >= self.budget.keep:
+            return None
+        return retained
 
     def frontier(
         self,
@@ -490,9 +543,7 @@ class Compression:
         for name, ratio in over.items():
             cost = SAID[name](float(f"{final.shipped.costs[name]:.3g}"))
             notes.append(f"{name} is {ratio - 1:.0%} over its limit: {cost}")
-        student = report.student
-        retained = None if student is None else student.retained
-        if self.budget.keep is not None and retained is not None and retained.value < self.budget.keep:
+        if retained := self._short(report):
             found = f"{retained.value:.1%} ({retained.low:.1%} to {retained.high:.1%})"
             notes.append(f"keep is short: {found} on the test texts, {self.budget.keep:.1%} was asked for")
         for one in neighbours:

@@ -53,15 +53,17 @@ class Tried:
 
 
 class Clock:
-    """The time that a compression was given.
+    """The time that a compression was given; what killed sittings used of it counts.
 
     Args:
         given: seconds in all; 0 where nothing may be trained.
-        used: seconds that earlier sittings used.
+        record: a file that keeps the seconds that were used.
     """
 
-    def __init__(self, given: float, used: float = 0.0) -> None:
-        self.given, self._began = given, time.monotonic() - used
+    def __init__(self, given: float, record: Path) -> None:
+        self.given, self.record = given, record
+        before = float(record.read_text()) if record.is_file() else 0.0
+        self._began = time.monotonic() - before
 
     @property
     def used(self) -> float:
@@ -72,6 +74,14 @@ class Clock:
     def left(self) -> float:
         """Seconds that are left."""
         return self.given - self.used
+
+    def keep(self) -> None:
+        """Write down what was used, for a sitting that goes on after this one was killed."""
+        write_atomic(self.record, f"{self.used:.1f}")
+
+    def stop(self) -> None:
+        """The work is done: another call begins anew."""
+        self.record.unlink(missing_ok=True)
 
 
 class Search:
@@ -95,10 +105,9 @@ class Search:
         rungs: Sequence[int],
         floor: float | None,
         seed: int,
-        shown: Callable[["Search"], None] = lambda search: None,
     ) -> None:
         self.space, self.learning, self.figure = space, learning, figure
-        self.rungs, self.floor, self.shown = tuple(rungs), floor, shown
+        self.rungs, self.floor = tuple(rungs), floor
         self.tried: dict[int, Tried] = {}
         place.mkdir(parents=True, exist_ok=True)
         self.place = place
@@ -144,7 +153,7 @@ class Search:
                 continue
             misses = 0
             self._try(trial, candidate, clock, until)
-            self.shown(self)
+            clock.keep()
 
     def _same(self, candidate: Candidate) -> Tried | None:
         return next((one for one in self.tried.values() if one.candidate == candidate), None)
@@ -160,7 +169,6 @@ class Search:
             one.steps, one.kept = steps, self.figure(found.metrics)
             one.rungs.append(self._error(one, found.metrics))
             trial.report(one.rungs[-1], FACTOR**rung)
-            self.shown(self)
             if rung + 1 < len(self.rungs) and trial.should_prune():
                 one.stopped = f"behind others after {steps} steps"
                 break
@@ -205,11 +213,6 @@ class Search:
         """The candidates that came furthest, the best first."""
         fitting = [one for one in self.tried.values() if one.rungs]
         return sorted(fitting, key=lambda one: (-len(one.rungs), one.rungs[-1]))[:count]
-
-    def write(self, path: Path) -> None:
-        """All that was tried, as JSON."""
-        rows = [{**vars(one), "candidate": one.candidate.settings} for one in self.tried.values()]
-        write_atomic(path, json.dumps(rows, default=float))
 
 
 # What a rung of training leaves of the part that is not kept, until measured otherwise.

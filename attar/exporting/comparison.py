@@ -125,20 +125,7 @@ class Comparison:
 
     def too_much(self, record: Exported, max_drop: float, fp32: Any, make: Any) -> ExportError:
         """The error of an int8 model that lost too much: which layers to keep in fp32, found by trying."""
-        from attar.exporting import int8
-
-        say("int8 lost too much; finding the layers that it hurts most")
-        assert self.evaluator is not None  # what was lost was measured on data
-        batches = self.evaluator.batches
-        count = len(batches.lengths)
-        rows = np.linspace(0, count - 1, min(SEARCH_ROWS, count)).astype(int)
-        few = [batches.rows(part).inputs for part in np.array_split(rows, -(-len(rows) // BATCH))]
-        truth = rows_of(self._logits, batches, rows, per_token=self.task.per_token)
-        layers = int8.name_nodes(fp32.clone(), self.model).values()
-        with quiet():
-            order = int8.damaging_layers(layers, make, few, truth)
-            order = [layer for layer in order if layer not in record.keep_fp32]
-            keep, enough = self._enough(self.evaluator, order, record, max_drop, make)
+        keep, enough = self.enough(record, max_drop, fp32, make)
         named = ", ".join(repr(layer) for layer in keep)
         advice = f"keep_fp32=({named},) (--keep-fp32 {','.join(keep)}), " + (
             f"with which the drop is {enough:.4f}"
@@ -150,6 +137,34 @@ class Comparison:
             found=f"{record.onnx:.4f} instead of {record.torch:.4f}, a drop of {record.drop:.4f}",
             fix=f"keep the most damaged layers in fp32: {advice}; nothing was written",
         )
+
+    def enough(
+        self, record: Exported, max_drop: float, fp32: Any, make: Any, *, matrices: bool = False
+    ) -> tuple[list[str], float | None]:
+        """What to keep in fp32 so that int8 loses no more than `max_drop`, the most damaged first, and the drop then.
+
+        Args:
+            matrices: whether single matrices are kept, else whole layers.
+        """
+        from attar.exporting import int8
+
+        say(
+            "int8 lost too much; finding the "
+            + ("matrices" if matrices else "layers")
+            + " that it hurts most"
+        )
+        assert self.evaluator is not None  # what was lost was measured on data
+        batches = self.evaluator.batches
+        count = len(batches.lengths)
+        rows = np.linspace(0, count - 1, min(SEARCH_ROWS, count)).astype(int)
+        few = [batches.rows(part).inputs for part in np.array_split(rows, -(-len(rows) // BATCH))]
+        truth = rows_of(self._logits, batches, rows, per_token=self.task.per_token)
+        named = int8.name_nodes(fp32.clone(), self.model)
+        parts = [name.partition("#")[0] for name in named] if matrices else list(named.values())
+        with quiet():
+            order = int8.damaging_layers(parts, make, few, truth)
+            order = [part for part in order if part not in record.keep_fp32]
+            return self._enough(self.evaluator, order, record, max_drop, make)
 
     def _enough(
         self, evaluator: TableEvaluator, order: Sequence[str], record: Exported, max_drop: float, make: Any

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ def export(
     data: "str | Path | Dataset | Sequence[Mapping[str, Any]] | None" = None,
     columns: Mapping[str, str] | None = None,
     calibration: "str | Path | Dataset | Sequence[Mapping[str, Any]] | None" = None,
-    keep_fp32: Sequence[str] = (),
+    keep_fp32: Sequence[str] | Literal["auto"] = (),
     max_drop: float = 0.01,
     max_length: int | None = None,
     overwrite: bool = False,
@@ -65,7 +65,8 @@ def export(
         data: texts, best with labels, on which the loss of int8 is measured; required for int8.
         columns: the names of its columns; see `read_table`.
         calibration: texts that fix the scales of `int8-static`; `data` where None.
-        keep_fp32: layers that stay in fp32, such as `layer.0` or `embeddings`.
+        keep_fp32: layers that stay in fp32, such as `layer.0` or `embeddings`; "auto" for the matrices that int8 hurts
+            most, as few as bring the loss below `max_drop`, none where all in int8 lose less.
         max_drop: of the metric (of the agreement with torch, where there are no labels) that int8 may cost.
         max_length: tokens to cut texts to (or of a window), and the longest shape that is compared; the task's own
             where None.
@@ -102,11 +103,11 @@ def export(
         rows = table if calibration is None else read_table(calibration, columns=columns, task=task)[0]
     with quiet():
         fp32 = _traced(loaded.model, loaded.tokenizer, max_length)
-    program = fp32
+    program, kept = fp32, () if keep_fp32 == "auto" else tuple(keep_fp32)
     if precision != "fp32":
         say("int8: quantize the weights, then measure what that costs on the data")
         make = partial(_quantized, fp32, loaded.model, precision, work.calibration(rows, precision))
-        program = make(keep_fp32)
+        program = make(kept)
     with new_directory(out, overwrite=overwrite) as place:
         _save(program, place / FILE)
         for name, code in travelling(loaded.model).items():
@@ -114,14 +115,27 @@ def export(
         loaded.model.config.architectures = [type(loaded.model).__name__]
         loaded.model.config.save_pretrained(place)
         loaded.tokenizer.save_pretrained(place)
-        record = work.compare(place / FILE, Path(out), precision, tuple(keep_fp32))
+        record = work.compare(place / FILE, Path(out), precision, kept)
+        if (
+            keep_fp32 == "auto"
+            and precision != "fp32"
+            and not _within(record, max_drop)
+            and isinstance(work, Comparison)
+        ):
+            kept = tuple(work.enough(record, max_drop, fp32, make, matrices=True)[0])
+            _save(make(kept), place / FILE)
+            record = work.compare(place / FILE, Path(out), precision, kept)
         if precision == "fp32":
             _check_fp32(record.difference, work.scale)
-        elif not (record.drop is not None and record.drop <= max_drop):
+        elif not _within(record, max_drop):
             raise work.too_much(record, max_drop, fp32, make)
         text = json.dumps({**dataclasses.asdict(record), "versions": checkpoint.versions()}, indent=2)
         (place / REPORT).write_text(text + "\n", encoding="utf-8")
     return record
+
+
+def _within(record: Exported, max_drop: float) -> bool:
+    return record.drop is not None and record.drop <= max_drop
 
 
 def trace(model: "PreTrainedModel", tokenizer: Any, *, max_length: int = 128) -> Any:

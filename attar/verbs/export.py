@@ -35,7 +35,7 @@ def export(
     ] = ("fp32", "int8"),
     columns: ColumnNames = None,
     tokenizer: Tokenizer = None,
-    keep_fp32: Sequence[str] = (),
+    keep_fp32: Literal["auto"] | Sequence[str] = (),
     max_drop: Weight = 0.01,
     max_length: TaskLength = None,
     overwrite: Overwrite = False,
@@ -49,7 +49,7 @@ def export(
         formats: fp32, int8 (scales of activations found at run time), int8-static (fixed on the data).
         columns: Which column is what: text=sentence (also label, text_pair; tokens, tags; question, context, answers).
         tokenizer: Of a model that is given as an object.
-        keep_fp32: Layers that stay in fp32, such as layer.0 or embeddings.
+        keep_fp32: Layers that stay in fp32, such as layer.0 or embeddings; auto for the few that int8 hurts most.
         max_drop: Largest loss of the task's metric in int8.
         max_length: Longest text in tokens; 128 where left out, 384 of questions with contexts.
         overwrite: Replace what attar wrote there before.

@@ -168,6 +168,18 @@ def table(
     return Dataset.from_dict(columns)
 
 
+def sentiment(rows: int = 100, seed: int = 0) -> Dataset:
+    """Sentences of plain words with one good or bad one, which is their label: what a tiny model can learn."""
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(rows):
+        good = bool(generator.integers(2))
+        said = [str(word) for word in generator.choice(PLAIN, size=generator.integers(3, 9))]
+        said.insert(int(generator.integers(len(said) + 1)), str(generator.choice(GOOD if good else BAD)))
+        found.append({"text": " ".join(said), "label": "good" if good else "bad"})
+    return Dataset.from_list(found)
+
+
 def batches(rows: Dataset | list[str] | None = None, family: str = "bert", **options) -> Batches:
     """Batches of a table, of texts, or of `table()`."""
     if rows is None:

@@ -296,9 +296,9 @@ class Compression:
         search.run(self.clock, self.clock.used + seconds)
         if not search.finalists(1):
             raise RecipeError(
-                expected="at least one candidate within the time",
-                found=f"none in {seconds:.0f} seconds",
-                fix="give more time (time, --time)",
+                expected=f"a candidate among {', '.join(space.ways)} that fits {self.budget}",
+                found="none",
+                fix="allow other ways (ways, --ways), or raise the budget",
             )
         return search
 

@@ -112,13 +112,15 @@ class Search:
         place.mkdir(parents=True, exist_ok=True)
         self.place = place
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM)
+        self.random = optuna.samplers.RandomSampler(seed=seed)
         storage = JournalStorage(JournalFileBackend(str(place / "study.log")))
         self.study = optuna.create_study(
             study_name=f"compress-{digest(space.budget.given, rungs, floor, seed)}",
             storage=storage,
             load_if_exists=True,
             direction="minimize",
-            sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM),
+            sampler=self.sampler,
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=FACTOR),
         )
         self._again()
@@ -139,9 +141,11 @@ class Search:
                 self.tried[trial.number] = Tried(**kept)
 
     def run(self, clock: Clock, until: float) -> None:
-        """Try candidates until so many seconds of the clock are used."""
+        """Try candidates until so many seconds of the clock are used, and one in any case."""
         misses = 0
-        while clock.used < until and len(self.tried) < MOST and misses < MISSES:
+        while (clock.used < until or not self.tried) and len(self.tried) < MOST and misses < MISSES:
+            # What was tried before is suggested again and again by a sampler that learns from it.
+            self.study.sampler = self.random if misses else self.sampler
             trial = self.study.ask()
             candidate = self.space.suggest(trial)
             twin = None if candidate is None else self._same(candidate)

@@ -37,19 +37,20 @@ class SampledLikelihood(nn.Module):
             )
             scale = hidden.detach().std() * hidden.shape[1] ** 0.5
             return {"likelihood": (hidden * self._noise(hidden)).sum() / (scale * batch.counts.tokens)}
-        logits = call(self.model, batch.inputs, Need()).logits
-        choices = self.task.decisions(logits, batch).float()
-        count = self.task.count(batch.counts)
+        choices = self.task.decisions(call(self.model, batch.inputs, Need()).logits, batch)
+        return {"likelihood": self.of_choices(choices.float()) / self.task.count(batch.counts)}
+
+    def of_choices(self, choices: Tensor) -> Tensor:
+        """The sum over K choices of logits (K, C)."""
+        assert self.task is not None
         if self.task.kind == "regression":
-            return {"likelihood": (choices * self._noise(choices)).sum() / count}
+            return (choices * self._noise(choices)).sum()
+        chances = choices.detach().cpu()
         if self.task.kind == "multi_label":
-            drawn = torch.bernoulli(choices.detach().sigmoid().cpu(), generator=self.generator).to(
-                choices.device
-            )
-            loss = F.binary_cross_entropy_with_logits(choices, drawn, reduction="sum")
-            return {"likelihood": loss / count}
-        said = torch.multinomial(choices.detach().softmax(-1).cpu(), 1, generator=self.generator).squeeze(1)
-        return {"likelihood": F.cross_entropy(choices, said.to(choices.device), reduction="sum") / count}
+            drawn = torch.bernoulli(chances.sigmoid(), generator=self.generator).to(choices.device)
+            return F.binary_cross_entropy_with_logits(choices, drawn, reduction="sum")
+        said = torch.multinomial(chances.softmax(-1), 1, generator=self.generator).squeeze(1)
+        return F.cross_entropy(choices, said.to(choices.device), reduction="sum")
 
     def _noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.generator).to(like.device)

@@ -1,0 +1,397 @@
+"""Laws of compression: budgets mean what they say, candidates fill them, the search spends and repeats nothing."""
+
+import itertools
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import tiny
+from attar import compress, finetune, plan
+from attar.anatomy.resolve import resolve
+from attar.compression import pipeline
+from attar.compression.budget import CEILINGS, Budget, budget_of, seconds_of
+from attar.compression.candidate import Candidate
+from attar.compression.search import FACTOR, Clock, Search
+from attar.compression.space import Space
+from attar.errors import ModelError, RecipeError
+from attar.model.onnx import OnnxModel
+from attar.pruning.fisher import SampledLikelihood
+from attar.pruning.scores import taylor
+from attar.report.report import Report
+
+LIMITS = (*CEILINGS, "keep", "smaller", "faster")
+
+
+# Budgets
+
+
+@given(st.dictionaries(st.sampled_from(LIMITS), st.integers(1, 99), min_size=1))
+def test_what_a_budget_says_is_read_as_that_budget(given_limits):
+    found = Budget(**{name: n / 100 if name == "keep" else n + 1.0 for name, n in given_limits.items()})
+    again = budget_of(str(found))
+    assert again.given == pytest.approx(found.given)
+    assert budget_of(**found.given).given == pytest.approx(found.given)
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        ("10 MB, 5 ms, keep 98%", {"size": 10, "latency": 5, "keep": 0.98}),
+        ("10mb,5MS", {"size": 10, "latency": 5}),
+        ("2 MiB, 300 us", {"size": 2.097152, "latency": 0.3}),
+        ("3M params, 2 GFLOPs", {"parameters": 3e6, "flops": 2e9}),
+        ("300 MB memory, keep 0.9", {"memory": 300, "keep": 0.9}),
+        ("7.5x fewer parameters, 9.4x faster", {"smaller": 7.5, "faster": 9.4}),
+    ],
+)
+def test_units_are_those_that_people_write(text, limits):
+    assert budget_of(text).given == pytest.approx(limits)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("10 MB, 5 parsecs", "  10 MB, 5 parsecs\n         ^^^^^^^^^"),
+        ("fast", "no number in 'fast'"),
+        ("10", "no unit in '10'"),
+        ("keep 120%", "1.2 (keep 120%)"),
+        ("0 ms", "0 (0 ms)"),
+        ("0.5x smaller", "0.5 (0.5x smaller)"),
+        ("5 ms, 6 ms", "5 ms and 6 ms"),
+        ("", "none"),
+    ],
+)
+def test_a_budget_that_means_nothing_is_refused_where_it_stands(text, found):
+    with pytest.raises(RecipeError) as caught:
+        budget_of(text)
+    assert found in caught.value.found
+
+
+def test_a_limit_is_said_once():
+    with pytest.raises(RecipeError, match="leave one of them out"):
+        budget_of("5 ms", latency=6.0)
+
+
+def test_factors_are_of_the_teacher():
+    found = budget_of("2x smaller, 4x faster, 3 ms").against({"parameters": 1000.0, "latency": 8.0})
+    assert found.given == {"parameters": 500.0, "latency": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30m", 1800), ("1h30m", 5400), ("90s", 90), ("0", 0), (12.5, 12.5)]
+)
+def test_times_are_seconds(text, seconds):
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "", "5 parsecs", "-3"])
+def test_other_times_are_refused(text):
+    with pytest.raises(RecipeError, match="30m"):
+        seconds_of(text)
+
+
+# Candidates
+
+
+def costs(candidate):
+    """Something that rises with every size, as real costs do."""
+    a = candidate.architecture
+    part = a.budget if a.way == "prune" else 1.0
+    layer = 4 * a.hidden * a.hidden + 2 * a.hidden * a.ffn
+    parameters = part * (a.layers * layer + a.embedding * (60 if candidate.vocabulary == "used" else 100))
+    return {
+        "parameters": parameters,
+        "size": parameters * (1 if candidate.precision == "int8" else 4) / 1e6,
+        "latency": parameters / 1e4,
+    }
+
+
+def space(budget, **changes):
+    bound = resolve(tiny.model(hidden_size=64, num_hidden_layers=4, intermediate_size=128))
+    options = {
+        "ways": ("distil", "prune", "drop"),
+        "axes": ("all", "heads, FFN"),
+        "vocabularies": ("all", "used"),
+        "precisions": ("fp32", "int8"),
+    }
+    return Space(bound, costs, budget_of(budget), **{**options, **changes})
+
+
+@pytest.mark.parametrize("limit", ["40k params", "4 ms", "0.2 MB", "60k params, 4 ms"])
+def test_a_suggested_candidate_fits_and_the_next_size_does_not(limit):
+    import optuna
+
+    found = space(limit)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    candidates = [found.suggest(study.ask()) for _ in range(60)]
+    ways = {one.architecture.way for one in candidates if one is not None}
+    assert ways == {"distil", "prune", "drop"}
+    for one in candidates:
+        if one is None:
+            continue
+        assert found.fits(one)
+        a = one.architecture
+        if a.way == "distil" and a.hidden < 64 and a.hidden > found.step:
+            ratio, part = a.ffn / a.hidden, a.embedding / a.hidden
+            larger = vars(a) | {"hidden": a.hidden + found.step}
+            larger["ffn"], larger["embedding"] = (
+                round(larger["hidden"] * ratio),
+                round(larger["hidden"] * part),
+            )
+            assert costs(one.but(architecture=type(a)(**larger)))["parameters"] > costs(one)["parameters"]
+            assert not found.fits(one.but(architecture=type(a)(**larger))) or part < 1
+
+
+def test_a_smaller_budget_has_a_smaller_candidate_of_the_same_proportions():
+    found = space("60k params")
+    one = found.largest_student(Candidate(found._dropped(4)), layers=3, size=16, ratio=2.0, part=1.0)
+    less, more = found.scaled(one, 0.5), found.scaled(one, 1.3)
+    assert costs(less)["parameters"] < costs(one)["parameters"] < costs(more)["parameters"]
+    assert less.architecture.layers == more.architecture.layers == 3
+
+
+def test_a_free_cost_has_a_ceiling_that_is_searched_for():
+    import optuna
+
+    found = space("keep 90%", free="latency")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    seen = [costs(one)["latency"] for _ in range(60) if (one := found.suggest(study.ask())) is not None]
+    assert min(seen) < 0.2 * max(seen)
+
+
+# The search
+
+
+class Pretended:
+    """Learning without models: errors fall with sizes and steps, and what is asked for is noted."""
+
+    def __init__(self, die_at=None):
+        self.calls, self.die_at = [], die_at
+        self.record = {}
+        self.texts = SimpleNamespace(loaded=SimpleNamespace(model=None))
+
+    def _reach(self, architecture, steps):
+        if self.die_at is not None and len(self.calls) == self.die_at:
+            raise KeyboardInterrupt
+        assert (architecture, steps) not in self.calls  # nothing is trained twice
+        self.calls.append((architecture, steps))
+        error = 1 / (architecture.hidden * architecture.layers) + 1 / (1 + steps)
+        entry = {"metrics": {"kl": error, "agreement": 1 - error}, "seconds": 0.0}
+        self.record[architecture, steps] = entry
+        return SimpleNamespace(model=None, steps=steps, **entry)
+
+    def built(self, architecture):
+        return self._reach(architecture, 0)
+
+    def trained(self, architecture, steps):
+        return self._reach(architecture, steps)
+
+    def known(self, architecture, steps):
+        return self.record.get((architecture, steps))
+
+    def steps_done(self, architecture):
+        return max((steps for one, steps in self.record if one == architecture), default=0)
+
+    def pace(self, architecture):
+        return 0.0
+
+
+class Ticks(Clock):
+    """A clock on which every look is a second."""
+
+    def __init__(self, given, record):
+        super().__init__(given, record)
+        self.ticks = itertools.count()
+
+    @property
+    def used(self):
+        return float(next(self.ticks))
+
+
+def searching(place, learning):
+    options = {"figure": lambda metrics: metrics["agreement"], "rungs": (0, 10, 30), "floor": None, "seed": 0}
+    return Search(space("40k params"), learning, place, **options)
+
+
+def test_few_candidates_learn_long_and_the_best_is_among_them(tmp_path):
+    learning = Pretended()
+    search = searching(tmp_path, learning)
+    search.run(Ticks(200, tmp_path / "clock"), 200)
+    reached = [sum(1 for _, steps in learning.calls if steps == rung) for rung in (0, 10, 30)]
+    assert reached[0] > 3 * reached[2] > 0
+    assert reached[0] > reached[1] > reached[2]
+    best = search.finalists(1)[0]
+    errors = [
+        1 / (one.candidate.architecture.hidden * one.candidate.architecture.layers)
+        for one in search.tried.values()
+    ]
+    own = best.candidate.architecture
+    assert 1 / (own.hidden * own.layers) <= sorted(errors)[len(errors) // FACTOR]
+    assert all(one.stopped for one in search.tried.values() if len(one.rungs) < 3)
+
+
+def test_a_killed_search_goes_on_and_repeats_nothing(tmp_path):
+    learning = Pretended(die_at=9)
+    with pytest.raises(KeyboardInterrupt):
+        searching(tmp_path, learning).run(Ticks(60, tmp_path / "clock"), 60)
+    before = list(learning.calls)
+    learning.die_at = None
+    again = searching(tmp_path, learning)
+    again.run(Ticks(60, tmp_path / "clock"), 60)
+    assert learning.calls[: len(before)] == before
+    known = {one.candidate.architecture for one in again.tried.values()}
+    assert {architecture for architecture, _ in before} <= known
+
+
+def test_time_that_a_killed_sitting_used_counts(tmp_path):
+    first = Clock(100, tmp_path / "clock")
+    first._began -= 40
+    first.keep()
+    second = Clock(100, tmp_path / "clock")
+    assert 59 < second.left < 61
+    second.stop()
+    assert Clock(100, tmp_path / "clock").left > 99
+
+
+# Scores without labels
+
+
+def test_first_order_scores_without_labels_are_more_than_rounding_errors():
+    model = tiny.model()
+    dead = model.bert.encoder.layer[1]
+    with torch.no_grad():
+        dead.output.dense.weight[:, 7] = 0
+    loss = SampledLikelihood(model, task=pipeline.task_of(model)).eval()
+    texts = tiny.batches(tiny.table(64), batch_size=16)
+    scores = taylor(
+        model, ("ffn",), texts.epoch(), lambda batch: torch.stack(list(loss(batch).values())).sum()
+    )
+    values = scores.layers[1]["ffn"]
+    assert values[7] == 0
+    others = torch.cat([values[:7], values[8:]])
+    assert others.median() > 1e-5
+    found = plan(
+        model, budget=model.num_parameters() - 49, axes="f", method="taylor", loss="distill", texts=tiny.texts(64),
+        tokenizer=tiny.tokenizer(),
+    )  # fmt: skip
+    assert 7 not in found.layers[1].ffn
+
+
+def test_sampled_gradients_are_the_fisher_information():
+    """Of a logistic model with one alpha: E[g^2] = p (1 - p) z^2, where z is the logit that alpha multiplies."""
+    from attar.data.tasks import Task
+
+    alpha, z = torch.ones(1, requires_grad=True), torch.tensor(1.3)
+    model = torch.nn.Module()
+    loss = SampledLikelihood(model, task=Task("single_label", ("a", "b")), seed=1)
+    logits = torch.stack([torch.zeros(1), alpha * z], dim=1)
+    draws = []
+    for _ in range(4000):
+        value = loss.of_choices(logits)
+        draws.append(float(torch.autograd.grad(value, alpha, retain_graph=True)[0] ** 2))
+    p = float(torch.sigmoid(z))
+    expected = p * (1 - p) * float(z) ** 2
+    assert sum(draws) / len(draws) == pytest.approx(expected, rel=0.1)
+
+
+# From end to end
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A teacher that tells good from bad, and texts."""
+    place = tmp_path_factory.mktemp("compress")
+    rows = tiny.sentiment(260)
+    model = tiny.model(hidden_size=64, num_hidden_layers=3, intermediate_size=128, initializer_range=0.05)
+    finetune(
+        model, rows, dev=rows, tokenizer=tiny.tokenizer(), out=place / "teacher", epochs=8, lr=1e-3, patience=None,
+        precision="fp32",
+    )  # fmt: skip
+    return place / "teacher", rows
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """A clock of looks and a pace that is given, and predicted seconds without a table: no test waits for the time."""
+    monkeypatch.setattr(pipeline, "Clock", Ticks)
+    monkeypatch.setattr(pipeline.Learning, "pace", lambda self, architecture: 0.2)
+    monkeypatch.setattr(pipeline, "FINALISTS", 1)
+    table = lambda form, precision: 1e-9 * form.hidden * len(form.layers)  # noqa: E731
+    monkeypatch.setattr(pipeline.Compression, "latency_table", lambda self: table)
+
+
+def test_a_compressed_model_is_within_its_budget_and_loads_for_a_stranger(
+    teacher, seconds, tmp_path, monkeypatch
+):
+    model, rows = teacher
+    options = {
+        "data": rows,
+        "to": "2.2x smaller",
+        "precision": "fp32",
+        "formats": ["fp32"],
+        "work": tmp_path / "work",
+    }
+    report = compress(model, time=40, out=tmp_path / "small", **options)
+    whole = AutoModelForSequenceClassification.from_pretrained(model).num_parameters()
+    small = AutoModelForSequenceClassification.from_pretrained(tmp_path / "small")
+    assert small.num_parameters() <= whole / 2.2
+    assert report.settings["fits"]
+    assert report.settings["measured"]["parameters"] == small.num_parameters()
+    inputs = AutoTokenizer.from_pretrained(tmp_path / "small")(
+        ["a good film", "a bad plot"], return_tensors="pt"
+    )
+    ours = small.eval()(**inputs).logits.detach().numpy()
+    assert abs(OnnxModel(tmp_path / "small" / "onnx")(inputs) - ours).max() < 1e-3
+    assert report.student.metrics["agreement"] > 0.8
+    again = Report.from_json((tmp_path / "small" / "report.json").read_text())
+    assert again.frontier == report.frontier
+    states = [point.state for point in report.frontier.points]
+    assert states.count("chosen") == 1
+    assert "teacher" in states
+
+    # Another budget in the same work directory takes what is there: the teacher is neither exported nor read again.
+    def fail(*_, **__):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr("attar.augmentation.tinybert.augment", fail)
+    first = json.loads(next((tmp_path / "work").glob("*/exports/*-all-fp32-0.json")).read_text())
+    report = compress(model, time=0, out=tmp_path / "other", **{**options, "to": "3x smaller"})
+    assert report.settings["fits"]
+    assert json.loads(next((tmp_path / "work").glob("*/exports/*-all-fp32-0.json")).read_text()) == first
+
+
+def test_a_budget_that_nothing_meets_says_the_smallest(teacher, seconds, tmp_path):
+    model, rows = teacher
+    with pytest.raises(RecipeError) as caught:
+        compress(
+            model,
+            data=rows,
+            to="10 params",
+            time=0,
+            out=tmp_path / "small",
+            formats=["fp32"],
+            precision="fp32",
+        )
+    assert "at least" in caught.value.expected
+    assert not (tmp_path / "small").exists()
+
+
+def test_a_budget_above_the_model_needs_nothing(teacher, seconds, tmp_path):
+    model, rows = teacher
+    with pytest.raises(RecipeError, match="nothing to do"):
+        compress(
+            model, data=rows, to="1000 MB", time=0, out=tmp_path / "small", formats=["fp32"], precision="fp32"
+        )
+
+
+def test_a_teacher_at_chance_is_refused(tmp_path):
+    model = tiny.model(hidden_size=64)
+    rows = tiny.sentiment(100).map(lambda row: {"label": "LABEL_1" if row["label"] == "good" else "LABEL_0"})
+    with pytest.raises(ModelError, match="most frequent label"):
+        compress(model, tokenizer=tiny.tokenizer(), data=rows, to="2x smaller", out=tmp_path / "small")
+    assert not (tmp_path / "small").exists()

@@ -1,7 +1,6 @@
 """Laws of compression: budgets mean what they say, candidates fill them, the search spends and repeats nothing."""
 
 import itertools
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -221,7 +220,7 @@ def searching(place, learning):
 def test_few_candidates_learn_long_and_the_best_is_among_them(tmp_path):
     learning = Pretended()
     search = searching(tmp_path, learning)
-    search.run(Ticks(200, tmp_path / "clock"), 200)
+    search.run(Ticks(120, tmp_path / "clock"), 120)
     reached = [sum(1 for _, steps in learning.calls if steps == rung) for rung in (0, 10, 30)]
     assert reached[0] > 3 * reached[2] > 0
     assert reached[0] > reached[1] > reached[2]
@@ -307,7 +306,7 @@ def teacher(tmp_path_factory):
     """A teacher that tells good from bad, and texts."""
     place = tmp_path_factory.mktemp("compress")
     rows = tiny.sentiment(260)
-    model = tiny.model(hidden_size=64, num_hidden_layers=3, intermediate_size=128, initializer_range=0.05)
+    model = tiny.model(hidden_size=64, num_hidden_layers=2, intermediate_size=128, initializer_range=0.05)
     finetune(
         model, rows, dev=rows, tokenizer=tiny.tokenizer(), out=place / "teacher", epochs=8, lr=1e-3, patience=None,
         precision="fp32",
@@ -325,9 +324,7 @@ def seconds(monkeypatch):
     monkeypatch.setattr(pipeline.Compression, "latency_table", lambda self: table)
 
 
-def test_a_compressed_model_is_within_its_budget_and_loads_for_a_stranger(
-    teacher, seconds, tmp_path, monkeypatch
-):
+def test_a_compressed_model_is_within_its_budget_and_loads_for_a_stranger(teacher, seconds, tmp_path):
     model, rows = teacher
     options = {
         "data": rows,
@@ -353,16 +350,6 @@ def test_a_compressed_model_is_within_its_budget_and_loads_for_a_stranger(
     states = [point.state for point in report.frontier.points]
     assert states.count("chosen") == 1
     assert "teacher" in states
-
-    # Another budget in the same work directory takes what is there: the teacher is neither exported nor read again.
-    def fail(*_, **__):
-        raise AssertionError("made again")
-
-    monkeypatch.setattr("attar.augmentation.tinybert.augment", fail)
-    first = json.loads(next((tmp_path / "work").glob("*/exports/*-all-fp32-0.json")).read_text())
-    report = compress(model, time=0, out=tmp_path / "other", **{**options, "to": "3x smaller"})
-    assert report.settings["fits"]
-    assert json.loads(next((tmp_path / "work").glob("*/exports/*-all-fp32-0.json")).read_text()) == first
 
 
 def test_a_budget_that_nothing_meets_says_the_smallest(teacher, seconds, tmp_path):

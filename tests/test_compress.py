@@ -220,7 +220,7 @@ def searching(place, learning):
 def test_few_candidates_learn_long_and_the_best_is_among_them(tmp_path):
     learning = Pretended()
     search = searching(tmp_path, learning)
-    search.run(Ticks(120, tmp_path / "clock"), 120)
+    search.run(Ticks(200, tmp_path / "clock"), 200)
     reached = [sum(1 for _, steps in learning.calls if steps == rung) for rung in (0, 10, 30)]
     assert reached[0] > 3 * reached[2] > 0
     assert reached[0] > reached[1] > reached[2]

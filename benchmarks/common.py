@@ -191,7 +191,8 @@ def once(out: Path, make: Callable[[Path], Any]) -> Path:
     """What `make` writes, unless it is there; of several processes one makes it, and the others wait for it."""
     if not out.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(out.with_name(f".{out.name}.lock")):  # a process that is killed gives it back
+        # Not the lock of the verb that writes it; a process that is killed gives it back.
+        with FileLock(out.with_name(f".{out.name}.once")):
             if not out.exists():
                 make(out)
     return out

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import attar
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 spec = importlib.util.spec_from_file_location("benchmark_common", BENCHMARKS / "common.py")
 common = importlib.util.module_from_spec(spec)
@@ -144,6 +146,13 @@ def test_of_several_that_want_one_thing_one_makes_it_and_the_others_wait(tmp_pat
         found = list(pool.map(lambda _: common.once(tmp_path / "place", make).read_text(), range(4)))
     assert found == ["whole"] * 4
     assert len(made) == 1
+
+
+def test_what_is_made_once_may_be_what_a_verb_writes(tmp_path):
+    texts = ["a film", "a plot"]
+    place = common.once(tmp_path / "tokens", lambda out: attar.tokenizer(texts, out=out, vocab=300))
+    assert (place / "tokenizer.json").is_file()
+    assert common.once(place, lambda out: pytest.fail("made again")) == place
 
 
 def test_a_directory_of_others_is_left_alone(run, tmp_path):

@@ -29,9 +29,11 @@ export TOKENIZERS_PARALLELISM := false
 demo: install
 	@$(BIN)/attar demo $(if $(filter-out 0,$(QUICK)),--quick)
 
-# One thread per process: two test processes with two threads each on two cores only wait for each other.
+# One thread per process: two test processes with two threads each on two cores only wait for each other. A process
+# begins with half of the tests, in order, so that few files are divided and make their models and exports twice. What
+# is compiled is kept, also where PYTHONDONTWRITEBYTECODE says otherwise: the tests compile many processes' imports.
 test: install
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --cov --cov-report=term
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --cov --cov-report=term
 
 lint: install
 	@$(BIN)/ruff check .

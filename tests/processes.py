@@ -1,17 +1,26 @@
 """What the tests of scale and resume run in processes of their own: verbs that train, on tiny models.
 
-python processes.py run OUT     all verbs; under torchrun, on its processes
-python processes.py kill OUT    all verbs, killed (SIGKILL) and started again, and never interrupted
+python processes.py OUT
+
+OUT/two: all verbs, each on two processes. OUT/killed: all verbs, killed (SIGKILL) and started again, and never
+interrupted. Every process is a fork of this one, which imports everything first: that takes longer than to train.
 """
 
 import os
+import pkgutil
 import signal
 import sys
+import traceback
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import torch
+from torch.distributed import TCPStore
 from transformers.utils.logging import disable_progress_bar
 
+import attar
 import tiny
 from attar import distill, distill_lm, finetune, pretrain, prune
 from attar.training import loop as train
@@ -85,11 +94,44 @@ def keep_caches(into: Path) -> None:
     resuming.shutil.rmtree = noted
 
 
-def live(verb: str, out: Path, steps: int) -> int:
-    """Run a verb in a child that kills itself when it begins one more than `steps` optimizer steps; its exit code."""
+def fork(work: Callable[[], object]) -> int:
+    """Start `work` in a child; its process id."""
     child = os.fork()
     if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return child
+    try:
+        work()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def exit_code(child: int) -> int:
+    """Wait for a child."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def member(rank: int, port: int, place: Path) -> None:
+    """One of two processes that train together, told so as torchrun does."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True")
+    keep_caches(place / "caches.txt")
+    for verb in LIVES:
+        run(verb, place / verb)
+    torch.distributed.destroy_process_group()
+
+
+def two(place: Path) -> None:
+    """Each verb on two processes."""
+    place.mkdir()
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # 0: a port that is free
+    members = [fork(partial(member, rank, store.port, place)) for rank in range(2)]
+    assert [exit_code(child) for child in members] == [0, 0]
+
+
+def live(verb: str, out: Path, steps: int) -> int:
+    """Run a verb in a child that kills itself when it begins one more than `steps` optimizer steps; its exit code."""
     inner, done = train._step, [0]
 
     def counted(*arguments):
@@ -98,20 +140,17 @@ def live(verb: str, out: Path, steps: int) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
         return inner(*arguments)
 
-    if steps:
-        train._step = counted
-    try:
+    def work():
+        if steps:
+            train._step = counted
         run(verb, out, dropout=0.3)
-    except BaseException:
-        import traceback
 
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
+    return exit_code(fork(work))
 
 
 def kill(place: Path) -> None:
     """Each verb once in one piece and once in three."""
+    place.mkdir()
     for verb, lives in LIVES.items():
         assert live(verb, place / f"{verb}-whole", 0) == 0
         out = place / f"{verb}-killed"
@@ -124,9 +163,10 @@ def kill(place: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     disable_progress_bar()
-    if sys.argv[1] == "kill":
-        kill(Path(sys.argv[2]))
-    else:
-        keep_caches(Path(sys.argv[2]) / "caches.txt")
-        for verb in LIVES:
-            run(verb, Path(sys.argv[2]) / verb)
+    for name in (
+        "sklearn.metrics",
+        *(module.name for module in pkgutil.walk_packages(attar.__path__, "attar.")),
+    ):
+        import_module(name)
+    two(Path(sys.argv[1]) / "two")
+    kill(Path(sys.argv[1]) / "killed")

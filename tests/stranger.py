@@ -64,7 +64,9 @@ def load(place, **trust):
             "config": type(config).__name__,
             "tokens": tokenizer("the film is good")["input_ids"],
         }
-        if head == "ForSequenceClassification":
+        if (
+            directory.name == "bert-ForSequenceClassification"
+        ):  # of the others it would load what was just loaded
             classify = transformers.pipeline("text-classification", str(directory), **trust)
             found[directory.name]["score"] = classify("the film is good", top_k=None)
     return found

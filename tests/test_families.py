@@ -24,13 +24,15 @@ from attar.training.loop import fit
 BINARY = Task("single_label", ("bad", "good"))
 PARTS = ("query", "key", "value", "attention_out", "ffn_in", "ffn_out", "ffn_norm")
 SIZES = {"same": {}, "narrow": {"hidden": 16, "ffn": 20}, "factorised": {"hidden": 16, "embedding": 8}}
-# Layers are copied whole, and no stock class factorises ModernBERT's embedding.
+# Layers are copied whole, and no stock class factorises ModernBERT's embedding. Two are RoBERTa by another name.
 STARTS = [
     (name, init, size)
     for name in ENCODERS
     for init in ("random", "layers", "project")
     for size in SIZES
-    if not (init == "layers" and size != "same") and not (size == "factorised" and name == "modernbert")
+    if not (init == "layers" and size != "same")
+    and not (size == "factorised" and name == "modernbert")
+    and (name not in {"xlm-roberta", "camembert"} or (init, size) == ("project", "narrow"))
 ]
 
 
@@ -108,7 +110,7 @@ def test_a_model_is_saved_and_loaded(name, tmp_path):
 @pytest.mark.parametrize(("name", "init", "size"), STARTS)
 def test_a_student_learns_one_step(name, init, size):
     teacher = tiny.model(name, seed=1)
-    source = tiny.batches(tiny.texts(48), name, batch_size=16)
+    source = tiny.batches(tiny.texts(32), name, batch_size=16)
     made = student(teacher, layers=1, init=init, texts=source, **SIZES[size])
     ours, theirs = shape_of(made.model.config), shape_of(teacher.config)
     compared = match(ours, theirs, layer_map(ours.layers, theirs.layers))
@@ -121,7 +123,7 @@ def test_a_student_learns_one_step(name, init, size):
     steps = list(fit(learner, source, epochs=3, lr=1e-3, precision="fp32"))
     assert set(steps[0].parts) == {"embedding", "hidden", "attention", "prediction"}
     assert all(torch.tensor(list(s.parts.values())).isfinite().all() for s in steps)
-    assert sum(s.loss for s in steps[-3:]) < sum(s.loss for s in steps[:3])
+    assert sum(s.loss for s in steps[-2:]) < sum(s.loss for s in steps[:2])
 
 
 def test_a_config_that_belongs_to_other_weights_is_told(name):

@@ -1,5 +1,7 @@
 """Two processes train what one does; a killed run ends as one that was left in peace. Both in real processes."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,14 +10,9 @@ import tiny
 from attar.model.checkpoint import load
 from processes import LIVES, run
 
-SCRIPT = Path(__file__).parent / "processes.py"
-# Whole processes, of which the last may begin late on a busy machine.
+SCRIPT = Path(__file__).with_name("processes.py")
+# Many processes, of which the last may begin late on a busy machine.
 pytestmark = pytest.mark.timeout(600)
-
-
-def finish(process):
-    said, _ = process.communicate(timeout=550)
-    assert process.returncode == 0, said[-4000:]
 
 
 def loaded(path):
@@ -23,10 +20,30 @@ def loaded(path):
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    place = tmp_path_factory.mktemp("two")
-    finish(tiny.start(SCRIPT, "run", place, world=2))
+def done(tmp_path_factory):
+    """What `processes.py` leaves."""
+    place = tmp_path_factory.mktemp("processes")
+    command = [sys.executable, str(SCRIPT), str(place)]
+    said = subprocess.run(
+        command,
+        env=tiny.surroundings(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 0, said.stdout[-4000:]
     return place
+
+
+@pytest.fixture(scope="module")
+def two(done):
+    return done / "two"
+
+
+@pytest.fixture(scope="module")
+def killed(done):
+    return done / "killed"
 
 
 @pytest.mark.parametrize("verb", LIVES)
@@ -44,13 +61,6 @@ def test_each_process_cached_its_own_share(two):
 
 def test_nothing_but_the_models_is_left(two):
     assert sorted(path.name for path in two.iterdir()) == ["caches.txt", *sorted(LIVES)]
-
-
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    place = tmp_path_factory.mktemp("killed")
-    finish(tiny.start(SCRIPT, "kill", place))
-    return place
 
 
 @pytest.mark.parametrize("verb", LIVES)

@@ -14,27 +14,42 @@ import tiny
 from attar import cli
 from attar.errors import OutputError
 from attar.model.checkpoint import load, read_lineage
+from attar.report.report import Report
 
+# Of the recipe below.
+TEACHER, STUDENT, ONNX = "run/1-finetune", "run/2-distill", "run/3-export"
 QUICK = {"intermediate": {"epochs": 1, "batch_size": 8}, "prediction": {"epochs": 1, "batch_size": 8}}
 
 
+def recipe(place: Path) -> dict:
+    """Fine-tune, distil, export, evaluate."""
+    return {
+        "name": "tiny",
+        "model": str(place / "base"),
+        "data": {"train": str(place / "train.csv"), "dev": str(place / "dev.csv")},
+        "stages": [
+            {"finetune": {"epochs": 1, "batch_size": 8, "max_length": 64, "lr": 1e-3}},
+            {"distill": {"student": {"layers": 1, "init": "layers"}, "max_length": 64, **QUICK}},
+            {"export": {"max_drop": 1.0}},
+            {"evaluate": {"max_length": 64}},
+        ],
+    }
+
+
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A teacher that was fine-tuned by name, and its tables."""
+def ran(tmp_path_factory):
+    """Where the recipe was run, beside its base model and tables; and its report."""
     where = tmp_path_factory.mktemp("verbs")
     tiny.saved(where / "base", head="base")
     for name, seed in (("train", 0), ("dev", 1)):
         tiny.table(32, seed).to_csv(where / f"{name}.csv")
-    attar.finetune(
-        where / "base",
-        where / "train.csv",
-        dev=where / "dev.csv",
-        out=where / "teacher",
-        epochs=1,
-        batch_size=8,
-        lr=1e-3,
-    )
-    return where
+    (where / "recipe.yaml").write_text(yaml.safe_dump(recipe(where)))
+    return where, attar.run(where / "recipe.yaml", out=where / "run")
+
+
+@pytest.fixture(scope="module")
+def place(ran):
+    return ran[0]
 
 
 def run(*words: object):
@@ -77,7 +92,7 @@ def test_texts_are_enough_on_the_command_line(place, tmp_path):
     ]
     shown = run(
         "distill",
-        place / "teacher",
+        place / TEACHER,
         "--texts",
         texts,
         "--layers",
@@ -100,31 +115,29 @@ def test_texts_are_enough_on_the_command_line(place, tmp_path):
 
 
 def test_evaluate_and_compare_by_name_say_the_same_quality(place):
-    alone = attar.evaluate(place / "teacher", place / "dev.csv")
-    both = attar.compare([place / "teacher", place / "teacher"], place / "dev.csv", latency_length=8)
+    alone = attar.evaluate(place / TEACHER, place / "dev.csv")
+    both = attar.compare([place / TEACHER, place / TEACHER], place / "dev.csv", latency_length=8)
     assert alone.rows[0].metrics["accuracy"] == both.rows[0].metrics["accuracy"]
     assert both.rows[1].retained.value == 1.0
     assert both.rows[1].metrics["agreement"] == 1.0
-    shown = run("evaluate", place / "teacher", "--data", place / "dev.csv")
+    shown = run("evaluate", place / TEACHER, "--data", place / "dev.csv")
     assert shown.exit_code == 0, shown.output
     assert f"{100 * alone.rows[0].metrics['accuracy']:.1f}%" in shown.output
 
 
-def test_export_writes_a_directory_a_format(place, tmp_path):
-    report = attar.export(place / "teacher", out=tmp_path / "onnx", data=place / "dev.csv", max_drop=1.0)
+def test_export_writes_a_directory_a_format(place):
+    report = Report.from_json((place / ONNX / "report.json").read_text())
     assert [row.runtime for row in report.rows[1:]] == ["ONNX Runtime fp32", "ONNX Runtime int8"]
-    fp32, torch = (
-        attar.evaluate(source, place / "dev.csv") for source in (tmp_path / "onnx/fp32", place / "teacher")
+    fp32, int8, torch = (
+        attar.evaluate(place / name, place / "dev.csv").rows[0].metrics
+        for name in (f"{ONNX}/fp32", f"{ONNX}/int8", STUDENT)
     )
-    assert fp32.rows[0].metrics == torch.rows[0].metrics
-    assert report.rows[2].metrics == {
-        "accuracy": attar.evaluate(tmp_path / "onnx/int8", place / "dev.csv").rows[0].metrics["accuracy"]
-    }
+    assert fp32 == torch
+    assert report.rows[2].metrics == {"accuracy": int8["accuracy"]}
 
 
-def test_a_model_and_its_exports_are_compared_in_turns(place, tmp_path):
-    attar.export(place / "teacher", out=tmp_path / "onnx", data=place / "dev.csv", formats=("fp32",))
-    report = attar.compare([place / "teacher", tmp_path / "onnx/fp32"], place / "dev.csv", latency_length=8)
+def test_a_model_and_its_exports_are_compared_in_turns(place):
+    report = attar.compare([place / STUDENT, place / ONNX / "fp32"], place / "dev.csv", latency_length=8)
     assert [row.runtime for row in report.rows] == ["torch fp32", "ONNX Runtime fp32"]
     assert report.rows[1].metrics["agreement"] == 1.0
     assert all(row.p50 > 0 for row in report.rows)
@@ -164,38 +177,21 @@ def test_an_error_is_three_lines_and_exit_code_1(place, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def recipe(place: Path) -> dict:
-    """Fine-tune, distil, export, evaluate."""
-    return {
-        "name": "tiny",
-        "model": str(place / "base"),
-        "data": {"train": str(place / "train.csv"), "dev": str(place / "dev.csv")},
-        "stages": [
-            {"finetune": {"epochs": 1, "batch_size": 8, "max_length": 64}},
-            {"distill": {"student": {"layers": 1, "init": "layers"}, "max_length": 64, **QUICK}},
-            {"export": {"formats": ["fp32"]}},
-            {"evaluate": {"max_length": 64}},
-        ],
-    }
-
-
-def test_a_recipe_runs_its_stages_once(place, tmp_path):
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(recipe(place)))
+def test_a_recipe_runs_its_stages_once(ran):
+    place, first = ran
+    file, out = place / "recipe.yaml", place / "run"
     assert run("check", file).exit_code == 0
-    first = attar.run(file, out=tmp_path / "run")
     names = ["1-finetune", "2-distill", "3-export", "4-evaluate"]
-    assert list(json.loads((tmp_path / "run" / "stages.json").read_text())) == names
-    assert read_lineage(tmp_path / "run" / "2-distill")["parent"] == str(tmp_path / "run" / "1-finetune")
-    times = {name: (tmp_path / "run" / name / "report.json").stat().st_mtime_ns for name in names}
-    again = attar.run(file, out=tmp_path / "run")
-    assert again.rows == first.rows
-    shown = run("run", file, "--out", tmp_path / "run", "--set", "finetune.lr=1e-4")
+    assert list(json.loads((out / "stages.json").read_text())) == names
+    assert read_lineage(out / "2-distill")["parent"] == str(out / "1-finetune")
+    written = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert attar.run(file, out=out).rows == first.rows
+    shown = run("run", file, "--out", out, "--set", "finetune.lr=1e-4")
     assert "other options" in shown.stderr
-    assert run("run", file, "--out", tmp_path / "run").exit_code == 0
-    assert times == {name: (tmp_path / "run" / name / "report.json").stat().st_mtime_ns for name in names}
+    assert run("run", file, "--out", out).exit_code == 0
     with pytest.raises(OutputError, match="other options"):
-        attar.run(file, out=tmp_path / "run", **{"finetune.lr": 1e-4})
+        attar.run(file, out=out, **{"finetune.lr": 1e-4})
+    assert written == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
 
 
 def test_check_names_what_is_wrong(place, tmp_path):

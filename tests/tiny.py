@@ -1,8 +1,6 @@
 """Tiny seeded models of each family, a tokenizer and tables, built in code: what the tests of several rooms share."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -201,17 +199,6 @@ def surroundings() -> dict[str, str]:
     """The environment of a process that a test starts."""
     here = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(here), "OMP_NUM_THREADS": "1"}
-
-
-def start(script: Path, *arguments: object, world: int = 1) -> subprocess.Popen[str]:
-    """Start a script, on several processes under torchrun where `world` is more than one."""
-    launcher = (
-        ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"] if world > 1 else []
-    )
-    command = [sys.executable, *launcher, str(script), *map(str, arguments)]
-    return subprocess.Popen(
-        command, env=surroundings(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
 
 
 def difference(ours: torch.nn.Module, theirs: torch.nn.Module) -> float:

@@ -1,8 +1,8 @@
 """A Korean encoder from nothing, and a quarter of its layers by DistilKoBERT's recipe, on 400,000 film reviews.
 
-A WordPiece tokenizer and a BERT of four layers are trained on the reviews (`../shared/data/lm_korean_reviews`), and the
-model is fine-tuned on NSMC's labels (20,000 reviews) and on KorSTS's scores (5,749 pairs): the teachers. Students have
-one layer. Their starts:
+A WordPiece tokenizer and a BERT of four layers are trained on the reviews (`../shared/data/lm_korean_reviews`), in four
+passes, and the model is fine-tuned on NSMC's labels (20,000 reviews) and on KorSTS's scores (5,749 pairs): the
+teachers. Students have one layer. Their starts:
 
 - copied: the pre-trained model's first layer;
 - read on: that layer after reading 200,000 of the reviews by masked words, without a teacher;
@@ -26,7 +26,7 @@ from rich.table import Table
 from attar.evaluation.quality import Evaluation, retained
 from attar.maths.statistics import Interval, seed_interval
 from common import Figure, Result, benchmark, figure
-from korean_study import ARMS, GENERAL, LAYERS, READ, STARTS, TASKS, Korean
+from korean_study import ARMS, GENERAL, LAYERS, PRETRAIN, READ, STARTS, TASKS, Korean
 from studies import TextLoss, arms, by_seed, collapsed, draw, loss_apart, verdict
 
 OURS, BARE = "distilled, teacher", "copied, labels"
@@ -111,6 +111,7 @@ def show(
     settings = {
         "sizes": run.sizes,
         "layers": list(LAYERS),
+        "pre-training": PRETRAIN,
         "reading": READ,
         "reviews": {"read": len(run.texts), "general": GENERAL, "held out": len(run.held)},
         "rates": {arm: {task: run.rate(arm, task) for task in TASKS} for arm in ("teacher", *means)},

@@ -4,8 +4,8 @@ python examples/shrink_tagger.py                            # MiniLM, and senten
 python examples/shrink_tagger.py MODEL TRAIN DEV            # yours: CoNLL files
 """
 
-import random
 import sys
+from random import Random
 
 from datasets import Dataset
 
@@ -17,14 +17,13 @@ PLACES = "Vienna Paris London Stockholm Manchester Boston Tokyo Lima Oslo Delhi 
 SENTENCES = ["PER moved to LOC .", "In LOC , PER met PER .", "PER never saw LOC or LOC again ."]
 
 
-def tagged(people: list[str], places: list[str], rows: int) -> Dataset:
+def tagged(names: dict[str, list[str]], rows: int) -> Dataset:
     """Sentences as words with their tags, where PER and LOC have become names."""
-    table = []
-    for sentence in random.choices(SENTENCES, k=rows):
+    table, chance = [], Random(rows)
+    for sentence in chance.choices(SENTENCES, k=rows):
         words = sentence.split()
-        tags = [f"B-{word}" if word in ("PER", "LOC") else "O" for word in words]
-        names = {"PER": people, "LOC": places}
-        table.append({"tokens": [random.choice(names.get(word, [word])) for word in words], "tags": tags})
+        tags = [f"B-{word}" if word in names else "O" for word in words]
+        table.append({"tokens": [chance.choice(names.get(word, [word])) for word in words], "tags": tags})
     return Dataset.from_list(table)
 
 
@@ -32,8 +31,10 @@ if len(sys.argv) > 1:
     model, train, dev = sys.argv[1:]
 else:
     model = model_directory()
-    train, dev = tagged(PEOPLE[:8], PLACES[:8], 400), tagged(PEOPLE[8:], PLACES[8:], 200)  # other names
-attar.finetune(model, train, dev=dev, out="out/tagger/whole", lr=1e-4, overwrite=True)
-student = {"layers": 2, "hidden": 192, "ffn": 384}
-attar.distill("out/tagger/whole", data=train, student=student, out="out/tagger/small", overwrite=True)
-print(attar.compare(["out/tagger/whole", "out/tagger/small"], dev, out="out/tagger/report"))
+    train = tagged({"PER": PEOPLE[:8], "LOC": PLACES[:8]}, 400)
+    dev = tagged({"PER": PEOPLE[8:], "LOC": PLACES[8:]}, 200)  # names that are not in train
+whole, small = "out/tagger/whole", "out/tagger/small"
+attar.finetune(model, train, dev=dev, out=whole, lr=1e-4, overwrite=True)
+sizes, phase = {"layers": 2, "hidden": 192, "ffn": 384}, {"epochs": 10, "lr": 3e-4}
+attar.distill(whole, data=train, student=sizes, prediction=phase, out=small, overwrite=True)
+print(attar.compare([whole, small], dev, out="out/tagger/report"))

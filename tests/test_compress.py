@@ -184,9 +184,6 @@ class Pretended:
         self.record[architecture, steps] = entry
         return SimpleNamespace(model=None, steps=steps, **entry)
 
-    def built(self, architecture):
-        return self._reach(architecture, 0)
-
     def trained(self, architecture, steps):
         return self._reach(architecture, steps)
 
@@ -321,7 +318,7 @@ def seconds(monkeypatch):
     monkeypatch.setattr(pipeline.Learning, "pace", lambda self, architecture: 0.2)
     monkeypatch.setattr(pipeline, "FINALISTS", 1)
     table = lambda form, precision: 1e-9 * form.hidden * len(form.layers)  # noqa: E731
-    monkeypatch.setattr(pipeline.Compression, "latency_table", lambda self: table)
+    monkeypatch.setattr(pipeline.Compression, "latencies", lambda self, teacher: table)
 
 
 def test_a_compressed_model_is_within_its_budget_and_loads_for_a_stranger(teacher, seconds, tmp_path):

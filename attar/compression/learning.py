@@ -110,7 +110,7 @@ class Learning:
 
     def at(self, architecture: Architecture, steps: int) -> PreTrainedModel:
         """The model of an architecture that has learned for so many steps."""
-        return (self.trained(architecture, steps) if steps else self.built(architecture)).model
+        return self.trained(architecture, steps).model
 
     def pace(self, architecture: Architecture) -> float:
         """Seconds of a step: as measured in its last segment, or on a few steps that are thrown away."""
@@ -143,6 +143,8 @@ class Learning:
         Args:
             epochs: parts of the segment, of which the best by the dev table is kept; the last where 1.
         """
+        if steps == 0:
+            return self.built(architecture)
         place = self._home(architecture)
         done = [n for n in map(int, self._record(architecture)) if n <= steps]
         first = max(done, default=0)

@@ -15,6 +15,7 @@ import numpy as np
 import optuna
 from transformers import PreTrainedModel
 
+from attar.anatomy.form import Form, form_of
 from attar.anatomy.resolve import resolve
 from attar.compression.budget import CEILINGS, SAID, Budget, budget_of, seconds_of
 from attar.compression.candidate import Architecture, Candidate, teacher_architecture
@@ -36,6 +37,7 @@ from attar.model.checkpoint import digest, load, save
 from attar.model.onnx import require
 from attar.options.base import Options
 from attar.progress import say
+from attar.pruning.latency import Latency
 from attar.pruning.vocabulary import config_ids, restrict, trim
 from attar.report.frontier import Frontier, FrontierPoint, State
 from attar.report.report import Report
@@ -134,7 +136,7 @@ class Compression:
         check_teacher(self.texts.task, self.texts.teacher_on_dev)
         self._say_if_few()
         teacher = self.teacher_exports()
-        learning, space = self.prepared(teacher["fp32"])
+        learning, space = self.prepared(teacher)
         search = self.search(learning, space)
         finalist = self.verified(learning, space, search)
         neighbours = self.neighbours(learning, space, finalist.tried)
@@ -153,9 +155,10 @@ class Compression:
         self.ending = 3.5 * each if each > 1 else ENDING * self.clock.given
         return found
 
-    def prepared(self, teacher: Shipped) -> tuple[Learning, Space]:
+    def prepared(self, exports: Mapping[str, Shipped]) -> tuple[Learning, Space]:
         """What candidates learn from, and which there are."""
         o, texts = self.options, self.texts
+        teacher = exports["fp32"]
         self.budget = self.budget.against(teacher.costs)
         rate = self._teacher_rate()
         copies = texts.copies(int(TEACHING * self.clock.given * rate)) if self.training else 0
@@ -179,7 +182,7 @@ class Compression:
         wanted = {"auto": ("all", "used"), "all": ("all",), "used": ("used",)}[o.vocabulary]
         costs = CandidateCosts(
             learning,
-            self.latency_table(),
+            self.latencies({name: made.costs["latency"] / 1e3 for name, made in exports.items()}),
             vocabularies=sizes,
             tokenizer_bytes=files,
             length=self.length,
@@ -244,9 +247,21 @@ class Compression:
         del few
         return min(128, len(self.texts.tables.dev)) / (time.perf_counter() - began)
 
-    def latency_table(self) -> Callable[[Any, str], float]:
-        """Seconds of a form in a precision."""
-        return _stand_in(self.texts.loaded.model, self.length)
+    def latencies(self, teacher: Mapping[str, float]) -> Callable[[Form, str], float]:
+        """Predicted seconds of a form's export in a precision.
+
+        PyTorch's layers are timed over many sizes, and their times scaled so that the teacher's own exports take what
+        they took here. Narrow models gain less by int8 than wide ones, so what is chosen is measured as it is exported.
+        """
+        model, file = self.texts.loaded.model, self.place / f"layer-times-{digest(self.call)[:8]}.json"
+        if file.is_file():
+            table = Latency.read(file, model, **self.call)
+        else:
+            table = Latency.measure(model, **self.call)
+            table.write(file)
+        own = table(form_of(model.config))
+        scale = {name: seconds / own for name, seconds in teacher.items()}
+        return lambda form, precision: scale[precision] * table(form)
 
     def tokens(self, name: str) -> tuple[int, ...] | None:
         """The token numbers of a vocabulary; None where the tokenizer or the family cannot be trimmed."""
@@ -558,10 +573,3 @@ class Finalist:
 
     tried: Tried
     shipped: Shipped
-
-
-def _stand_in(model: PreTrainedModel, length: int) -> Callable[[Any, str], float]:
-    from attar.pruning.latency import Latency
-
-    table = Latency.measure(model, threads=1, seconds=5, length=length)
-    return lambda form, precision: table(form) * (0.6 if precision == "int8" else 1.0)

@@ -188,11 +188,7 @@ class Search:
     def _reach(self, candidate: Candidate, steps: int) -> Trained:
         known = self.learning.known(candidate.architecture, steps)
         if known is None:
-            found = (
-                self.learning.trained(candidate.architecture, steps)
-                if steps
-                else self.learning.built(candidate.architecture)
-            )
+            found = self.learning.trained(candidate.architecture, steps)
         else:
             found = Trained(self.learning.texts.loaded.model, steps, known["metrics"], known["seconds"])
         return found

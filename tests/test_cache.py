@@ -15,6 +15,7 @@ from attar.distillation import cache
 from attar.distillation.cache import CachedTeacher, LiveTeacher, cached
 from attar.distillation.objective import Intermediate, match
 from attar.distillation.phases import Distiller, logits_of, teacher_of
+from attar.errors import OutputError
 from attar.maths.losses import relation
 from attar.model.checkpoint import digest
 from attar.model.views import Need
@@ -208,6 +209,12 @@ def test_a_prediction_phase_reads_the_logits_of_the_same_cache(tmp_path):
         view = only.view(batch)
         assert view.logits.equal(teacher.view(batch).logits)
         assert [view.hidden, view.scores, view.queries] == [{}, {}, {}]
+
+
+def test_a_file_where_the_cache_has_to_be_is_named(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match="a file where a directory has to be"):
+        cached(tiny.model(), NEED, tiny.batches(tiny.texts(9)), tmp_path / "file" / "cache", precision="fp32")
 
 
 def test_what_decides_the_outputs_names_the_cache(tmp_path):

@@ -70,7 +70,8 @@ def test_every_verb_is_refused_at_once_what_another_process_writes(tmp_path, hol
         assert f"process {holder.pid} on " in error.value.found
     monkeypatch.chdir(tmp_path)
     (tmp_path / "same").symlink_to(tmp_path)
-    for other in ("out", tmp_path / "x" / ".." / "out", tmp_path / "same" / "out"):
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for other in ("out", "link", tmp_path / "out" / "x" / "..", tmp_path / "same" / "out"):
         with pytest.raises(OutputError, match="one run at a time"), locked(other):
             pass
     for command in ("finetune nowhere --data nowhere.csv", "run tinybert4", "prune nowhere --budget 0.5"):

@@ -19,7 +19,7 @@ from attar.data.model_task import task_of
 from attar.distillation.records import Layout, layout_of
 from attar.model.views import Need, View, call, embedding
 from attar.progress import say, track
-from attar.storage.writing import write_atomic
+from attar.storage.writing import make_directory, write_atomic
 from attar.training.loop import Precision, autocast
 
 # Disk that is left free: a full disk hurts everybody on the machine.
@@ -135,13 +135,16 @@ def cached(
 
     Returns:
         The cached teacher, or a live one, with a line that says so, where the disk would overflow.
+
+    Raises:
+        OutputError: the directory cannot be made.
     """
     live = LiveTeacher(model, need, precision=precision)
     teacher = CachedTeacher(directory, batches, _layout(model, need, batches), live)
     done = directory / f"done-{batches.rank}-of-{batches.world}.json"
     if done.is_file() and done.read_text() == teacher.mark:
         return teacher.open()
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     free = shutil.disk_usage(directory).free - SPARE_BYTES
     if teacher.bytes * batches.world > free:
         say(

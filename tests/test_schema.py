@@ -328,7 +328,8 @@ def test_the_student_of_a_language_model_is_checked_too(recipe, student, where, 
     assert check(recipe(stages=[{"distill_lm": {"max_length": 32}}])) == []
     # The teacher of a second distillation is what the first one makes.
     smaller = {"distill_lm": {"student": {"layers": 2}, "max_length": 32}}
-    assert check(recipe(stages=[smaller, *stages])) == []
+    for first in (smaller, {"compress": {"to": "8x smaller", "max_length": 32}}):
+        assert check(recipe(stages=[first, *stages])) == []
 
 
 def test_scores_need_the_teachers_heads(recipe):

@@ -41,7 +41,7 @@ from attar.pruning.latency import Latency
 from attar.pruning.vocabulary import config_ids, restrict, trim
 from attar.report.frontier import Frontier, FrontierPoint, State
 from attar.report.report import Report
-from attar.storage.writing import check_free, new_directory, write_atomic
+from attar.storage.writing import check_free, make_directory, new_directory, write_atomic
 from attar.training import resuming
 from attar.training.loop import Precision
 
@@ -99,7 +99,7 @@ def _work(out: str | Path, work: str | Path | None) -> Iterator[Path]:
         with resuming.work_directory(out) as place:
             yield place
     else:
-        Path(work).mkdir(parents=True, exist_ok=True)
+        make_directory(Path(work))
         yield Path(work)
 
 

@@ -18,7 +18,7 @@ from attar.recipes.schema import Recipe, Stage
 # Stages whose model a distill stage right after them recovers.
 RECOVERED = ("prune", "share")
 # Stages whose model has other sizes than the one before.
-RESHAPING = (*RECOVERED, "distill", "distill_lm")
+RESHAPING = (*RECOVERED, "distill", "distill_lm", "compress")
 # How files of word vectors end; other names are of models.
 VECTORS = (".txt", ".vec")
 

@@ -22,6 +22,7 @@ from attar.compression.candidate import Architecture, Candidate, teacher_archite
 from attar.compression.candidate_costs import CandidateCosts
 from attar.compression.data import BATCH, Texts, check_teacher, split
 from attar.compression.learning import EPOCHS, Learning
+from attar.compression.outcome import Finalist, Outcome
 from attar.compression.pruned import PrunedForms
 from attar.compression.search import FACTOR, Clock, Search, Tried, announce, distance
 from attar.compression.shipping import Shipped, ship, tokenizer_bytes, trimmed
@@ -32,15 +33,13 @@ from attar.data.model_task import task_of
 from attar.errors import ModelError, RecipeError
 from attar.evaluation.comparison import compare as compare_models
 from attar.evaluation.opening import open_model
-from attar.maths.statistics import Interval
 from attar.model.checkpoint import digest, load, save
 from attar.model.onnx import require
 from attar.options.base import Options
 from attar.progress import say
 from attar.pruning.latency import Latency
 from attar.pruning.vocabulary import config_ids, restrict, trim
-from attar.report.frontier import Frontier, FrontierPoint, State
-from attar.report.report import Report
+from attar.report.report import Report, Role
 from attar.storage.writing import check_free, make_directory, new_directory, write_atomic
 from attar.training import resuming
 from attar.training.loop import Precision
@@ -141,8 +140,18 @@ class Compression:
         finalist = self.verified(learning, space, search)
         neighbours = self.neighbours(learning, space, finalist.tried)
         final = self.finished(learning, space, finalist)
-        baselines = self.baselines(learning, search, final)
-        return self.written(out, learning, space, search, teacher, final, neighbours, baselines, overwrite)
+        outcome = Outcome(
+            self.budget,
+            self.kept,
+            self.texts.teacher_on_dev.main,
+            teacher,
+            tuple(search.tried.values()),
+            finalist.tried,
+            final,
+            neighbours,
+            self.baselines(learning, search, final),
+        )
+        return self.written(out, learning, space, outcome, overwrite=overwrite)
 
     def teacher_exports(self) -> dict[str, Shipped]:
         """The teacher as it is, in each precision: what all is held against."""
@@ -341,7 +350,7 @@ class Compression:
             memory_too=self.budget.memory is not None,
         )
 
-    def verified(self, learning: Learning, space: Space, search: Search) -> "Finalist":
+    def verified(self, learning: Learning, space: Space, search: Search) -> Finalist:
         """The best finalist whose export, as it is now, is within the limits: speed does not depend on weights."""
         found: list[Finalist] = []
         for one in search.finalists(FINALISTS):
@@ -362,7 +371,7 @@ class Compression:
             return fitting[0]
         return min(fitting, key=lambda made: distance(made.shipped.metrics))
 
-    def exported(self, learning: Learning, space: Space, one: Tried) -> "Finalist":
+    def exported(self, learning: Learning, space: Space, one: Tried) -> Finalist:
         """A candidate as it is now, exported and measured."""
         model = learning.at(one.candidate.architecture, one.steps)
         made = Finalist(one, self.shipped(model, one.candidate, one.steps))
@@ -397,7 +406,7 @@ class Compression:
             )
         return found
 
-    def finished(self, learning: Learning, space: Space, finalist: "Finalist") -> "Finalist":
+    def finished(self, learning: Learning, space: Space, finalist: Finalist) -> Finalist:
         """The winner trained for the time that is left, and exported."""
         one = finalist.tried
         architecture = one.candidate.architecture
@@ -418,7 +427,7 @@ class Compression:
         seconds = EPOCHS * len(labelled) / BATCH * learning.pace(architecture)
         return seconds if seconds < UNDISTILLED * self.clock.given else 0.0
 
-    def baselines(self, learning: Learning, search: Search, final: "Finalist") -> dict[str, Shipped]:
+    def baselines(self, learning: Learning, search: Search, final: Finalist) -> dict[str, Shipped]:
         """Plainer ways to the budget: dropped layers as far as the search took them, and the same student on labels."""
         chosen, found = final.tried.candidate, {}
         drops = [
@@ -436,32 +445,21 @@ class Compression:
         return found
 
     def written(
-        self,
-        out: Path,
-        learning: Learning,
-        space: Space,
-        search: Search,
-        teacher: dict[str, Shipped],
-        final: "Finalist",
-        neighbours: list[Tried],
-        baselines: dict[str, Shipped],
-        overwrite: bool,
+        self, out: Path, learning: Learning, space: Space, outcome: Outcome, *, overwrite: bool
     ) -> Report:
         """Measure on the test table, and write the model, its export and the report."""
+        final = outcome.final
         candidate = final.tried.candidate
         model = learning.at(candidate.architecture, final.tried.steps)
-        small, tokenizer = trimmed(
-            model, self.texts.loaded.tokenizer, self.tokens(candidate.vocabulary) or ()
-        )
-        opened: list[Any] = [("teacher", open_model(teacher["fp32"].directory, name="teacher"))]
-        opened.append(("student", open_model(final.shipped.directory, name=out.name)))
-        for name, made in teacher.items():
-            if name != "fp32":
-                opened.append(("baseline", open_model(made.directory, name=f"teacher in {name}")))
-        for name, made in baselines.items():
-            opened.append(("baseline", open_model(made.directory, name=name)))
+        kept = self.tokens(candidate.vocabulary) or ()
+        small, tokenizer = trimmed(model, self.texts.loaded.tokenizer, kept)
+        shipped = {"teacher": outcome.teacher["fp32"], out.name: final.shipped}
+        shipped |= {f"teacher in {name}": made for name, made in outcome.teacher.items() if name != "fp32"}
+        shipped |= outcome.baselines
+        roles: list[Role] = ["teacher", "student", *["baseline"] * (len(shipped) - 2)]  # type: ignore[list-item]
+        opened = [open_model(made.directory, name=name) for name, made in shipped.items()]
         report = compare_models(
-            opened,
+            list(zip(roles, opened, strict=True)),
             self.texts.tables.test,
             title=f"{Path(self.texts.loaded.name).name} compressed to {self.budget}",
             max_length=self.texts.window["max_length"],
@@ -476,14 +474,14 @@ class Compression:
             "budget": self.budget.given,
             "candidate": candidate.settings,
             "measured": dict(final.shipped.costs),
-            "fits": not over and not self._short(report),
+            "fits": not over and not outcome.short(report),
             "seconds": self.clock.used,
         }
         report = replace(
             report,
-            notes=(*report.notes, *self._notes(final, over, report, neighbours)),
+            notes=(*report.notes, *outcome.notes(over, report)),
             settings=settings,
-            frontier=self.frontier(space, search, teacher, final, neighbours, baselines),
+            frontier=outcome.frontier(),
         )
         lineage = {
             "stage": "compress",
@@ -499,77 +497,3 @@ class Compression:
             shutil.copytree(final.shipped.directory, temporary / "onnx")
             report.write(temporary)
         return report
-
-    def _short(self, report: Report) -> Interval | None:
-        """What the result keeps of the test table, where that is less than was asked for."""
-        retained = None if report.student is None else report.student.retained
-        if self.budget.keep is None or retained is None or retained.value >= self.budget.keep:
-            return None
-        return retained
-
-    def frontier(
-        self,
-        space: Space,
-        search: Search,
-        teacher: Mapping[str, Shipped],
-        final: "Finalist",
-        neighbours: list[Tried],
-        baselines: Mapping[str, Shipped],
-    ) -> Frontier:
-        """Every candidate, for the page."""
-        theirs = self.texts.teacher_on_dev
-
-        def measured(name: str, state: State, made: Shipped, steps: int = 0) -> FrontierPoint:
-            kept = self.kept(made.metrics)
-            return FrontierPoint(
-                name, state, kept, made.costs["latency"] / 1e3, made.costs["size"] * 1e6, steps
-            )
-
-        def predicted(one: Tried, state: State) -> FrontierPoint:
-            cost = one.costs["latency"] / 1e3, one.costs["size"] * 1e6
-            return FrontierPoint(str(one.candidate), state, one.kept, *cost, one.steps, one.stopped)
-
-        points = [
-            measured(f"teacher, {name}", "teacher" if name == "fp32" else "baseline", made)
-            for name, made in teacher.items()
-        ]
-        points += [measured(name, "baseline", made) for name, made in baselines.items()]
-        points += [
-            predicted(one, "stopped" if one.stopped.startswith("behind") else "tried")
-            for one in search.tried.values()
-            if one.rungs and one.candidate != final.tried.candidate
-        ]
-        points += [predicted(one, "neighbour") for one in neighbours]
-        points.append(measured(str(final.tried.candidate), "chosen", final.shipped, final.tried.steps))
-        limits = {}
-        if self.budget.latency is not None:
-            limits["latency"] = self.budget.latency / 1e3
-        if self.budget.size is not None:
-            limits["bytes"] = self.budget.size * 1e6
-        if self.budget.keep is not None:
-            limits["keep"] = self.budget.keep
-        what = "agreement with the teacher" if theirs.main == "agreement" else f"teacher's {theirs.main}"
-        return Frontier(tuple(points), what, limits)
-
-    def _notes(
-        self, final: "Finalist", over: Mapping[str, float], report: Report, neighbours: list[Tried]
-    ) -> list[str]:
-        notes = []
-        for name, ratio in over.items():
-            cost = SAID[name](float(f"{final.shipped.costs[name]:.3g}"))
-            notes.append(f"{name} is {ratio - 1:.0%} over its limit: {cost}")
-        if retained := self._short(report):
-            found = f"{retained.value:.1%} ({retained.low:.1%} to {retained.high:.1%})"
-            notes.append(f"keep is short: {found} on the test texts, {self.budget.keep:.1%} was asked for")
-        for one in neighbours:
-            change = one.kept - final.tried.kept
-            notes.append(f"{one.stopped}: {one.candidate}, {change:+.1%} after as many steps of the search")
-        return notes
-
-
-@dataclass(frozen=True)
-class Finalist:
-    """A candidate with its export."""
-
-    tried: Tried
-    shipped: Shipped

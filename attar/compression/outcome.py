@@ -1,0 +1,105 @@
+"""What a compression found, as its report has it: the frontier of all that was tried, and notes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from attar.compression.budget import SAID, Budget
+from attar.compression.search import Tried
+from attar.compression.shipping import Shipped
+from attar.maths.statistics import Interval
+from attar.report.frontier import Frontier, FrontierPoint, State
+from attar.report.report import Report
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A candidate with its export."""
+
+    tried: Tried
+    shipped: Shipped
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a compression found.
+
+    Attributes:
+        budget: with all limits as numbers.
+        kept: what part of the teacher's figure some metrics keep.
+        main: name of that figure.
+        teacher: its exports, by precision.
+        tried: every candidate of the search.
+        chosen: the winner as the search left it.
+        final: the winner after the last training.
+        neighbours: the same proportions for a larger and a smaller budget.
+        baselines: plainer ways to the budget, by name.
+    """
+
+    budget: Budget
+    kept: Callable[[Mapping[str, float]], float]
+    main: str
+    teacher: Mapping[str, Shipped]
+    tried: Sequence[Tried]
+    chosen: Tried
+    final: Finalist
+    neighbours: Sequence[Tried]
+    baselines: Mapping[str, Shipped]
+
+    def short(self, report: Report) -> Interval | None:
+        """What the result keeps of the test table, where that is less than was asked for."""
+        retained = None if report.student is None else report.student.retained
+        if self.budget.keep is None or retained is None or retained.value >= self.budget.keep:
+            return None
+        return retained
+
+    def notes(self, over: Mapping[str, float], report: Report) -> list[str]:
+        """What is missed, by how much, and what other budgets would buy.
+
+        Args:
+            over: the limits that the export breaks, and the factor by which.
+        """
+        costs, found = self.final.shipped.costs, []
+        for name, ratio in over.items():
+            found.append(
+                f"{name} is {ratio - 1:.0%} over its limit: {SAID[name](float(f'{costs[name]:.3g}'))}"
+            )
+        if retained := self.short(report):
+            said = f"{retained.value:.1%} ({retained.low:.1%} to {retained.high:.1%})"
+            found.append(f"keep is short: {said} on the test texts, {self.budget.keep:.1%} was asked for")
+        for one in self.neighbours:
+            change = 100 * (one.kept - self.chosen.kept)
+            found.append(f"{one.stopped}: {one.candidate}, {change:+.1f} points on dev after as many steps")
+        return found
+
+    def frontier(self) -> Frontier:
+        """Every candidate, for the page."""
+        final = self.final.tried
+        points = [
+            self._measured(f"teacher, {name}", "teacher" if name == "fp32" else "baseline", made)
+            for name, made in self.teacher.items()
+        ]
+        points += [self._measured(name, "baseline", made) for name, made in self.baselines.items()]
+        points += [
+            _predicted(one, "stopped" if one.stopped.startswith("behind") else "tried")
+            for one in self.tried
+            if one.rungs and one.candidate != final.candidate
+        ]
+        points += [_predicted(one, "neighbour") for one in self.neighbours]
+        points.append(self._measured(str(final.candidate), "chosen", self.final.shipped, final.steps))
+        limits = {"latency": 1e-3, "size": 1e6, "keep": 1.0}
+        asked = {
+            name: scale * value for name, scale in limits.items() if (value := getattr(self.budget, name))
+        }
+        if "size" in asked:
+            asked["bytes"] = asked.pop("size")
+        what = "agreement with the teacher" if self.main == "agreement" else f"teacher's {self.main}"
+        return Frontier(tuple(points), what, asked)
+
+    def _measured(self, name: str, state: State, made: Shipped, steps: int = 0) -> FrontierPoint:
+        costs = made.costs["latency"] / 1e3, made.costs["size"] * 1e6
+        return FrontierPoint(name, state, self.kept(made.metrics), *costs, steps)
+
+
+def _predicted(one: Tried, state: State) -> FrontierPoint:
+    costs = one.costs["latency"] / 1e3, one.costs["size"] * 1e6
+    return FrontierPoint(str(one.candidate), state, one.kept, *costs, one.steps, one.stopped)

@@ -52,9 +52,11 @@ def test_masked_is_cut_and_the_source_stays_as_it_was(family, head, data):
     written, inputs = model.config.to_dict(), slims.inputs(model, family)
     kept = data.draw(slims.kepts(model.config))
     small = apply(model, kept)
-    with masked(model, kept):
+    # In double precision: norms over two or three dimensions that nearly agree enlarge rounding a thousandfold.
+    with masked(model.double(), kept):
         switched_off = outputs(model, inputs)
-    close(outputs(small, inputs), switched_off, kept)
+    close(outputs(small.double(), inputs), switched_off, kept)
+    model.float()
     assert form_of(small.config) == kept.form
     stock = kept.form.stock(ENCODERS[family])
     assert type(small) is (type(model) if stock else getattr(modeling_slim, f"Slim{type(model).__name__}"))

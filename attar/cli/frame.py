@@ -1,24 +1,37 @@
 """What the commands share: the app, the consoles, how a command is run and an error is shown."""
 
 import os
-import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
 from attar import progress
 from attar.errors import AttarError
 
 app = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False, no_args_is_help=False)
-# Of several processes (torchrun, accelerate launch) the first speaks. A file has room that a terminal has not.
-console = Console(
-    quiet=os.environ.get("RANK", "0") != "0",
-    width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160,
-)
+
+
+class _Console(Console):
+    """A file has room that a terminal has not; where the output goes is asked when something is printed."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Columns and rows."""
+        found = super().size
+        wide = not self.is_terminal and "COLUMNS" not in os.environ
+        return ConsoleDimensions(160, found.height) if wide else found
+
+    @size.setter
+    def size(self, new: tuple[int, int]) -> None:
+        self.width, self.height = new
+
+
+# Of several processes (torchrun, accelerate launch) the first speaks.
+console = _Console(quiet=os.environ.get("RANK", "0") != "0")
 errors = Console(stderr=True)
 
 

@@ -9,12 +9,14 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
 T = TypeVar("T")
 log = logging.getLogger("attar")
 _tracking: ContextVar[bool] = ContextVar("attar_tracking", default=False)
 _console: ContextVar["Console | None"] = ContextVar("attar_console", default=None)
+# What is written below a picture that is on the screen; none is where None.
+_below: ContextVar["list[str] | None"] = ContextVar("attar_below", default=None)
 # Where the output is no terminal, seconds between two lines; and work shorter than this leaves no line, nor a bar.
 EVERY, SHORT = 30.0, 5.0
 # Steps after which the rate is known, and how many seconds must be left for an estimate to be worth a line.
@@ -33,9 +35,11 @@ def heard() -> bool:
 
 def say(message: str) -> None:
     """One line of what happens and why."""
-    console = _console.get()
+    console, below = _console.get(), _below.get()
     if console is None:
         log.info(message)
+    elif below is not None:
+        below[:] = [message]
     else:  # a log has whole lines
         console.print(f"[dim]·[/dim] {message}", soft_wrap=not console.is_terminal)
 
@@ -65,7 +69,7 @@ def track(
         return
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
-    show = _bar if console.is_terminal else _lines
+    show = _counts if _below.get() is not None else _bar if console.is_terminal else _lines
     _tracking.set(True)
     try:
         yield from show(_counted(iterable, total, done), description, total, console)
@@ -143,6 +147,52 @@ def _lines(
     if seconds >= SHORT:
         line = f"  {description}: {count:,} done in {duration(seconds)}"
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _counts(
+    items: Iterator[tuple[int, T]], description: str, total: int | None, console: "Console"
+) -> Iterator[T]:
+    """The count below a picture."""
+    below = _below.get()
+    assert below is not None
+    of = "" if total is None else f" of {total:,}"
+    for count, item in items:
+        below[:] = [f"{description}: {count:,}{of}"]
+        yield item
+
+
+@contextmanager
+def picture(draw: Callable[[], "RenderableType"]) -> Iterator[None]:
+    """Keep a picture of long work on the attached console, drawn anew all the time, and leave its last state there.
+
+    What is said meanwhile, and how far the step at hand is, stands below it, the latest line alone. Where the output is
+    no terminal there is no picture, and lines are printed as ever.
+
+    Args:
+        draw: makes the picture; called from another thread.
+    """
+    console = _console.get()
+    if console is None or not console.is_terminal:
+        yield
+        return
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    below: list[str] = [""]
+
+    def drawn() -> Group:
+        return Group(
+            draw(), Text(f"· {below[0]}" if below[0] else "", style="dim", no_wrap=True, overflow="ellipsis")
+        )
+
+    before = _below.set(below)
+    try:
+        with Live(get_renderable=drawn, console=console, refresh_per_second=2):
+            yield
+            below[0] = ""
+    finally:
+        _below.reset(before)
 
 
 def duration(seconds: float) -> str:

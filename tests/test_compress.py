@@ -15,12 +15,14 @@ from attar.anatomy.resolve import resolve
 from attar.compression import pipeline
 from attar.compression.budget import CEILINGS, Budget, budget_of, seconds_of
 from attar.compression.candidate import Candidate
+from attar.compression.live_table import live_table
 from attar.compression.search import FACTOR, Clock, Search
 from attar.compression.space import Space
 from attar.errors import ModelError, RecipeError
 from attar.model.onnx import OnnxModel
 from attar.pruning.fisher import SampledLikelihood
 from attar.pruning.scores import taylor
+from attar.report.formatting import plain_text
 from attar.report.report import Report
 
 LIMITS = (*CEILINGS, "keep", "smaller", "faster")
@@ -229,6 +231,24 @@ def test_few_candidates_learn_long_and_the_best_is_among_them(tmp_path):
     own = best.candidate.architecture
     assert 1 / (own.hidden * own.layers) <= sorted(errors)[len(errors) // FACTOR]
     assert all(one.stopped for one in search.tried.values() if len(one.rungs) < 3)
+
+
+def test_the_live_table_fits_80_columns_and_its_counts_are_those_of_the_search(tmp_path):
+    search = searching(tmp_path, Pretended())
+    search.run(Ticks(200, tmp_path / "clock"), 200)
+    clock = Clock(1800, tmp_path / "time")
+    lines = plain_text(live_table(search.tried, search.rungs, clock)(), 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "30 minutes left" in " ".join(lines)
+    reached = [sum(len(one.rungs) > n for one in search.tried.values()) for n in range(3)]
+    assert "0: {}, 10: {}, 30: {}".format(*reached) in " ".join(lines)
+    best = search.finalists(1)[0]
+    assert f"{best.kept:.1%}" in lines[1]
+    assert lines[1].split()[-1] == "finalist"
+    one = next(one for one in search.tried.values() if len(one.rungs) == 1)
+    one.stopped = ""
+    table = live_table(search.tried, search.rungs, clock)()
+    assert plain_text(table, 80).splitlines()[1].split()[-1] == "running"
 
 
 def test_a_killed_search_goes_on_and_repeats_nothing(tmp_path):

@@ -82,6 +82,35 @@ def test_inside_a_library_nothing_is_shown(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def pictured(clock, *, terminal):
+    """What a console shows of a picture whose number goes from 1 to 3."""
+    file, numbers = io.StringIO(), []
+    progress.attach(Console(file=file, force_terminal=terminal, width=40, color_system=None))
+    try:
+        with progress.picture(lambda: f"number {len(numbers)}"):
+            for number in progress.track([1, 2, 3], "count"):
+                numbers.append(number)
+                clock.now += 40
+                progress.say(f"said {number}")
+    finally:
+        progress.attach(None)
+    return file.getvalue()
+
+
+def test_a_picture_stays_at_its_last_state_with_what_was_said_gone(clock):
+    shown = pictured(clock, terminal=True)
+    assert shown.rindex("number 3") > shown.find("said 3")
+    assert "━" not in shown  # no bar in it
+    assert not re.search(r"· said", shown[shown.rindex("number 3") :])
+
+
+def test_in_a_log_there_is_no_picture_and_every_line(clock):
+    shown = pictured(clock, terminal=False)
+    assert "number" not in shown
+    assert [f"· said {n}" in shown.splitlines() for n in (1, 2, 3)] == [True] * 3
+    assert "  count: 2 of 3, 40 seconds each, 40 seconds left" in shown.splitlines()
+
+
 def state():
     levels = [logging.getLogger(name).level for name in ("transformers", "accelerate")]
     return models.is_progress_bar_enabled(), are_progress_bars_disabled(), dict(progress_bar_states), levels

@@ -22,6 +22,7 @@ from attar.compression.candidate import Architecture, Candidate, teacher_archite
 from attar.compression.candidate_costs import CandidateCosts
 from attar.compression.data import BATCH, Texts, check_teacher, split
 from attar.compression.learning import EPOCHS, Learning
+from attar.compression.live_table import live_table
 from attar.compression.outcome import Finalist, Outcome
 from attar.compression.pruned import PrunedForms
 from attar.compression.search import FACTOR, Clock, Search, Tried, announce, distance
@@ -36,7 +37,7 @@ from attar.evaluation.opening import open_model
 from attar.model.checkpoint import digest, load, save
 from attar.model.onnx import require
 from attar.options.base import Options
-from attar.progress import say
+from attar.progress import picture, say
 from attar.pruning.latency import Latency
 from attar.pruning.vocabulary import config_ids, restrict, trim
 from attar.report.report import Report, Role
@@ -317,7 +318,8 @@ class Compression:
             floor=self.budget.keep,
             seed=self.options.seed,
         )
-        search.run(self.clock, self.clock.used + seconds)
+        with picture(live_table(search.tried, rungs, self.clock)):
+            search.run(self.clock, self.clock.used + seconds)
         if not search.finalists(1):
             raise RecipeError(
                 expected=f"a candidate among {', '.join(space.ways)} that fits {self.budget}",

@@ -184,6 +184,7 @@ class Search:
         }
         trial.set_user_attr("tried", json.loads(json.dumps(kept)))
         self.study.tell(trial, one.rungs[-1] if one.rungs else math.inf)
+        say(f"{candidate}: keeps {one.kept:.1%} after {one.steps:,} steps; {one.stopped or 'a finalist'}")
 
     def _reach(self, candidate: Candidate, steps: int) -> Trained:
         known = self.learning.known(candidate.architecture, steps)

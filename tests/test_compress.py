@@ -18,6 +18,7 @@ from attar.compression.candidate import Candidate
 from attar.compression.live_table import live_table
 from attar.compression.search import FACTOR, Clock, Search
 from attar.compression.space import Space
+from attar.data.model_task import task_of
 from attar.errors import ModelError, RecipeError
 from attar.model.onnx import OnnxModel
 from attar.pruning.fisher import SampledLikelihood
@@ -282,7 +283,7 @@ def test_first_order_scores_without_labels_are_more_than_rounding_errors():
     dead = model.bert.encoder.layer[1]
     with torch.no_grad():
         dead.output.dense.weight[:, 7] = 0
-    loss = SampledLikelihood(model, task=pipeline.task_of(model)).eval()
+    loss = SampledLikelihood(model, task=task_of(model)).eval()
     texts = tiny.batches(tiny.table(64), batch_size=16)
     scores = taylor(
         model, ("ffn",), texts.epoch(), lambda batch: torch.stack(list(loss(batch).values())).sum()

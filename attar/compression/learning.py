@@ -14,19 +14,15 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from attar.anatomy.form import Form
-from attar.anatomy.resolve import resolve, shape_of
+from attar.anatomy.resolve import resolve
 from attar.compression.candidate import Architecture
 from attar.compression.data import Texts
 from attar.compression.pruned import PrunedForms
 from attar.data.batches import Batch
 from attar.data.tasks import Task
-from attar.distillation.cache import Teacher
-from attar.distillation.objective import Intermediate, Match
-from attar.distillation.phases import Distiller, Judge, learn, teacher_of
+from attar.distillation.phases import Distiller, learn
 from attar.distillation.student import student
-from attar.maths.mapping import layer_map
-from attar.model.checkpoint import digest
-from attar.model.views import Need, View
+from attar.model.views import View
 from attar.pruning.schubert import Limited
 from attar.storage.writing import save_tensors, write_atomic
 from attar.training.loop import Precision, fit
@@ -120,7 +116,7 @@ class Learning:
         if architecture not in self._paces:
             model, projections = self._start(architecture, self._home(architecture))
             steps = fit(
-                self._learner(architecture, model, projections),
+                self._learner(model, projections),
                 Limited(self.batches, PROBE),
                 epochs=1,
                 lr=1e-9,
@@ -151,7 +147,7 @@ class Learning:
         if first == 0:
             self.built(architecture)
         model, projections = self._start(architecture, place)
-        learner = self._learner(architecture, model, projections)
+        learner = self._learner(model, projections)
         if first:
             learner.load_state_dict(torch.load(self._weights(place, first), weights_only=True))
         if first == steps:
@@ -168,7 +164,7 @@ class Learning:
             lr=self._rate(architecture),
             precision=self.precision,
             seed=self.seed,
-            judge=self.judge if epochs > 1 else None,
+            judge=self.texts.judge if epochs > 1 else None,
             choose=epochs > 1,
         )
         # A segment that a killed run had finished was read, not run.
@@ -178,11 +174,13 @@ class Learning:
 
     def undistilled(self, architecture: Architecture, steps: int) -> PreTrainedModel:
         """The architecture from the same start, trained on the labels alone, the best of its epochs."""
-        assert self.texts.tables.labelled is not None
-        batches = self.texts.batches(self.texts.tables.labelled)
+        task, labelled = self.texts.task, self.texts.tables.labelled
+        assert task is not None
+        assert labelled is not None
+        batches = self.texts.batches(labelled)
         place = self._home(architecture) / f"undistilled-{steps}"
         model, _ = self._start(architecture, self._home(architecture))
-        learner = Distiller(model, Labels(self.texts.task, model.config.num_labels), task=self.texts.task)
+        learner = Distiller(model, Labels(task, model.config.num_labels), task=task)
         learn(
             "the same on labels alone",
             learner,
@@ -192,7 +190,7 @@ class Learning:
             lr=self._rate(architecture),
             precision=self.precision,
             seed=self.seed,
-            judge=self.judge,
+            judge=self.texts.judge,
             choose=True,
         )
         return model.eval()
@@ -203,34 +201,17 @@ class Learning:
         return self.texts.batches(self.table)
 
     @cached_property
-    def judge(self) -> Judge:
-        """The dev table, which chooses the epoch."""
-        return Judge(self.texts.dev, self.texts.teacher_on_dev)
-
-    @cached_property
-    def teacher(self) -> Teacher:
-        """One record of the teacher's outputs for all candidates: hidden states of its layers, and logits."""
-        need = Need(hidden=frozenset(range(1, self.bound.shape.layers + 1)))
-        return teacher_of(
-            self.texts.loaded.model,
-            need,
-            self.batches,
-            cache=self.place / "cache",
-            precision=self.precision,
-            name=digest(*self.batches.content),
+    def teacher(self) -> Any:
+        """One record of the teacher's outputs for all candidates."""
+        return self.texts.teacher(
+            self.batches, self.bound.shape.layers, cache=self.place / "cache", precision=self.precision
         )
 
     def _rate(self, architecture: Architecture) -> float:
         return min(FASTEST, RATE / architecture.hidden) * (1.0 if architecture.way == "distil" else GENTLE)
 
-    def _learner(
-        self, architecture: Architecture, model: PreTrainedModel, projections: Mapping[int, Tensor] | None
-    ) -> Distiller:
-        ours, theirs = shape_of(model.config), self.bound.shape
-        layers = layer_map(ours.layers, theirs.layers, "uniform")
-        compared = Match(layers, "none", 1, hidden=True, embedding=False)
-        losses = Intermediate(compared, ours, theirs, start=projections, seed=self.seed)
-        return Distiller(model, self.teacher, intermediate=losses, task=self.texts.task)
+    def _learner(self, model: PreTrainedModel, projections: Mapping[int, Tensor] | None) -> Any:
+        return self.texts.learner(model, self.teacher, self.bound, projections)
 
     def _start(
         self, architecture: Architecture, place: Path
@@ -253,7 +234,7 @@ class Learning:
         if architecture.way == "drop":
             width = architecture.hidden
             projections = {m: torch.eye(width) for m in range(1, architecture.layers + 1)}
-        if self.texts.task.per_token:
+        if self.texts.task is not None and self.texts.task.per_token:
             self.texts.task.configure(model.config)
         if kept is not None:
             model.load_state_dict(kept["model"])
@@ -267,8 +248,7 @@ class Learning:
         record = self._record(architecture)
         known = record.get(str(found.steps))
         if known is None:
-            evaluation = self.texts.dev.evaluate(found.model, self.texts.teacher_on_dev)
-            known = {"metrics": dict(evaluation.metrics), "seconds": found.seconds}
+            known = {"metrics": self.texts.measured(found.model), "seconds": found.seconds}
             record[str(found.steps)] = known
             write_atomic(self._home(architecture) / "record.json", json.dumps(record))
         return Trained(found.model, found.steps, known["metrics"], known["seconds"], found.projections)

@@ -20,20 +20,18 @@ from attar.anatomy.resolve import resolve
 from attar.compression.budget import CEILINGS, SAID, Budget, budget_of, seconds_of
 from attar.compression.candidate import Architecture, Candidate, teacher_architecture
 from attar.compression.candidate_costs import CandidateCosts
-from attar.compression.data import BATCH, Texts, check_teacher, split
+from attar.compression.data import BATCH, Texts
 from attar.compression.learning import EPOCHS, Learning
 from attar.compression.live_table import live_table
 from attar.compression.outcome import Finalist, Outcome
 from attar.compression.pruned import PrunedForms
+from attar.compression.reading import read_for
 from attar.compression.search import FACTOR, Clock, Search, Tried, announce, distance
 from attar.compression.shipping import Shipped, ship, tokenizer_bytes, trimmed
 from attar.compression.space import Space
 from attar.data.batches import positions
 from attar.data.columns import Columns
-from attar.data.model_task import task_of
 from attar.errors import ModelError, RecipeError
-from attar.evaluation.comparison import compare as compare_models
-from attar.evaluation.opening import open_model
 from attar.model.checkpoint import digest, load, save
 from attar.model.onnx import require
 from attar.options.base import Options
@@ -45,8 +43,8 @@ from attar.storage.writing import check_free, make_directory, new_directory, wri
 from attar.training import resuming
 from attar.training.loop import Precision
 
-# Parts of the time: for the search; for one pass of the teacher over the texts; for exports and measuring at the end.
-SEARCHING, TEACHING, ENDING = 0.45, 0.08, 0.12
+# Parts of the time: for the search; for exports and measuring at the end.
+SEARCHING, ENDING = 0.45, 0.12
 # The first rung takes about this part of the search.
 FIRST_RUNG = 1 / 24
 RUNGS = 3
@@ -81,9 +79,8 @@ def compress(
     require("onnx", "onnxscript", "onnxruntime")
     check_free(out, overwrite=overwrite)
     loaded = load(model, tokenizer=tokenizer)
-    task = task_of(loaded.model)
-    tables = split(task, data=data, texts=texts, dev=dev, test=test, columns=columns, seed=o.seed)
-    read = Texts(loaded, tables, max_length=o.max_length, stride=o.doc_stride, seed=o.seed)
+    given = {"data": data, "texts": texts, "dev": dev, "test": test, "columns": columns}
+    read = read_for(loaded, o, **given)
     with _work(out, o.work) as place:
         home = place / read.key[:16]
         home.mkdir(parents=True, exist_ok=True)
@@ -133,7 +130,7 @@ class Compression:
 
     def run(self, out: Path, *, overwrite: bool) -> Report:
         """Everything, from the teacher to the report."""
-        check_teacher(self.texts.task, self.texts.teacher_on_dev)
+        self.texts.check_teacher()
         self._say_if_few()
         teacher = self.teacher_exports()
         learning, space = self.prepared(teacher)
@@ -143,8 +140,8 @@ class Compression:
         final = self.finished(learning, space, finalist)
         outcome = Outcome(
             self.budget,
-            self.kept,
-            self.texts.teacher_on_dev.main,
+            self.texts.kept,
+            self.texts.main,
             teacher,
             tuple(search.tried.values()),
             finalist.tried,
@@ -170,13 +167,8 @@ class Compression:
         o, texts = self.options, self.texts
         teacher = exports["fp32"]
         self.budget = self.budget.against(teacher.costs)
-        rate = self._teacher_rate()
-        copies = texts.copies(int(TEACHING * self.clock.given * rate)) if self.training else 0
-        if copies:
-            say(
-                f"{copies} augmented copies of each text are made; the teacher reads {rate:.0f} texts a second"
-            )
-        table = texts.augmented(self.place, copies)
+        affordable = int(texts.teaching * self.clock.given * texts.rate()) if self.training else 0
+        table = texts.table(self.place, affordable) if self.training else texts.tables.train
         pruned = PrunedForms(
             texts, self.place / "scores", learned=self.training, precision=self.precision, seed=o.seed
         )
@@ -247,16 +239,6 @@ class Compression:
                     f"{rows} test texts are few to tell whether {keep:.1%} is kept: about {needed:,} would do"
                 )
 
-    def _teacher_rate(self) -> float:
-        """Texts a second that the teacher answers, from its pass over the dev table."""
-        began = time.perf_counter()
-        few = self.texts.sample(128)
-        self.texts.evaluator(
-            self.texts.tables.dev.select(range(min(128, len(self.texts.tables.dev))))
-        ).logits(self.texts.loaded.model)
-        del few
-        return min(128, len(self.texts.tables.dev)) / (time.perf_counter() - began)
-
     def latencies(self, teacher: Mapping[str, float]) -> Callable[[Form, str], float]:
         """Predicted seconds of a form's export in a precision.
 
@@ -313,7 +295,7 @@ class Compression:
             space,
             learning,
             self.place / "studies",
-            figure=self.kept,
+            figure=self.texts.kept,
             rungs=rungs,
             floor=self.budget.keep,
             seed=self.options.seed,
@@ -327,13 +309,6 @@ class Compression:
                 fix="allow other ways (ways, --ways), or raise the budget",
             )
         return search
-
-    def kept(self, metrics: Mapping[str, float]) -> float:
-        """Part of the teacher's figure: against labels where there are any, else the agreement."""
-        theirs = self.texts.teacher_on_dev
-        if theirs.main == "agreement":
-            return float(metrics["agreement"])
-        return float(metrics[theirs.main] / theirs.value)
 
     def shipped(self, model: PreTrainedModel, candidate: Candidate, steps: int = 0) -> Shipped:
         """A candidate's export in the work directory, measured; made once."""
@@ -362,7 +337,7 @@ class Compression:
             worst = max(space.broken(found[-1].shipped.costs).values(), default=1.0)
             if worst > 1 and (less := space.scaled(one.candidate, 0.98 / worst)) is not None:
                 trained = learning.trained(less.architecture, one.steps)
-                kept = self.kept(trained.metrics)
+                kept = self.texts.kept(trained.metrics)
                 smaller = Tried(less, dict(space.costs(less)), [distance(trained.metrics)], one.steps, kept)
                 search.tried[-len(found)] = smaller
                 found.append(self.exported(learning, space, smaller))
@@ -381,7 +356,7 @@ class Compression:
         said = (
             ", ".join(f"{name} {ratio - 1:.1%} over" for name, ratio in over.items()) or "within the limits"
         )
-        say(f"{one.candidate}, exported: {said}; keeps {self.kept(made.shipped.metrics):.1%} on dev")
+        say(f"{one.candidate}, exported: {said}; keeps {self.texts.kept(made.shipped.metrics):.1%} on dev")
         return made
 
     def neighbours(self, learning: Learning, space: Space, chosen: Tried) -> list[Tried]:
@@ -395,7 +370,7 @@ class Compression:
                 continue
             trained = learning.trained(candidate.architecture, chosen.steps)
             costs = dict(space.costs(candidate))
-            kept = self.kept(trained.metrics)
+            kept = self.texts.kept(trained.metrics)
             found.append(
                 Tried(
                     candidate,
@@ -418,7 +393,7 @@ class Compression:
             return finalist
         say(f"training {one.candidate} for {left:.0f} seconds: {steps:,} steps")
         trained = learning.trained(architecture, one.steps + steps, epochs=PARTS)
-        done = replace(one, steps=trained.steps, kept=self.kept(trained.metrics))
+        done = replace(one, steps=trained.steps, kept=self.texts.kept(trained.metrics))
         return Finalist(done, self.shipped(trained.model, one.candidate, trained.steps))
 
     def _undistilled_seconds(self, learning: Learning, architecture: Architecture) -> float:
@@ -459,13 +434,10 @@ class Compression:
         shipped |= {f"teacher in {name}": made for name, made in outcome.teacher.items() if name != "fp32"}
         shipped |= outcome.baselines
         roles: list[Role] = ["teacher", "student", *["baseline"] * (len(shipped) - 2)]  # type: ignore[list-item]
-        opened = [open_model(made.directory, name=name) for name, made in shipped.items()]
-        report = compare_models(
-            list(zip(roles, opened, strict=True)),
-            self.texts.tables.test,
+        places = (made.directory for made in shipped.values())
+        report = self.texts.report(
+            dict(zip(shipped, zip(roles, places, strict=True), strict=True)),
             title=f"{Path(self.texts.loaded.name).name} compressed to {self.budget}",
-            max_length=self.texts.window["max_length"],
-            doc_stride=self.texts.window["stride"],
             latency_batch=self.options.batch,
             latency_length=self.length,
             threads=self.options.threads,

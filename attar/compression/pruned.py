@@ -106,6 +106,7 @@ class PrunedForms:
 
     def _measured(self, axes: tuple[str, ...]) -> Scores:
         batches, cost, task = self.texts.batches(self.texts.tables.train), self.cost(), self.texts.task
+        assert task is not None  # decoders have no axes
         if self.learned:
             model = copy.deepcopy(self.model)  # the alphas gate every call of it
             close = SelfDistillation(model, self.model, task=None if task.per_token else task).eval()

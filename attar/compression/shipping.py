@@ -82,7 +82,7 @@ def ship(
     shutil.rmtree(out, ignore_errors=True)
     kept: tuple[str, ...] = ()
     if candidate.precision == "fp32":
-        export(model, out, tokenizer=tokenizer, max_length=texts.window["max_length"])
+        export(model, out, tokenizer=tokenizer, max_length=texts.max_length)
     else:
         kept = _int8(model, tokenizer, out, texts, max_drop)
     opened = OnnxModel(out, threads=threads)
@@ -94,8 +94,7 @@ def ship(
     }
     if memory_too:
         costs["memory"] = memory.peak(out, batch_size=batch, length=length, threads=threads) / 1e6
-    dev = texts.evaluator(texts.tables.dev, tokenizer).evaluate(opened, texts.teacher_on_dev)
-    made = Shipped(out, costs, dict(dev.metrics), kept)
+    made = Shipped(out, costs, texts.measured(opened, tokenizer), kept)
     write_atomic(record, json.dumps({"costs": costs, "metrics": made.metrics, "kept_fp32": kept}))
     return made
 
@@ -104,8 +103,8 @@ def _int8(
     model: PreTrainedModel, tokenizer: Any, out: Path, texts: Texts, max_drop: float
 ) -> tuple[str, ...]:
     """Export in int8, with the matrices that lose most in fp32 where all in int8 lose too much; which those are."""
-    options: dict[str, Any] = {"tokenizer": tokenizer, "precision": "int8", "data": texts.tables.dev}
-    options["max_length"] = texts.window["max_length"]
+    options: dict[str, Any] = {"tokenizer": tokenizer, "precision": "int8", "data": texts.compared}
+    options["max_length"] = texts.max_length
     try:
         return export(model, out, **options, keep_fp32="auto", max_drop=max_drop).keep_fp32
     except ExportError as error:  # what it costs is measured, and weighed against what it saves

@@ -15,6 +15,7 @@ from attar.options.base import (
     OutputPath,
     Overwrite,
     Precision,
+    SampleBy,
     Seed,
     Stride,
     TableSource,
@@ -55,6 +56,7 @@ def compress(
     dev: Annotated[TableSource | None, DATA] = None,
     test: Annotated[TableSource | None, DATA] = None,
     columns: ColumnNames = None,
+    sample_by: SampleBy = "line",
     max_length: TaskLength = None,
     doc_stride: Stride = 128,
     tokenizer: Tokenizer = None,
@@ -99,6 +101,7 @@ def compress(
         dev: Table that choices are made by; held out of the texts where left out.
         test: Table that the report measures on, once; held out of the texts where left out.
         columns: Which column is what: text=sentence (also label, text_pair; tokens, tags; question, context, answers).
+        sample_by: What a text is in a file: a line, a paragraph (up to a blank line), or the whole document.
         max_length: Longest text in tokens; 128 where left out, 384 of questions with contexts.
         doc_stride: Tokens that windows of a long context or sentence share.
         tokenizer: Of a model that is given as an object.

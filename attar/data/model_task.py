@@ -4,9 +4,11 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from attar.data.embedding_task import Embedding
 from attar.data.question_answering import Answering
 from attar.data.tasks import Task
 from attar.data.token_classification import Tagging
+from attar.model.embedding import SentenceEncoder
 
 
 def task_of(source: Any) -> Task:
@@ -25,4 +27,6 @@ def task_of(source: Any) -> Task:
         return Tagging.of_config(config)
     if name.endswith("ForQuestionAnswering"):
         return Answering.of_config(config)
+    if name == SentenceEncoder.__name__:
+        return Embedding.of_config(config)
     return Task.of_config(config)

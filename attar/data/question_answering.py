@@ -42,6 +42,7 @@ class Answering(Task):
     head: ClassVar[Any] = "question-answering"
     targets: ClassVar[tuple[str, ...]] = ("answers", "spans")
     per_token: ClassVar[bool] = True
+    answers_by_row: ClassVar[bool] = False
     max_length: ClassVar[int] = 384
 
     @classmethod

@@ -79,6 +79,8 @@ def read_table(
         return table, task
     if not labels:
         return table.remove_columns("label"), task
+    if task is not None and task.kind == "embedding" and "text_pair" not in table.column_names:
+        return table.remove_columns("label"), task  # a label of one text says nothing of how like two are
     feature = table.features["label"]
     values = table["label"][:]
     if isinstance(feature, ClassLabel):
@@ -239,7 +241,7 @@ def _present(value: Any) -> Sequence[Any]:
 
 
 def _encode_labels(values: Sequence[Any], task: Task, name: str) -> list[Any]:
-    if task.kind == "regression":
+    if task.kind in ("regression", "embedding"):
         return [_number(value, row, name) for row, value in enumerate(values)]
     ids = {label: i for i, label in enumerate(task.labels)}
     if task.kind == "multi_label":

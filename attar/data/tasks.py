@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TextKind = Literal["single_label", "multi_label", "regression"]
-Kind = Literal[TextKind, "tags", "answer"]
+Kind = Literal[TextKind, "tags", "answer", "embedding"]
 
 PROBLEM_TYPES: dict[TextKind, str] = {
     "single_label": "single_label_classification",
@@ -43,6 +43,7 @@ class Task:
         head: of the model.
         targets: the columns of a table that have the labels.
         per_token: whether the logits are of tokens.
+        answers_by_row: whether what a model says of a row is read from the logits of that row alone.
         max_length: tokens of a text where nothing else is asked for.
     """
 
@@ -51,6 +52,7 @@ class Task:
     head: ClassVar[Any] = "sequence-classification"
     targets: ClassVar[tuple[str, ...]] = ("label",)
     per_token: ClassVar[bool] = False
+    answers_by_row: ClassVar[bool] = True
     max_length: ClassVar[int] = 128
 
     @classmethod

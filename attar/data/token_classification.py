@@ -33,6 +33,7 @@ class Tagging(Task):
     head: ClassVar[Any] = "token-classification"
     targets: ClassVar[tuple[str, ...]] = ("tags",)
     per_token: ClassVar[bool] = True
+    answers_by_row: ClassVar[bool] = False
 
     @property
     def chunks(self) -> bool:

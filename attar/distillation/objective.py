@@ -184,16 +184,44 @@ class Intermediate(nn.Module):
         ]
 
 
+@dataclass(frozen=True, eq=False)
+class EmbeddingMatch:
+    """How a student's embeddings are held against its teacher's.
+
+    Attributes:
+        space: (E, d) leads from the teacher's embeddings to the student's own space, where that is another; without it
+            such a student learns the relations of texts alone.
+        dimensions: numbers of leading dimensions that are taught by themselves, too (Matryoshka, 2205.13147 eq. 1), so
+            that embeddings can be cut.
+    """
+
+    space: Tensor | None = None
+    dimensions: tuple[int, ...] = ()
+
+    def __call__(self, student: Tensor, teacher: Tensor, *, count: float) -> Tensor:
+        """The loss of embeddings (B, d) beside (B, E), averaged over `count` texts."""
+        target = teacher if self.space is None else teacher.float() @ self.space.to(teacher.device)
+        total = losses.similarity_divergence(student, teacher, count=count)
+        if target.shape == student.shape:
+            total = total + losses.embedding_error(student, target, count=count)
+        for width in self.dimensions:
+            total = total + losses.similarity_divergence(student[:, :width], teacher, count=count)
+        return total
+
+
 def prediction(student: Tensor, teacher: Tensor, kind: Kind, *, temperature: float, count: float) -> Tensor:
     """The prediction loss of a task: soft cross-entropy (TinyBERT eq. 10), its yes/no form, or the score's error.
 
     Args:
         student, teacher: logits, (B, C); of a task that asks tokens, those of its choices (`Task.decisions`).
+            Of embeddings (B, E) each.
         kind: of the task; a regression student learns the teacher's score, not the label.
         count: choices (or scores) to average over.
     """
     if kind == "regression":
         return losses.score_error(student, teacher, count=count)
+    if kind == "embedding":
+        return EmbeddingMatch()(student, teacher, count=count)
     if kind == "multi_label":
         return losses.binary_kl(student, teacher, temperature=temperature, count=count)
     return losses.soft_cross_entropy(student, teacher, temperature=temperature, count=count)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from attar.data.batches import Batch, Batches
 from attar.data.tasks import Task
 from attar.distillation.cache import CachedTeacher, LiveTeacher, Teacher, cached
-from attar.distillation.objective import Intermediate, prediction
+from attar.distillation.objective import EmbeddingMatch, Intermediate, prediction
 from attar.evaluation.quality import Evaluation
 from attar.evaluation.table import TableEvaluator
 from attar.model.checkpoint import digest
@@ -34,6 +34,7 @@ class Distiller(nn.Module):
         intermediate: the losses over layers, with their projections; None in the prediction phase.
         task, temperature: of the prediction loss; no prediction loss where the task is None.
         dropout: whether the student's dropout is on in training.
+        embeddings: how embeddings are compared, where not in the teacher's space alone.
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class Distiller(nn.Module):
         task: Task | None = None,
         temperature: float = 1.0,
         dropout: bool = False,
+        embeddings: EmbeddingMatch | None = None,
     ) -> None:
         super().__init__()
-        self.dropout = dropout
+        self.dropout, self.embeddings = dropout, embeddings
         self.student, self.intermediate = student, intermediate
         self.task, self.temperature = task, temperature
         self.__dict__["teacher"] = teacher
@@ -66,7 +68,9 @@ class Distiller(nn.Module):
         )
         theirs = self.__dict__["teacher"].view(batch)
         parts = self.intermediate(ours, theirs, batch) if self.intermediate else {}
-        if self.task is not None:
+        if self.embeddings is not None:
+            parts["prediction"] = self.embeddings(ours.logits, theirs.logits, count=batch.counts.examples)
+        elif self.task is not None:
             parts["prediction"] = prediction(
                 self.task.decisions(ours.logits, batch),
                 self.task.decisions(theirs.logits, batch),

@@ -28,7 +28,7 @@ from attar.progress import say
 from attar.report.report import Row
 from attar.training.loop import Precision, processes
 
-TASK_HEADS = ("sequence-classification", "token-classification", "question-answering")
+TASK_HEADS = ("sequence-classification", "token-classification", "question-answering", "embedding")
 STARTS = {
     "random": "with random weights",
     "layers": "from layers of the teacher",
@@ -142,7 +142,7 @@ class Setup:
         if not isinstance(wanted, Options):
             made = Student(self._existing(wanted))
         else:
-            sizes = wanted.model_dump(exclude={"init"})
+            sizes = wanted.model_dump(exclude={"init", "dense"})
             check_sizes(self.teacher, **sizes)
             sample = table.select(range(min(SAMPLE, len(table))))
             say(f"building the student, {STARTS[wanted.init]}")
@@ -152,6 +152,7 @@ class Setup:
                 init=wanted.init,
                 mapping=self.options.mapping,
                 texts=self.batches(sample, 32, shuffle=False),
+                dense=wanted.dense,
                 seed=self.options.seed,
             )
         if self.task is not None and self.task.per_token:

@@ -12,16 +12,21 @@ from transformers import PreTrainedModel
 from attar.anatomy.resolve import Bound, Shape, resolve, shape_of
 from attar.anatomy.sizes import exceeding
 from attar.data.batches import Batches
+from attar.distillation.embedding_head import fit as fit_dense
+from attar.distillation.embedding_head import student_head
 from attar.distillation.head_outputs import assign, split
 from attar.distillation.projection import project
 from attar.distillation.student_config import config_of, shape_for, widths
 from attar.errors import ModelError
 from attar.maths.mapping import Mapping, layer_map
-from attar.model.checkpoint import HEADS, Head
+from attar.model.checkpoint import HEADS, SAVED, Head
+from attar.model.embedding import KEY, SentenceEncoder
 from attar.model.weights import attention_scale
 from attar.progress import say
 
 Init = Literal["project", "layers", "random"]
+# How the classes of models are called that have a head which distillation knows.
+ENDINGS: dict[str, Head] = {name: head for name, head in SAVED.items() if name != "ForPreTraining"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ def student(
     init: Init = "project",
     mapping: Mapping = "uniform",
     texts: Batches | None = None,
+    dense: bool = True,
     seed: int = 0,
 ) -> Student:
     """Build a student with the teacher's tokenizer, task and kind of head; a size that is None is the teacher's own.
@@ -67,6 +73,7 @@ def student(
             "layers", the layers that `mapping` names, copied; "random", the class's own initialisation.
         mapping: the teacher layer for each student layer, as in `attar.maths.mapping.layer_map`.
         texts: real text for init="project": a thousand sentences of the kind the student will read.
+        dense: of an embedding model: lead to the teacher's dimensions, where `hidden` is another, by a Dense layer.
         seed: of every random choice.
 
     Raises:
@@ -85,6 +92,8 @@ def student(
         )
     chosen = layer_map(shape.layers, bound.shape.layers, mapping)
     config = config_of(bound, shape, chosen)
+    if isinstance(teacher, SentenceEncoder):
+        setattr(config, KEY, student_head(teacher, shape.hidden, dense=dense).written)
     model = _fresh(config, head_of(teacher), seed)
     if bound.anatomy.causal and teacher.can_generate():
         model.generation_config = copy.deepcopy(teacher.generation_config)
@@ -107,7 +116,10 @@ def student(
             fix="pass texts=Batches(…) of a thousand sentences or more, or init='layers' or 'random'",
         )
     _projectable(bound, shape)
-    return Student(model, project(teacher, model, chosen, texts, seed=seed))
+    maps = project(teacher, model, chosen, texts, seed=seed)
+    if isinstance(teacher, SentenceEncoder) and isinstance(model, SentenceEncoder) and model.head.dense:
+        fit_dense(teacher, model, maps[len(chosen)], texts)
+    return Student(model, maps)
 
 
 def check_sizes(
@@ -160,16 +172,8 @@ def head_of(model: PreTrainedModel) -> Head:
         ModelError: one that distillation does not know.
     """
     name = type(model).__name__
-    if name.endswith("ForSequenceClassification"):
-        return "sequence-classification"
-    if name.endswith("ForTokenClassification"):
-        return "token-classification"
-    if name.endswith("ForQuestionAnswering"):
-        return "question-answering"
-    if name.endswith("ForMaskedLM"):
-        return "masked-lm"
-    if name.endswith(("ForCausalLM", "LMHeadModel")):
-        return "causal-lm"
+    if found := next((head for ending, head in ENDINGS.items() if name.endswith(ending)), None):
+        return found
     if model.base_model is model:
         return "base"
     raise ModelError(

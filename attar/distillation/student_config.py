@@ -11,7 +11,8 @@ from attar.errors import ModelError
 from attar.model.slim import config_for
 from attar.model.weights import position_offset, rotary_size
 
-TASK_KEYS = ("id2label", "label2id", "problem_type")
+# Of embedding models the head, too.
+TASK_KEYS = ("id2label", "label2id", "problem_type", "sentence_embedding")
 
 
 def shape_for(
@@ -161,5 +162,6 @@ def kin(made: type[Any], bound: Bound, shape: Shape, **further: Any) -> Any:
         **further,
     )
     for key in TASK_KEYS:
-        setattr(config, key, copy.copy(getattr(own, key)))
+        if hasattr(own, key):
+            setattr(config, key, copy.copy(getattr(own, key)))
     return config

@@ -20,12 +20,14 @@ from attar.data.streaming import StreamBatches
 from attar.data.tables import read_table, read_texts
 from attar.distillation.cache import Teacher
 from attar.distillation.duration import Phase, say_duration
+from attar.distillation.embedding_head import embedding_match
 from attar.distillation.objective import Intermediate, Match, match
 from attar.distillation.phases import Distiller, Judge, learn, logits_of, projections, teacher_of
 from attar.distillation.setup import Setup
 from attar.errors import DataError
 from attar.maths.mapping import layer_map
 from attar.model.checkpoint import digest, load, read_lineage, save, versions
+from attar.model.embedding import SentenceEncoder
 from attar.model.views import Need
 from attar.options.base import Options
 from attar.progress import heard, say
@@ -57,7 +59,7 @@ def distill(
 ) -> Report:
     """Distil a teacher into a student; see `attar.distill`."""
     check_free(out, overwrite=overwrite)
-    loaded = load(teacher, tokenizer=tokenizer)
+    loaded = load(teacher, tokenizer=tokenizer, pooling=options.pooling)
     with resuming.work_directory(out) as place:
         setup = Setup(loaded, options, place, precision)
         train, held = setup.tables(data, texts, dev, columns)
@@ -103,6 +105,8 @@ class TinyBert:
 
     def __post_init__(self) -> None:
         self.options, self.teacher = self.setup.options, self.setup.teacher
+        # A student's own space is that in which it starts, whatever its layers learn.
+        self._start = self.projections
 
     def train(self, table: Dataset, dev: Dataset, *, measured: int = 0) -> dict[str, Curve]:
         """Both stages, in the paper's order; the curve of each phase. Texts `measured` afterwards take time, too."""
@@ -212,7 +216,10 @@ class TinyBert:
         """A student with the loss over its logits and the teacher's."""
         o = self.options
         temperature = o.prediction.temperature
-        return Distiller(student, view, task=self.setup.task, temperature=temperature, dropout=o.dropout)
+        given: dict[str, Any] = {"task": self.setup.task, "temperature": temperature, "dropout": o.dropout}
+        if isinstance(student, SentenceEncoder):
+            given["embeddings"] = embedding_match(self.teacher, student, self._start, o.prediction.dimensions)
+        return Distiller(student, view, **given)
 
     def _match(self, teacher: PreTrainedModel) -> Match:
         """What the intermediate losses compare: layer m with layer g(m)."""

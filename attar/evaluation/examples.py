@@ -27,6 +27,8 @@ def examples(
         count: at most.
     """
     runs = [run for _, run in evaluations.values()]
+    if runs[0].predictions.ndim > 1 and runs[0].task.kind == "embedding":
+        return ()  # an embedding of one text says nothing to a reader
     distance = _distance(runs[0], runs[-1])
     apart = [int(i) for i in np.argsort(-distance, kind="stable")[: count // 3] if distance[i] > 0]
     rest = [i for i in range(len(table)) if i not in set(apart)]
@@ -40,6 +42,8 @@ def _distance(one: Evaluation, other: Evaluation) -> NDArray[Any]:
     if one.said is None:
         return np.asarray(np.abs(one.probabilities - other.probabilities).sum(axis=-1))
     pairs = zip(one.predictions, other.predictions, strict=True)
+    if one.task.kind == "embedding":
+        return np.asarray(np.abs(one.predictions - other.predictions))
     return np.array([float(ours != theirs) for ours, theirs in pairs])
 
 

@@ -207,7 +207,8 @@ def judge(
 def quality(evaluation: Evaluation, teacher: Evaluation, *, resamples: int = 2000, seed: int = 0) -> Interval:
     """95% interval of the main figure over resampled rows (`statistics.bootstrap`); a teacher agrees with itself."""
     metric, truth = _main(evaluation, teacher)
-    if evaluation is teacher and evaluation.labels is None and evaluation.task.kind != "regression":
+    alone = evaluation is teacher and evaluation.labels is None
+    if alone and evaluation.task.kind not in ("regression", "embedding"):
         return Interval(1.0, 1.0, 1.0)
     return statistics.bootstrap(metric, evaluation.predictions, truth, resamples=resamples, seed=seed)
 

@@ -9,6 +9,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from attar.data.batches import Batches
+from attar.data.embedding_task import Embedding
 from attar.data.tasks import Task
 from attar.errors import DataError
 from attar.evaluation import prediction, quality, task_metrics
@@ -61,7 +62,7 @@ class TableEvaluator:
         Raises:
             DataError: the teacher answered other rows, or has other outputs.
         """
-        if not self.task.per_token:
+        if self.task.answers_by_row:
             theirs = None if teacher is None else teacher.logits
             return quality.judge(self.task, logits, self.truth, teacher_logits=theirs)
         said = self.task.answers(logits, self.encoded, self.table)
@@ -72,7 +73,7 @@ class TableEvaluator:
 
     def evaluate_teacher(self, logits: Array) -> Evaluation:
         """A teacher's evaluation: held against the labels and against itself."""
-        if not self.task.per_token:
+        if self.task.answers_by_row:
             return quality.judge(self.task, logits, self.truth, teacher_logits=logits)
         alone = self.evaluate_logits(logits)
         return self._against(alone, alone)
@@ -90,7 +91,9 @@ class TableEvaluator:
             )
         agreed = quality.same(self.task, found.predictions, teacher.predictions)
         metrics = {**found.metrics, "agreement": agreed}
-        if found.logits.shape == teacher.logits.shape:  # of the same tokens; another tokenizer has others
+        if isinstance(self.task, Embedding):
+            metrics["overlap_10"] = self.task.nearest(found.logits, teacher.logits)
+        elif found.logits.shape == teacher.logits.shape:  # of the same tokens; another tokenizer has others
             decided = (self.task.decided(run.logits, self.encoded) for run in (found, teacher))
             metrics["kl"] = quality.divergence(*decided)
         return replace(found, metrics=metrics)

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from attar.data.tasks import Kind, Task
@@ -21,6 +22,7 @@ MAIN: dict[Kind, str] = {
     "regression": "spearman",
     "tags": "f1",
     "answer": "f1",
+    "embedding": "spearman",
 }
 ENTITIES: dict[str, Metric] = {
     "f1": answers.entity_f1,
@@ -34,9 +36,12 @@ def prediction_metrics(task: Task, said: Array, truth: Array) -> dict[str, float
     """Figures of answers (S,) against the right ones.
 
     - answer: exact_match and f1, those of SQuAD's official scripts, as fractions.
+    - embedding: spearman and pearson of the similarities of pairs.
     - tags: f1, precision and recall of entities as seqeval counts them, where tags are of chunks; accuracy of words.
     """
     found: Mapping[str, Metric] = SQUAD
+    if task.kind == "embedding":
+        found = {"spearman": spearman, "pearson": pearson}
     if task.kind == "tags":
         found = {**(ENTITIES if main_of(task) == "f1" else {}), "accuracy": answers.tag_accuracy}
     return {name: float(metric(said, truth)) for name, metric in found.items()}
@@ -55,6 +60,7 @@ def main_metric(task: Task) -> Metric:
         "regression": spearman,
         "tags": answers.entity_f1 if main_of(task) == "f1" else answers.tag_accuracy,
         "answer": answers.answer_f1,
+        "embedding": spearman,
     }
     return metric[task.kind]
 
@@ -65,8 +71,25 @@ def agreement_metric(task: Task) -> Metric:
         "regression": pearson,
         "tags": answers.tag_accuracy,
         "answer": answers.same_answer,
+        "embedding": rank_agreement,
     }
     return metric.get(task.kind, statistics.accuracy)
+
+
+def _ranked_alike(said: Array, teacher_said: Array) -> tuple[Array, Array]:
+    ours, theirs = (x if x.ndim > 1 else _standard_ranks(x)[:, None] for x in (said, teacher_said))
+    return (ours * theirs).mean(axis=1), np.ones(len(ours))
+
+
+def _standard_ranks(scores: Array) -> Array:
+    from scipy import stats
+
+    ranks = stats.rankdata(scores)
+    return np.asarray((ranks - ranks.mean()) / (ranks.std() or 1.0))
+
+
+# Rank correlation of similarities: of each text with other texts, averaged over texts; of pairs (S,), over all pairs.
+rank_agreement = statistics.Ratio(_ranked_alike)
 
 
 def spearman(scores: Array, labels: Array) -> float:

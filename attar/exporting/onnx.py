@@ -19,6 +19,7 @@ from attar.errors import DataError, ExportError
 from attar.exporting.comparison import Comparison, Exported, quiet, random_batch, torch_logits
 from attar.exporting.language_comparison import ReadingComparison
 from attar.model import checkpoint
+from attar.model.embedding import SentenceEncoder
 from attar.model.onnx import FILE, REPORT, require
 from attar.model.slim import travelling
 from attar.progress import say
@@ -34,7 +35,9 @@ Array = NDArray[Any]
 # Largest difference of fp32 logits from torch's, for logits of size 1: kernels add in another order, no more.
 TOLERANCE = 1e-4
 # How the classes are called whose outputs answer a task.
-ANSWERING = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+ANSWERING = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "SentenceEncoder")
+# What sentence-transformers calls the output of an embedding model.
+EMBEDDING = "sentence_embedding"
 LANGUAGE = ("ForMaskedLM", "ForCausalLM", "LMHeadModel")
 
 
@@ -154,6 +157,8 @@ def trace(model: "PreTrainedModel", tokenizer: Any, *, max_length: int = 128) ->
     with _eager(model), _linear(model):
         config = OnnxConfig(dynamic=True, ort_fusions="cpu")
         program = OnnxExporter().export(model, dict(batches[2]), config=config).program
+    if isinstance(model, SentenceEncoder):
+        program.graph.outputs[0].name = EMBEDDING
     expected = [torch_logits(model, batch) for batch in batches]
     graph_rewrites.join_projections(program)
     graph_rewrites.split_skip_normalization(program)

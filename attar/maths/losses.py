@@ -76,6 +76,56 @@ def sampled_divergence(
     return (weight * _apart(student, teacher, beta)).sum() / (count or student.shape[0])
 
 
+def embedding_error(student: Tensor, teacher: Tensor, *, count: float | None = None) -> Tensor:
+    """What embeddings differ by: 1 - cos(s, t), and |s - t|² as a part of the teacher's mean |t|²; twice 0 where equal.
+
+    Of unit vectors the second is 2 - 2 cos; of others it keeps lengths, which dot products read.
+
+    Args:
+        student, teacher: (B, E).
+        count: texts to average over; B where None.
+    """
+    ours, theirs = student.float(), teacher.float()
+    apart = 1 - F.cosine_similarity(ours, theirs, dim=-1)
+    size = theirs.pow(2).sum(-1).mean().clamp(min=1e-12)
+    return (apart.sum() + (ours - theirs).pow(2).sum() / size) / (count or student.shape[0])
+
+
+def similarity_divergence(
+    student: Tensor, teacher: Tensor, *, temperature: float = 0.05, count: float | None = None
+) -> Tensor:
+    """KL of which other texts of the batch a text is like: softmax over cosines / t, teacher's against student's.
+
+    Relational: it does not ask for the teacher's space, nor for its number of dimensions (compare RKD, 1904.05068, and
+    the contrastive distillation of 2002.10957's relations). A batch of one text has no others: 0.
+
+    Args:
+        student, teacher: (B, d) and (B, E).
+        count: texts to average over; B where None.
+    """
+    if len(student) < 2:
+        return 0.0 * student.float().sum()
+    own = torch.eye(len(student), dtype=torch.bool, device=student.device)
+    units = (F.normalize(x.float(), dim=-1) for x in (student, teacher))
+    ours, theirs = ((x @ x.T / temperature).masked_fill(own, -1e9).log_softmax(-1) for x in units)
+    apart = F.kl_div(ours, theirs, reduction="none", log_target=True).masked_fill(own, 0.0)
+    return apart.sum() / (count or len(student))
+
+
+def distance_error(student: Tensor, teacher: Tensor, *, count: float | None = None) -> Tensor:
+    """RKD's distance-wise loss (1904.05068 eq. 4 to 6): Huber's loss of distances, each in units of their batch's mean.
+
+    Args:
+        student, teacher: (B, d) and (B, E).
+        count: texts to average over; B where None.
+    """
+    if len(student) < 2:
+        return 0.0 * student.float().sum()
+    ours, theirs = (F.pdist(x.float()) for x in (student, teacher))
+    each = F.smooth_l1_loss(ours / ours.mean(), theirs / theirs.mean(), reduction="mean")
+    return each * len(student) / (count or len(student))
+
+
 def log_probabilities(logits: Tensor, index: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Log softmax(z / t) of some classes: logits (N, V) and the classes' numbers (N, k) to (N, k)."""
     found: Tensor = _LogProbabilities.apply(logits.float(), index, temperature)

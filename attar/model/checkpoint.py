@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from attar.anatomy.resolve import family
 from attar.errors import ModelError
+from attar.model.embedding import SentenceEncoder, embedding_head, verify_library
 from attar.model.pretrained import from_pretrained
 from attar.model.slim import travelling
 from attar.storage.writing import LINEAGE, new_directory
@@ -25,6 +26,7 @@ Head = Literal[
     "masked-lm",
     "causal-lm",
     "pretraining",
+    "embedding",
     "base",
 ]
 HEADS: dict[Head, Any] = {
@@ -34,6 +36,7 @@ HEADS: dict[Head, Any] = {
     "masked-lm": transformers.AutoModelForMaskedLM,
     "causal-lm": transformers.AutoModelForCausalLM,
     "pretraining": transformers.AutoModelForPreTraining,  # with a next-sentence head where the family has one
+    "embedding": SentenceEncoder,
     "base": transformers.AutoModel,
 }
 # What the class of a saved model is called, as its config has it, and the head to load.
@@ -45,6 +48,7 @@ SAVED: dict[str, Head] = {
     "ForCausalLM": "causal-lm",
     "LMHeadModel": "causal-lm",
     "ForPreTraining": "masked-lm",
+    "SentenceEncoder": "embedding",  # of an export
 }
 # Of a config: who wrote it and where it lies, not what the model computes.
 NAMES = {"_name_or_path", "transformers_version", "architectures", "dtype", "auto_map"}
@@ -67,6 +71,7 @@ def load(
     tokenizer: Any = None,
     head: Head | Literal["language"] | None = None,
     fresh_head: bool = False,
+    pooling: str | None = None,
     **config: Any,
 ) -> Loaded:
     """Load a model and its tokenizer from a directory or a hub name.
@@ -78,6 +83,7 @@ def load(
             language model, masked or causal as the family is.
         fresh_head: whether the head may be new, to be trained; else weights that the checkpoint lacks are an error,
             since a model with a random head answers without complaint.
+        pooling: makes an embedding model of an encoder alone: how its tokens' vectors become one.
         config: values to write over the checkpoint's config, such as `num_labels`.
 
     Raises:
@@ -93,7 +99,12 @@ def load(
     if Path(source).is_dir():
         _check_directory(Path(source))
     base = from_pretrained(AutoConfig, source)
-    loader = loader_of(base, language_head(base) if head == "language" else head or saved_head(base))
+    chosen = language_head(base) if head == "language" else head or saved_head(base)
+    if head is None and chosen in ("base", "masked-lm", "embedding"):
+        embeds = embedding_head(source, pooling)
+        if embeds is not None:
+            chosen, config = "embedding", config | embeds
+    loader = loader_of(base, chosen)
     # A head of another number of outputs is begun anew; a mismatch elsewhere is found below.
     config |= {"ignore_mismatched_sizes": True} if fresh_head else {}
     model, info = from_pretrained(loader, source, output_loading_info=True, **config)
@@ -169,6 +180,8 @@ def save(
         for name, content in {**code, **(files or {})}.items():
             (temporary / name).write_text(content, encoding="utf-8")
         verify(model, temporary)
+        if isinstance(model, SentenceEncoder):
+            verify_library(model, tokenizer, temporary)
     return out
 
 

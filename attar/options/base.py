@@ -62,6 +62,9 @@ Overwrite = Annotated[bool, Input(), RUNNING]
 Seed = Annotated[int, RUNNING]
 BatchSize = Annotated[Count, TRAINING]
 MaxLength = Annotated[Count, DATA]
+Pooling = Annotated[
+    Literal["mean", "cls", "max", "lasttoken", "mean_sqrt_len_tokens", "weightedmean"] | None, DATA
+]
 TaskLength = Annotated[Count | None, DATA]
 Stride = Annotated[Count, DATA]
 SampleBy = Annotated[Literal["line", "paragraph", "document"], DATA]

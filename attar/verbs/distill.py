@@ -16,6 +16,7 @@ from attar.options.base import (
     Options,
     OutputPath,
     Overwrite,
+    Pooling,
     Precision,
     PreTrainedModel,
     Rate,
@@ -48,6 +49,8 @@ class Student(Options):
         embedding: Size of a factorised embedding, under the hidden size.
         init: Start: random, layers (chosen layers of the teacher copied), or project (the teacher's weights projected
             onto the leading directions of its hidden states).
+        dense: Of an embedding model: keep the teacher's dimensions, by a Dense layer where the hidden size is another;
+            without it embeddings have as many dimensions as the student's hidden size.
     """
 
     layers: Annotated[Count | None, Flag()] = None
@@ -56,6 +59,7 @@ class Student(Options):
     ffn: Annotated[Count | None, SIZES] = None
     embedding: Annotated[Count | None, SIZES] = None
     init: Annotated[Literal["random", "layers", "project"], SIZES] = "project"
+    dense: Annotated[bool, SIZES] = True
 
 
 class General(Options):
@@ -105,6 +109,7 @@ class Prediction(Options):
         batch_size: Texts in a step.
         temperature: Divides the logits of both.
         metric: Decides which epoch is best: f1 or matthews where one label is rare; the task's own where None.
+        dimensions: Of an embedding model: numbers of leading dimensions that are to be good by themselves (Matryoshka).
     """
 
     epochs: Count = 3
@@ -112,6 +117,7 @@ class Prediction(Options):
     batch_size: Count = 32
     temperature: Annotated[float, Field(gt=0)] = 1.0
     metric: str | None = None
+    dimensions: Annotated[Sequence[Count], Flag("--dimensions", "Losses")] = ()
 
 
 @verb(stage=True)
@@ -134,6 +140,7 @@ def distill(
     attention: Annotated[Literal["auto", "scores", "relations", "none"], LOSSES] = "auto",
     hidden: Annotated[bool, Flag("--hidden-loss", "Losses")] = True,
     embedding: Annotated[bool, Flag("--embedding-loss", "Losses")] = True,
+    pooling: Pooling = None,
     projection: Annotated[Literal["per-layer", "shared"], LOSSES] = "per-layer",
     dropout: Annotated[bool, LOSSES] = False,
     cache: Annotated[bool | str | Path, RUNNING] = True,
@@ -166,6 +173,7 @@ def distill(
         attention: Compare attention scores, relations of queries, keys and values, none, or what fits (auto).
         hidden: Compare hidden states.
         embedding: Compare the embeddings' output.
+        pooling: Makes an embedding model of an encoder alone; others say it themselves.
         projection: Student's hidden states meet the teacher's through a matrix per layer, or a shared one.
         dropout: Dropout in the student, as in the paper; without it a small student learns faster.
         cache: Run the teacher once and keep its outputs on disk, in 8 bits; a directory is shared between runs.

@@ -1,0 +1,106 @@
+"""The task of embedding models: vectors of texts whose similarities say how like the texts are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+from attar.data import batches as data
+from attar.data.batches import Batch
+from attar.data.tasks import Task
+from attar.errors import ModelError
+from attar.model.embedding import KEY
+from attar.model.sentence_modules import Head
+
+Array = NDArray[Any]
+# Texts that each text of a table is compared with, where nothing says how like two texts are.
+ANCHORS = 200
+NEAREST = 10
+
+
+@dataclass(frozen=True)
+class Embedding(Task):
+    """Embeddings (N, E) of texts.
+
+    A table of pairs with labels (STS) asks how like the two texts of each row are. Without labels a model is held
+    against its teacher: by the rank correlation, over `ANCHORS` other texts, of how like each text is to them.
+
+    Attributes:
+        similarity: how two embeddings are compared; by cosine unless it is "dot".
+        longest: tokens of a text where nothing else is asked for.
+    """
+
+    similarity: str = "cosine"
+    longest: int = 128
+    head: ClassVar[Any] = "embedding"
+    answers_by_row: ClassVar[bool] = False
+
+    @classmethod
+    def of_config(cls, config: Any) -> "Embedding":
+        """Read the task from the config of an embedding model."""
+        head = Head.of(getattr(config, KEY))
+        return cls("embedding", (), head.similarity, min(head.max_length or cls.max_length, cls.max_length))
+
+    def configure(self, config: Any) -> None:
+        """What the task is stands in the config of the teacher, from which the student's is made."""
+
+    def encode(self, table: Dataset, tokenizer: Any, *, max_length: int = 128, stride: int = 128) -> Dataset:
+        """One row a text; of pairs the second texts stand after all first ones."""
+        first = table.select_columns("text")
+        if "text_pair" in table.column_names:
+            second = table.select_columns("text_pair").rename_column("text_pair", "text")
+            first = concatenate_datasets([first, second])
+        return data.encode(first, tokenizer, max_length=max_length)
+
+    def supervised(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Refused: what embeddings learn from labels, sentence-transformers teaches."""
+        raise ModelError(
+            expected="a teacher whose embeddings are learned from",
+            found="labels to fine-tune an embedding model on",
+            fix="train it with sentence-transformers, which opens the directory, and distil the result",
+        )
+
+    def answers(self, logits: Array, encoded: Dataset, table: Dataset) -> Array:
+        """(S,) similarities of labelled pairs; else (S, A), of each text the ranks of its similarities to A texts.
+
+        Ranks are standardised, so that the product of two models' is their rank correlation.
+        """
+        rows = len(table)
+        first, second = self.comparable(logits[:rows]), self.comparable(logits[-rows:])
+        if self.labelled(table):
+            return np.asarray((first * second).sum(-1))
+        at = np.linspace(0, rows - 1, min(rows, ANCHORS)).round().astype(int)
+        ranks = stats.rankdata(first @ second[at].T, axis=1)
+        spread = ranks.std(axis=1, keepdims=True)
+        return np.asarray((ranks - ranks.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1.0))
+
+    def comparable(self, embeddings: Array) -> Array:
+        """Embeddings (N, E) whose dot products are the similarities, in float64."""
+        x = np.asarray(embeddings, dtype=np.float64)
+        if self.similarity == "dot":
+            return x
+        return np.asarray(x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12))
+
+    def nearest(self, embeddings: Array, teacher: Array, *, most: int = 2000) -> float:
+        """How many of the ten texts nearest to each text are the same for student and teacher, of the first `most`."""
+        count = min(len(embeddings), most)
+        near = min(NEAREST, count - 1)
+        if near < 1:
+            return 1.0
+        sides = []
+        for given in (embeddings, teacher):
+            x = self.comparable(given[:count])
+            alike = x @ x.T
+            np.fill_diagonal(alike, -np.inf)
+            sides.append(np.argpartition(-alike, near - 1, axis=1)[:, :near])
+        same = [len(np.intersect1d(ours, theirs)) for ours, theirs in zip(*sides, strict=True)]
+        return float(np.mean(same) / near)
+
+    def as_text(self, value: Any, row: Mapping[str, Any]) -> str:
+        """A similarity in words; nothing of a text alone."""
+        return f"{float(value):.2f}" if np.ndim(value) == 0 else ""

@@ -1,0 +1,245 @@
+"""Laws of embedding models: what sentence-transformers computes, losses at their zeros, students near teachers."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch.nn import functional as F
+
+import tiny
+from attar import compare, distill, evaluate, export
+from attar.data.model_task import task_of
+from attar.distillation.student import student
+from attar.errors import ModelError, RecipeError
+from attar.evaluation.table import TableEvaluator
+from attar.maths import losses
+from attar.model.checkpoint import load, save
+from attar.model.embedding import KEY, SentenceEncoder
+from attar.model.onnx import OnnxModel
+from attar.model.pooling import MODES, pool
+from attar.model.sentence_modules import Head, Linear
+
+TEXTS = [f"the {a} film is a {b} story" for a in tiny.GOOD + tiny.BAD for b in tiny.GOOD + tiny.BAD]
+
+
+def embedder(family="bert", head=None, **sizes):
+    """A tiny embedding model."""
+    encoder = tiny.model(family, head="base", **sizes)
+    setattr(encoder.config, KEY, (head or Head(normalize=True, max_length=40)).written)
+    return SentenceEncoder(encoder.config, encoder).eval()
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A directory with Dense layers, as sentence-transformers would write it."""
+    head = Head(dense=(Linear(24, 16, True, "Tanh"), Linear(16, 12, False)), normalize=True, max_length=40)
+    return save(embedder(head=head), tiny.tokenizer(), tmp_path_factory.mktemp("teacher") / "t", lineage={})
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """One without Dense layers, which normalises."""
+    return save(embedder(), tiny.tokenizer(), tmp_path_factory.mktemp("plain") / "t", lineage={})
+
+
+# Pooling and files
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.sampled_from(sorted(MODES)))
+@settings(deadline=None, max_examples=40)
+def test_pooling_is_that_of_sentence_transformers(lengths, mode):
+    hidden = torch.randn(len(lengths), max(lengths), 5, generator=torch.Generator().manual_seed(sum(lengths)))
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    theirs = Pooling(5, mode)({"token_embeddings": hidden.clone(), "attention_mask": mask})
+    torch.testing.assert_close(pool(hidden, mask, (mode,)), theirs["sentence_embedding"])
+
+
+@pytest.mark.parametrize("modes", [("mean",), ("cls", "max"), ("max", "cls")])
+def test_a_directory_opens_in_sentence_transformers_and_comes_back(modes, tmp_path):
+    head = Head(
+        modes,
+        (Linear(24 * len(modes), 9, True, "Tanh"),),
+        similarity="dot",
+        prompts={"query": "the "},
+        default_prompt="query",
+        max_length=17,
+    )
+    model = embedder(head=head)
+    save(model, tiny.tokenizer(), tmp_path / "out", lineage={})
+    library = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    assert library.max_seq_length == 17
+    assert library.similarity_fn_name == "dot"
+    assert library.prompts["query"] == "the "
+    again = load(tmp_path / "out")
+    assert again.model.head == head
+    ours = _embed(again.model, ["the " + text for text in TEXTS[:5]])
+    np.testing.assert_allclose(ours, library.encode(TEXTS[:5]), atol=1e-5)
+    library.save(str(tmp_path / "theirs"))  # in the names of a newer version
+    np.testing.assert_allclose(ours, _embed(load(tmp_path / "theirs").model, ["the " + t for t in TEXTS[:5]]))
+
+
+def _embed(model, texts):
+    batch = tiny.tokenizer()(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        return model(**batch).logits.numpy()
+
+
+def test_an_encoder_alone_is_pooled_as_asked(tmp_path):
+    encoder = tiny.model(head="base")
+    encoder.save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    found = _embed(load(tmp_path, pooling="max").model, TEXTS[:3])
+    batch = tiny.tokenizer()(TEXTS[:3], padding=True, return_tensors="pt")
+    states = encoder(**batch).last_hidden_state.detach()
+    wanted = F.normalize(states.masked_fill(batch["attention_mask"][..., None] == 0, -9e9).amax(1), dim=-1)
+    np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
+    with pytest.raises(ModelError, match="pooling"):
+        load(tmp_path, pooling="middle")
+
+
+def test_modules_that_attar_does_not_know_are_named(plain, tmp_path):
+    import shutil
+
+    shutil.copytree(plain, tmp_path / "odd")
+    file = tmp_path / "odd" / "modules.json"
+    modules = json.loads(file.read_text())
+    modules.insert(2, {"idx": 2, "name": "2", "path": "2_LSTM", "type": "sentence_transformers.models.LSTM"})
+    file.write_text(json.dumps(modules))
+    with pytest.raises(ModelError, match="LSTM"):
+        load(tmp_path / "odd")
+    with pytest.raises(ModelError, match="trained with, mean"):
+        load(plain, pooling="cls")
+
+
+# Losses
+
+
+def test_losses_are_zero_where_embeddings_are_equal_and_relations_know_no_turn():
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(8, 6, generator=generator) for _ in range(2))
+    turn = torch.linalg.qr(torch.randn(6, 6, generator=generator)).Q
+    assert losses.embedding_error(x, x) == pytest.approx(0, abs=1e-6)
+    for loss in (losses.similarity_divergence, losses.distance_error):
+        assert loss(3 * x @ turn, x) == pytest.approx(0, abs=1e-5)
+        assert loss(y, x) > 0.01
+    unit = F.normalize(x, dim=-1), F.normalize(y, dim=-1)
+    assert losses.embedding_error(*unit) == pytest.approx(
+        3 * float((1 - F.cosine_similarity(*unit)).mean()), rel=1e-5
+    )
+
+
+def test_similarity_divergence_is_scipys(monkeypatch):
+    from scipy.spatial.distance import cosine
+    from scipy.special import log_softmax, rel_entr
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(5, 3)), rng.normal(size=(5, 4))
+    rows = []
+    for i in range(5):
+        others = [j for j in range(5) if j != i]
+        ours, theirs = (
+            np.exp(log_softmax([(1 - cosine(e[i], e[j])) / 0.05 for j in others])) for e in (x, y)
+        )
+        rows.append(rel_entr(theirs, ours).sum())
+    found = losses.similarity_divergence(torch.tensor(x), torch.tensor(y))
+    assert float(found) == pytest.approx(np.mean(rows), rel=1e-4)
+
+
+# Figures
+
+
+def test_agreement_is_the_rank_correlation_of_similarities_and_pairs_are_scored(plain):
+    from scipy.stats import spearmanr
+    from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+
+    rng = np.random.default_rng(0)
+    loaded = load(plain)
+    task = task_of(loaded.model)
+    table = Dataset.from_dict({"text": TEXTS[:30]})
+    evaluator = TableEvaluator(task, table, loaded.tokenizer)
+    theirs = evaluator.logits(loaded.model)
+    ours = theirs + 0.3 * rng.normal(size=theirs.shape)
+    found = evaluator.evaluate_logits(ours, evaluator.evaluate_teacher(theirs)).metrics
+    unit = [e / np.linalg.norm(e, axis=1, keepdims=True) for e in (ours, theirs)]
+    rows = [spearmanr(unit[0][i] @ unit[0].T, unit[1][i] @ unit[1].T).statistic for i in range(30)]
+    assert found["agreement"] == pytest.approx(np.mean(rows), abs=1e-6)
+    assert 0 < found["overlap_10"] < 1
+    assert evaluator.evaluate_teacher(theirs).metrics["overlap_10"] == 1
+    pairs = {"text": TEXTS[:20], "text_pair": TEXTS[30:50], "label": rng.random(20).tolist()}
+    report = evaluate(plain, Dataset.from_dict(pairs))
+    library = EmbeddingSimilarityEvaluator(pairs["text"], pairs["text_pair"], pairs["label"])
+    wanted = library(SentenceTransformer(str(plain), device="cpu"))
+    assert report.rows[0].metrics["spearman"] == pytest.approx(wanted["spearman_cosine"], abs=1e-5)
+
+
+# Students
+
+
+@pytest.mark.parametrize("name", ["plain", "teacher"])
+def test_a_projected_student_of_the_same_size_is_the_teacher(name, request):
+    loaded = load(request.getfixturevalue(name))
+    task = task_of(loaded.model)
+    batches = TableEvaluator(task, Dataset.from_dict({"text": TEXTS}), loaded.tokenizer).batches
+    made = student(loaded.model, init="project", texts=batches).model
+    np.testing.assert_allclose(_embed(made, TEXTS[:9]), _embed(loaded.model, TEXTS[:9]), atol=1e-3)
+
+
+@pytest.mark.parametrize(("dense", "width"), [(True, 24), (False, 12)])
+def test_a_student_learns_similarities_from_texts_alone(plain, tmp_path, dense, width):
+    """With the teacher's dimensions, and in a space of its own; it opens in sentence-transformers."""
+    sizes = {"layers": 1, "hidden": 12, "heads": 2, "ffn": 24, "dense": dense}
+    options = {"general": None, "intermediate": None, "texts": TEXTS[40:], "dev": {"text": TEXTS[:40]}}
+    options["dev"] = Dataset.from_dict(options["dev"])
+    start = distill(plain, out=tmp_path / "a", student=sizes, prediction=None, **options)
+    report = distill(
+        plain, out=tmp_path / "b", student=sizes, prediction={"epochs": 8, "lr": 1e-3}, **options
+    )
+    assert start.rows[1].metrics.get("agreement", -1) < report.student.metrics["agreement"]
+    assert report.student.metrics["agreement"] > 0.5
+    assert SentenceTransformer(str(tmp_path / "b"), device="cpu").encode(TEXTS[:2]).shape == (2, width)
+
+
+def test_dimensions_that_are_taught_by_themselves_are_better_alone(plain, tmp_path):
+    options = {
+        "general": None,
+        "intermediate": None,
+        "texts": TEXTS,
+        "student": {"layers": 1, "init": "layers"},
+    }
+    agreed = []
+    loaded = load(plain)
+    evaluator = TableEvaluator(task_of(loaded.model), Dataset.from_dict({"text": TEXTS}), loaded.tokenizer)
+    teacher = evaluator.evaluate_teacher(evaluator.logits(loaded.model))
+    for n, dimensions in enumerate([(), (4,)]):
+        phase = {"epochs": 6, "lr": 3e-3, "dimensions": dimensions}
+        distill(plain, out=tmp_path / str(n), prediction=phase, **options)
+        cut = evaluator.logits(load(tmp_path / str(n)).model)[:, :4]
+        agreed.append(evaluator.evaluate_logits(cut, teacher).metrics["agreement"])
+    assert agreed[1] > agreed[0]
+    with pytest.raises(RecipeError, match="below"):
+        distill(plain, out=tmp_path / "c", prediction={"dimensions": [99]}, **options)
+
+
+# Exports
+
+
+@pytest.mark.parametrize("name", ["teacher"])
+def test_an_export_has_pooling_inside(name, request, tmp_path):
+    source = request.getfixturevalue(name)
+    export(source, out=tmp_path / "onnx", formats=["fp32"], data=Dataset.from_dict({"text": TEXTS[:20]}))
+    opened = OnnxModel(tmp_path / "onnx" / "fp32")
+    assert opened.outputs == ("sentence_embedding",)
+    batch = tiny.tokenizer()(
+        ["a film", "the film is a lovely story of it"], padding=True, return_tensors="np"
+    )
+    library = SentenceTransformer(str(source), device="cpu")
+    wanted = library.encode(["a film", "the film is a lovely story of it"])
+    np.testing.assert_allclose(opened(batch), wanted, atol=1e-5)
+    report = compare([source, tmp_path / "onnx" / "fp32"], data=Dataset.from_dict({"text": TEXTS[:40]}))
+    assert report.student.metrics["agreement"] == pytest.approx(1, abs=1e-4)

@@ -13,7 +13,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch.nn import functional as F
 
 import tiny
-from attar import compare, distill, evaluate, export
+from attar import compare, distill, evaluate, export, prune
 from attar.data.model_task import task_of
 from attar.distillation.student import student
 from attar.errors import ModelError, RecipeError
@@ -243,3 +243,22 @@ def test_an_export_has_pooling_inside(name, request, tmp_path):
     np.testing.assert_allclose(opened(batch), wanted, atol=1e-5)
     report = compare([source, tmp_path / "onnx" / "fp32"], data=Dataset.from_dict({"text": TEXTS[:40]}))
     assert report.student.metrics["agreement"] == pytest.approx(1, abs=1e-4)
+
+
+# Pruning
+
+
+@pytest.mark.parametrize("name", ["plain", "teacher"])
+@pytest.mark.parametrize("axes", ["all", "heads"])
+def test_a_cut_embedding_model_opens_and_is_near(name, axes, request, tmp_path):
+    """Hidden units, which Dense layers read, and heads, whose numbers no stock config says."""
+    source = request.getfixturevalue(name)
+    options = {"method": "magnitude", "axes": axes, "recover_steps": 0}
+    report = prune(source, out=tmp_path / "out", budget=0.8, texts=TEXTS, **options)
+    loaded = load(tmp_path / "out")
+    assert loaded.model.num_parameters() < load(source).model.num_parameters()
+    assert report.student.metrics["agreement"] > 0.3
+    assert report.student.metrics["overlap_10"] < 1
+    if axes == "all":
+        library = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+        np.testing.assert_allclose(library.encode(TEXTS[:4]), _embed(loaded.model, TEXTS[:4]), atol=1e-5)

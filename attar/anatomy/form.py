@@ -132,6 +132,10 @@ def _dims(bound: Bound) -> dict[str, tuple[int | None, tuple[Dimension, ...]]]:
     for path, axes in outside:
         if path and not path.endswith("."):
             found[path] = (None, tuple((width if x == "embedding" else x,) for x in axes.split()))
+    # An embedding model's Dense layers: the first reads what each mode of pooling makes of the hidden states.
+    for n in range(len(getattr(bound.model, "dense", ()))):
+        modes = len(bound.model.config.sentence_embedding["pooling"])
+        found[f"dense.{n}"] = (None, (("-",), ("hidden",) * modes if n == 0 else ("-",)))
     wide: dict[str, Dimension] = {"query": ("query",), "key": ("query",), "value": ("value",)}
     if a.fused_qkv:
         wide = {"query": ("query", "query", "value")}

@@ -30,11 +30,9 @@ def student_head(teacher: SentenceEncoder, hidden: int, *, dense: bool = True) -
         return head.but(dense=())
     if hidden == own:
         return head
-    inputs = hidden * len(head.pooling)
     if head.dense:
-        first = head.dense[0]
-        return head.but(dense=(Linear(inputs, first.outputs, first.bias, first.activation), *head.dense[1:]))
-    return head.but(dense=(Linear(inputs, own * len(head.pooling), bias=False),))
+        return head.reading(hidden)
+    return head.but(dense=(Linear(hidden * len(head.pooling), own * len(head.pooling), bias=False),))
 
 
 @torch.no_grad()

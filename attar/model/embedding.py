@@ -42,7 +42,7 @@ class SentenceEncoder(PreTrainedModel):
         setattr(encoder.config, KEY, getattr(config, KEY))
         super().__init__(encoder.config)
         self.encoder = encoder
-        self.set_head(Head.of(getattr(config, KEY)))
+        self.set_head(Head.of(getattr(config, KEY)).reading(encoder.config.hidden_size))
 
     @property
     def head(self) -> Head:

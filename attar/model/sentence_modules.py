@@ -80,6 +80,12 @@ class Head:
         """Dimensions of an embedding, for hidden states of a size."""
         return self.dense[-1].outputs if self.dense else hidden * len(self.pooling)
 
+    def reading(self, hidden: int) -> "Head":
+        """The head for hidden states of a size."""
+        if not self.dense:
+            return self
+        return self.but(dense=(replace(self.dense[0], inputs=hidden * len(self.pooling)), *self.dense[1:]))
+
     def but(self, **changes: Any) -> "Head":
         """The head with other values."""
         return replace(self, **changes)

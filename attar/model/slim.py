@@ -12,6 +12,7 @@ from attar.anatomy.form import Form, LayerForm
 from attar.anatomy.parts import Anatomy
 from attar.anatomy.resolve import family
 from attar.model import modeling_slim
+from attar.model.embedding import SentenceEncoder
 
 FILE = Path(modeling_slim.__file__).name
 # Of a config, what a slim one says beside its family's stock one.
@@ -78,6 +79,8 @@ def config_for(source: Any, form: Form, layers: Sequence[int] | None = None) -> 
 
 def class_for(model: PreTrainedModel, config: Any) -> type[PreTrainedModel]:
     """The class with the model's head that a config is for."""
+    if isinstance(model, SentenceEncoder):  # of any encoder
+        return SentenceEncoder
     name = type(model).__name__.removeprefix("Slim")
     if not is_slim(config):
         stock: type[PreTrainedModel] = getattr(transformers, name)
@@ -90,6 +93,7 @@ def travelling(model: PreTrainedModel) -> dict[str, str]:
     """Files that a model's directory needs beside its weights, by name; puts their names into its config."""
     if not is_slim(model.config):
         return {}
+    model = model.encoder if isinstance(model, SentenceEncoder) else model
     stem, name = FILE.removesuffix(".py"), type(model).__name__
     prefix = type(model.config).__name__.removesuffix("Config")
     model.config.auto_map = {"AutoConfig": f"{stem}.{prefix}Config"} | {

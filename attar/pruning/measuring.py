@@ -17,7 +17,7 @@ from attar.evaluation.opening import open_model
 from attar.pruning.pruner import Pruner
 from attar.report.report import Role, Row
 
-ANSWERING = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+ANSWERING = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "SentenceEncoder")
 LANGUAGE = ("ForMaskedLM", "ForPreTraining")
 # The split is the same for every seed: what a plan did not see is what `attar.prune` measures on.
 SEED = 0

@@ -13,7 +13,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch.nn import functional as F
 
 import tiny
-from attar import compare, distill, evaluate, export, prune
+from attar import compare, dimensions, distill, evaluate, export, prune
 from attar.data.model_task import task_of
 from attar.distillation.student import student
 from attar.errors import ModelError, RecipeError
@@ -216,8 +216,8 @@ def test_dimensions_that_are_taught_by_themselves_are_better_alone(plain, tmp_pa
     loaded = load(plain)
     evaluator = TableEvaluator(task_of(loaded.model), Dataset.from_dict({"text": TEXTS}), loaded.tokenizer)
     teacher = evaluator.evaluate_teacher(evaluator.logits(loaded.model))
-    for n, dimensions in enumerate([(), (4,)]):
-        phase = {"epochs": 6, "lr": 3e-3, "dimensions": dimensions}
+    for n, alone in enumerate([(), (4,)]):
+        phase = {"epochs": 6, "lr": 3e-3, "dimensions": alone}
         distill(plain, out=tmp_path / str(n), prediction=phase, **options)
         cut = evaluator.logits(load(tmp_path / str(n)).model)[:, :4]
         agreed.append(evaluator.evaluate_logits(cut, teacher).metrics["agreement"])
@@ -262,3 +262,24 @@ def test_a_cut_embedding_model_opens_and_is_near(name, axes, request, tmp_path):
     if axes == "all":
         library = SentenceTransformer(str(tmp_path / "out"), device="cpu")
         np.testing.assert_allclose(library.encode(TEXTS[:4]), _embed(loaded.model, TEXTS[:4]), atol=1e-5)
+
+
+# Dimensions
+
+
+@pytest.mark.parametrize("name", ["plain", "teacher"])
+def test_fewer_dimensions_are_the_best_ones_and_are_inside_the_model(name, request, tmp_path):
+    source = request.getfixturevalue(name)
+    report = dimensions(source, to=6, texts=TEXTS, compare=(3,), out=tmp_path / "out")
+    whole, cut = load(source), load(tmp_path / "out")
+    assert cut.model.width == 6
+    library = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    np.testing.assert_allclose(library.encode(TEXTS[:4]), _embed(cut.model, TEXTS[:4]), atol=1e-5)
+    full, small = _embed(whole.model, TEXTS), _embed(cut.model, TEXTS)
+    first = full[:, :6] / np.linalg.norm(full[:, :6], axis=1, keepdims=True)
+    gram = full @ full.T
+    assert np.abs(small @ small.T - gram).mean() < np.abs(first @ first.T - gram).mean()
+    agreed = {row.runtime: row.metrics["agreement"] for row in report.rows}
+    assert agreed["6 dimensions, fp32"] >= agreed["3 dimensions, fp32"] > agreed["3 dimensions, binary"]
+    assert agreed["6 dimensions, fp32"] >= agreed["6 dimensions, int8"] - 1e-3
+    assert [row.bytes for row in report.rows][:4] == [4 * whole.model.width, 24, 6, 1]

@@ -18,7 +18,16 @@ from attar.progress import quiet_libraries
 
 # The commands in the order of `attar --help`, by what they are for.
 PANELS = {
-    "Make a model smaller": ("compress", "distill", "distill_lm", "plan", "prune", "share", "export"),
+    "Make a model smaller": (
+        "compress",
+        "distill",
+        "distill_lm",
+        "plan",
+        "prune",
+        "share",
+        "dimensions",
+        "export",
+    ),
     "Train": ("finetune", "pretrain", "tokenizer", "augment"),
     "Measure and look": ("evaluate", "compare", "bench", "probe", "temperature", "generate", "anatomy"),
     "Whole runs": ("run", "check"),
@@ -156,7 +165,9 @@ def _check(found: Any, asked: Mapping[str, Any]) -> None:
 OPTIONAL: dict[str, Any] = {"default": None}
 PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "plan": _plan,
-    **dict.fromkeys(("finetune", "pretrain", "distill", "distill_lm", "share", "export"), _stage),
+    **dict.fromkeys(
+        ("finetune", "pretrain", "distill", "distill_lm", "share", "dimensions", "export"), _stage
+    ),
     "compare": _written,
     "compress": _compress,
     "probe": _probe,

@@ -13,6 +13,8 @@ def headline(report: ReportData) -> str:
     if student.retained is not None:
         kept, around = percent(student.retained.value), ends(student.retained).split(";")[0]
         agrees = f"agrees with the teacher on {kept} of the texts ({around})"
+        if "overlap_10" in student.metrics:  # embeddings: what agrees is an order
+            agrees = f"orders texts by similarity as the teacher does, with a rank correlation of {kept} ({around})"
         parts.append(
             agrees
             if report.main == "agreement"

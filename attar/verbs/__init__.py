@@ -10,6 +10,7 @@ from attar.verbs.bench import bench
 from attar.verbs.check import check
 from attar.verbs.compare import compare
 from attar.verbs.compress import compress
+from attar.verbs.dimensions import dimensions
 from attar.verbs.distill import distill
 from attar.verbs.distill_lm import distill_lm
 from attar.verbs.evaluate import evaluate
@@ -32,6 +33,7 @@ __all__ = [
     "check",
     "compare",
     "compress",
+    "dimensions",
     "distill",
     "distill_lm",
     "evaluate",

@@ -1,0 +1,82 @@
+"""`attar.dimensions`: an embedding model of fewer dimensions."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from attar.options.base import (
+    ColumnNames,
+    Count,
+    ModelSource,
+    OutputPath,
+    Overwrite,
+    Pooling,
+    Seed,
+    TableSource,
+    TaskLength,
+    TextSource,
+    Tokenizer,
+)
+from attar.options.registry import verb
+from attar.options.signature import options_of
+
+if TYPE_CHECKING:
+    from attar.report.report import Report
+
+
+@verb()
+def dimensions(
+    model: ModelSource,
+    *,
+    to: Count,
+    texts: TextSource,
+    out: OutputPath,
+    data: TableSource | None = None,
+    columns: ColumnNames = None,
+    compare: Sequence[Count] = (256, 128, 64),
+    tokenizer: Tokenizer = None,
+    pooling: Pooling = None,
+    max_length: TaskLength = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> "Report":
+    """Cut an embedding model to its leading dimensions on your texts, and show what other numbers of them keep.
+
+    Principal directions of the embeddings (not centred, so that cosines stay) are folded into the model's last matrix;
+    no step is added for who uses it. The table has each number of dimensions in fp32, int8 and binary.
+
+    Args:
+        model: A sentence-transformers directory, a hub name, or an embedding model (then with its `tokenizer`).
+        to: Dimensions of the model that is written.
+        texts: Texts of the kind that are embedded, one a line.
+        out: Directory to write; it appears whole or not at all.
+        data: Pairs with scores to measure on (text, text_pair, label); some of the texts where left out.
+        columns: Which column is what: text=sentence (also label, text_pair).
+        compare: Other numbers of dimensions in the table.
+        tokenizer: Of a model that is given as an object.
+        pooling: Makes an embedding model of an encoder alone; others say it themselves.
+        max_length: Longest text in tokens; 128 where left out.
+        seed: Seed of every random choice.
+        overwrite: Replace what attar wrote there before.
+
+    Returns:
+        A report with a row for each number of dimensions and format.
+
+    Raises:
+        ModelError, DataError, OutputError: no embedding model, too few texts, a directory that is taken.
+
+    Examples:
+        attar dimensions my-embedder --to 128 --texts texts.txt --out small
+    """
+    from attar.pruning.dimensions import dimensions as work
+
+    return work(
+        model,
+        to,
+        out=out,
+        texts=texts,
+        data=data,
+        columns=columns,
+        tokenizer=tokenizer,
+        options=options_of(dimensions, locals()),
+        overwrite=overwrite,
+    )

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from attar.anatomy.resolve import family
 from attar.errors import ModelError
+from attar.model.training_attention import attend
 
 Part = Literal["hidden", "scores", "queries", "keys", "values"]
 
@@ -211,9 +212,7 @@ def _attention(
     causal = attention_mask is None and getattr(module, "is_causal", False)
     if layer not in need.scores:
         kwargs["is_causal"] = causal
-        return sdpa_attention_forward(  # type: ignore[no-any-return]
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
+        return attend(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     scores = torch.matmul(query * scale, wide_key.transpose(-1, -2))
     probe.parts["scores"][layer] = scores
     if causal:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from attar.data.batches import Batch
 from attar.errors import TrainingError
+from attar.model.training_attention import training_attention
 from attar.progress import say
 from attar.storage.faults import write_error
 from attar.training.used_embeddings import UsedRows
@@ -200,7 +201,8 @@ def _step(
     for number, batch in enumerate(micro):
         # Gradients of all but the last micro-batch stay on their process: one reduction a step.
         with accelerator.no_sync(model) if number + 1 < len(micro) else nullcontext():
-            parts: Parts = model(batch.to(accelerator.device))
+            with training_attention(model):
+                parts: Parts = model(batch.to(accelerator.device))
             loss = torch.stack([part.float() for part in parts.values()]).sum()
             accelerator.backward(loss)
         for name, part in parts.items():

@@ -19,12 +19,13 @@ from attar.compression.live_table import live_table
 from attar.compression.search import FACTOR, Clock, Search
 from attar.compression.space import Space
 from attar.data.model_task import task_of
-from attar.errors import ModelError, RecipeError
+from attar.errors import ModelError, OutputError, RecipeError
 from attar.model.onnx import OnnxModel
 from attar.pruning.fisher import SampledLikelihood
 from attar.pruning.scores import taylor
 from attar.report.formatting import plain_text
 from attar.report.report import Report
+from attar.storage.locking import _held, locked
 
 LIMITS = (*CEILINGS, "keep", "smaller", "faster")
 
@@ -193,8 +194,8 @@ class Pretended:
     def known(self, architecture, steps):
         return self.record.get((architecture, steps))
 
-    def steps_done(self, architecture):
-        return max((steps for one, steps in self.record if one == architecture), default=0)
+    def steps_done(self, architecture, most):
+        return max((n for one, n in self.record if one == architecture and n <= most), default=0)
 
     def pace(self, architecture):
         return 0.0
@@ -203,7 +204,7 @@ class Pretended:
 class Ticks(Clock):
     """A clock on which every look is a second."""
 
-    def __init__(self, given, record):
+    def __init__(self, given, record=None):
         super().__init__(given, record)
         self.ticks = itertools.count()
 
@@ -273,6 +274,25 @@ def test_time_that_a_killed_sitting_used_counts(tmp_path):
     assert 59 < second.left < 61
     second.stop()
     assert Clock(100, tmp_path / "clock").left > 99
+
+
+def test_random_search_trains_every_candidate_to_the_end(tmp_path):
+    learning = Pretended()
+    options = {"figure": lambda metrics: metrics["agreement"], "rungs": (0, 10), "floor": None, "seed": 0}
+    search = Search(space("40k params"), learning, tmp_path, **options, blind=True)
+    search.run(Ticks(60, tmp_path / "clock"), 60)
+    reached = [one.steps for one in search.tried.values() if one.stopped != "no time for the next rung"]
+    assert len(reached) > 3
+    assert set(reached) == {10}
+
+
+def test_a_neighbour_of_a_candidate_whose_cost_is_free_costs_a_fifth_more():
+    found = space("keep 90%", free="latency")
+    whole = found.largest_student(Candidate(found._dropped(4)), layers=3, size=16, ratio=2.0, part=1.0)
+    less = found.scaled(whole, 0.5)
+    more = found.scaled(less, 1.9)
+    assert costs(less)["latency"] <= 0.5 * costs(whole)["latency"]
+    assert costs(less)["latency"] < costs(more)["latency"] <= 1.9 * costs(less)["latency"]
 
 
 # Scores without labels
@@ -368,6 +388,16 @@ def test_a_compressed_model_is_within_its_budget_and_loads_for_a_stranger(teache
     states = [point.state for point in report.frontier.points]
     assert states.count("chosen") == 1
     assert "teacher" in states
+
+
+def test_two_runs_do_not_share_a_work_directory(teacher, tmp_path):
+    model, rows = teacher
+    options = {"to": "2x smaller", "time": 0, "work": tmp_path / "work", "precision": "fp32"}
+    with locked(tmp_path / "work"):
+        _held.set(frozenset())  # what another process would ask with: this one may pass its own lock
+        with pytest.raises(OutputError, match="one run at a time"):
+            compress(model, data=rows, out=tmp_path / "small", **options)
+    assert not (tmp_path / "small").exists()
 
 
 def test_a_budget_that_nothing_meets_says_the_smallest(teacher, seconds, tmp_path):

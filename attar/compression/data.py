@@ -25,6 +25,8 @@ from attar.training.loop import Precision
 
 # Rows held out for choices and for the end, at most and as a part of all; and under which number nothing is learned.
 DEV, TEST, PART, FEWEST = 1000, 1000, 0.15, 20
+# Rows of a dev table that are read at most, and in a short run (seconds): every candidate is measured on them.
+LOOKED, GLANCED, SHORT = 1000, 400, 300.0
 BATCH = 32
 
 
@@ -55,8 +57,12 @@ def split(
     columns: Columns | None,
     sample_by: SampleBy,
     seed: int,
+    rows: int = LOOKED,
 ) -> Tables:
     """Read the texts, and hold out what is not given.
+
+    Args:
+        rows: of the dev table that are read at most.
 
     Raises:
         DataError: no texts, or too few to hold some out.
@@ -78,6 +84,8 @@ def split(
         for name, source in (("dev", dev), ("test", test))
     }
     table = held_out(table, given, {"test": TEST, "dev": DEV}, seed)
+    if len(given["dev"]) > rows:
+        given["dev"] = given["dev"].shuffle(seed=seed).select(range(rows))
     labels = [name for name in task.targets if name in table.column_names]
     labelled = table if task.labelled(table) else None
     return Tables(table.remove_columns(labels), **given, labelled=labelled)
@@ -184,6 +192,20 @@ class Texts(ABC):
         projections: Mapping[int, Tensor] | None,
     ) -> Any:
         """A student with what it learns from the record of `teacher`, whose own shape is in `bound`."""
+
+    def longer(self, place: Path, rows: int) -> Dataset | None:
+        """As many training texts as that, where more can be made than the table has."""
+        return None
+
+    def answering(
+        self, model: PreTrainedModel, batches: Any, teacher: Any, *, cache: Path, precision: Precision
+    ) -> Any:
+        """A student that learns the teacher's answers alone; None where it learns no other thing anyway.
+
+        Args:
+            teacher: the record of these batches; None where there is none yet.
+        """
+        return None
 
     @abstractmethod
     def report(self, models: Mapping[str, tuple[Role, Path]], **options: Any) -> Report:

@@ -1,6 +1,8 @@
 """Candidates learn: built from the teacher, then trained in segments, each going on from the last, nothing twice."""
 
 import json
+import math
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,15 +22,18 @@ from attar.compression.data import Texts
 from attar.compression.pruned import PrunedForms
 from attar.data.batches import Batch
 from attar.data.tasks import Task
+from attar.distillation.activations import Activations
 from attar.distillation.phases import Distiller, learn
+from attar.distillation.projection import observe
 from attar.distillation.student import student
 from attar.model.views import View
 from attar.pruning.schubert import Limited
 from attar.storage.writing import save_tensors, write_atomic
 from attar.training.loop import Precision, fit
+from attar.training.used_embeddings import used_rows
 
-# Texts that a student's weights are projected on.
-SAMPLE = 1000
+# Texts that students' weights are projected on, and tokens of them: training mends what few tokens leave.
+SAMPLE, SKETCH, FINE = 2000, 3_000, 12_000
 # Peak learning rate times hidden size: narrow models want larger steps. A pruned model is near its goal already.
 RATE, GENTLE = 0.128, 0.5
 FASTEST = 1e-3
@@ -79,15 +84,29 @@ class Learning:
         table: the training texts, with copies.
         place: a directory that the teacher, the texts and the seed name.
         pruned: which units stay in pruned forms of the teacher.
+        tokens: of the texts that students are projected on.
     """
 
     def __init__(
-        self, texts: Texts, table: Any, place: Path, pruned: PrunedForms, *, precision: Precision, seed: int
+        self,
+        texts: Texts,
+        table: Any,
+        place: Path,
+        pruned: PrunedForms,
+        *,
+        precision: Precision,
+        seed: int,
+        tokens: int = SKETCH,
     ) -> None:
         self.texts, self.table, self.place, self.pruned = texts, table, place, pruned
-        self.precision, self.seed = precision, seed
+        self.precision, self.seed, self.tokens = precision, seed, tokens
         self.bound = resolve(texts.loaded.model)
         self._paces: dict[Architecture, float] = {}
+
+    def on_more_text(self, place: Path, tokens: int) -> "Learning":
+        """The same, whose students are projected on so many tokens."""
+        options: Any = {"precision": self.precision, "seed": self.seed}
+        return Learning(self.texts, self.table, place, self.pruned, **options, tokens=tokens)
 
     def form(self, architecture: Architecture) -> Form:
         """The sizes of an architecture, without building it."""
@@ -95,9 +114,9 @@ class Learning:
             return self.pruned.kept(architecture).form
         return architecture.student_form(self.bound, self.bound.shape.vocab)
 
-    def steps_done(self, architecture: Architecture) -> int:
-        """How many steps an architecture has learned for."""
-        return max(map(int, self._record(architecture)), default=0)
+    def steps_done(self, architecture: Architecture, most: float = math.inf) -> int:
+        """How many steps an architecture has learned for, of those states of it that saw no more than `most`."""
+        return max((steps for steps in map(int, self._record(architecture)) if steps <= most), default=0)
 
     def known(self, architecture: Architecture, steps: int) -> dict[str, Any] | None:
         """What is on disk of an architecture after so many steps."""
@@ -114,63 +133,74 @@ class Learning:
         if measured:
             return float(measured[-1])
         if architecture not in self._paces:
-            model, projections = self._start(architecture, self._home(architecture))
-            steps = fit(
-                self._learner(model, projections),
-                Limited(self.batches, PROBE),
-                epochs=1,
-                lr=1e-9,
-                precision=self.precision,
-                seed=self.seed,
-            )
-            seconds = [step.seconds for step in steps][1:]
-            self._paces[architecture] = sum(seconds) / len(seconds)
+            model, projections = self._start(architecture)
+            self._paces[architecture] = self.probed(self.learner(model, projections))
         return self._paces[architecture]
+
+    def probed(self, learner: Any, batches: Any = None) -> float:
+        """Seconds of a step, on a few whose changes are too small to matter."""
+        few = Limited(self.batches if batches is None else batches, PROBE)
+        with used_rows(learner.student, few):
+            steps = fit(learner, few, epochs=1, lr=1e-9, precision=self.precision, seed=self.seed)
+            seconds = sorted(step.seconds for step in steps)[:-1]  # the first is slower than all others
+        return sum(seconds) / len(seconds)
 
     def built(self, architecture: Architecture) -> Trained:
         """The architecture with the weights that it starts from."""
-        place = self._home(architecture)
-        model, projections = self._start(architecture, place)
+        model, projections = self._start(architecture)
         return self._measured(architecture, Trained(model, 0, {}, None, projections))
 
-    def trained(self, architecture: Architecture, steps: int, *, epochs: int = 1) -> Trained:
-        """The architecture after `steps` steps, from where it is on disk; one segment more of training, if any.
-
-        Args:
-            epochs: parts of the segment, of which the best by the dev table is kept; the last where 1.
-        """
+    def trained(self, architecture: Architecture, steps: int) -> Trained:
+        """The architecture after `steps` steps, from where it is on disk; one segment more of training, if any."""
         if steps == 0:
             return self.built(architecture)
-        place = self._home(architecture)
-        done = [n for n in map(int, self._record(architecture)) if n <= steps]
-        first = max(done, default=0)
+        first = self.steps_done(architecture, steps)
         if first == 0:
             self.built(architecture)
-        model, projections = self._start(architecture, place)
-        learner = self._learner(model, projections)
-        if first:
-            learner.load_state_dict(torch.load(self._weights(place, first), weights_only=True))
+        learner = self.learner_at(architecture, first)
         if first == steps:
-            return self._measured(architecture, Trained(model, steps, {}, None))
-        count = -(-(steps - first) // epochs)
-        segment = place / f"from-{first}-to-{steps}-in-{epochs}"
+            return self._measured(architecture, Trained(learner.student, steps, {}, None))
+        return self.segment(
+            architecture, learner, self.batches, first, steps - first, self.rate(architecture)
+        )
+
+    def segment(
+        self,
+        architecture: Architecture,
+        learner: Any,
+        batches: Any,
+        first: int,
+        steps: int,
+        rate: float,
+        *,
+        said: str = "train",
+        pace: bool = True,
+    ) -> Trained:
+        """An architecture that has learned for `first` steps after so many more.
+
+        Args:
+            rate: peak learning rate, after which it falls to 0.
+            pace: whether its steps are like those of the search, which they then say the pace of.
+        """
+        place, last = self.home(architecture), first + steps
+        segment = place / f"from-{first}-to-{last}"
         ready, began = (segment / "done.pt").is_file(), time.perf_counter()
         learn(
-            "train" if epochs == 1 else "train the best candidate",
+            said,
             learner,
-            Limited(self.batches, count, first),
+            Limited(batches, steps, first),
             place=segment,
-            epochs=epochs,
-            lr=self._rate(architecture),
+            epochs=1,
+            lr=rate,
             precision=self.precision,
             seed=self.seed,
-            judge=self.texts.judge if epochs > 1 else None,
-            choose=epochs > 1,
         )
         # A segment that a killed run had finished was read, not run.
-        seconds = None if ready else (time.perf_counter() - began) / (count * epochs)
-        save_tensors(learner.state_dict(), self._weights(place, steps))
-        return self._measured(architecture, Trained(model.eval(), steps, {}, seconds))
+        seconds = None if ready or not pace else (time.perf_counter() - began) / steps
+        save_tensors(learner.state_dict(), self._weights(place, last))
+        found = self._measured(architecture, Trained(learner.student.eval(), last, {}, seconds))
+        shutil.rmtree(segment)
+        return found
 
     def undistilled(self, architecture: Architecture, steps: int) -> PreTrainedModel:
         """The architecture from the same start, trained on the labels alone, the best of its epochs."""
@@ -178,8 +208,8 @@ class Learning:
         assert task is not None
         assert labelled is not None
         batches = self.texts.batches(labelled)
-        place = self._home(architecture) / f"undistilled-{steps}"
-        model, _ = self._start(architecture, self._home(architecture))
+        place = self.home(architecture) / f"undistilled-{steps}"
+        model, _ = self._start(architecture)
         learner = Distiller(model, Labels(task, model.config.num_labels), task=task)
         learn(
             "the same on labels alone",
@@ -187,7 +217,7 @@ class Learning:
             Limited(batches, -(-steps // EPOCHS)),
             place=place,
             epochs=EPOCHS,
-            lr=self._rate(architecture),
+            lr=self.rate(architecture),
             precision=self.precision,
             seed=self.seed,
             judge=self.texts.judge,
@@ -207,16 +237,31 @@ class Learning:
             self.batches, self.bound.shape.layers, cache=self.place / "cache", precision=self.precision
         )
 
-    def _rate(self, architecture: Architecture) -> float:
+    @cached_property
+    def seen(self) -> Activations:
+        """What the teacher does on the texts that students are projected on."""
+        return observe(self.texts.loaded.model, self.texts.sample(SAMPLE), tokens=self.tokens, seed=self.seed)
+
+    def rate(self, architecture: Architecture) -> float:
+        """The peak learning rate."""
         return min(FASTEST, RATE / architecture.hidden) * (1.0 if architecture.way == "distil" else GENTLE)
 
-    def _learner(self, model: PreTrainedModel, projections: Mapping[int, Tensor] | None) -> Any:
+    def learner_at(self, architecture: Architecture, steps: int) -> Any:
+        """An architecture that has learned for so many steps, ready to learn on."""
+        learner = self.learner(*self._start(architecture))
+        if steps:
+            state = torch.load(self._weights(self.home(architecture), steps), weights_only=True)
+            # After answers alone were learned there are no projections any more.
+            learner.load_state_dict(state, strict=False)
+        return learner
+
+    def learner(self, model: PreTrainedModel, projections: Mapping[int, Tensor] | None) -> Any:
+        """A model with what it learns."""
         return self.texts.learner(model, self.teacher, self.bound, projections)
 
-    def _start(
-        self, architecture: Architecture, place: Path
-    ) -> tuple[PreTrainedModel, Mapping[int, Tensor] | None]:
+    def _start(self, architecture: Architecture) -> tuple[PreTrainedModel, Mapping[int, Tensor] | None]:
         """The architecture's starting point, from disk where it was made before."""
+        place = self.home(architecture)
         file = place / "start.pt"
         teacher = self.texts.loaded.model
         kept = torch.load(file, weights_only=True) if file.is_file() else None
@@ -229,7 +274,8 @@ class Learning:
                 for name in ("layers", "hidden", "heads", "ffn", "embedding")
             }
             init: Any = "layers" if architecture.way == "drop" else "project" if kept is None else "random"
-            made = student(teacher, **sizes, init=init, texts=self.texts.sample(SAMPLE), seed=self.seed)
+            seen = self.seen if init == "project" else None
+            made = student(teacher, **sizes, init=init, texts=seen, seed=self.seed)
             model, projections = made.model, made.projections
         if architecture.way == "drop":
             width = architecture.hidden
@@ -250,14 +296,15 @@ class Learning:
         if known is None:
             known = {"metrics": self.texts.measured(found.model), "seconds": found.seconds}
             record[str(found.steps)] = known
-            write_atomic(self._home(architecture) / "record.json", json.dumps(record))
+            write_atomic(self.home(architecture) / "record.json", json.dumps(record))
         return Trained(found.model, found.steps, known["metrics"], known["seconds"], found.projections)
 
     def _record(self, architecture: Architecture) -> dict[str, Any]:
-        file = self._home(architecture) / "record.json"
+        file = self.home(architecture) / "record.json"
         return json.loads(file.read_text()) if file.is_file() else {}
 
-    def _home(self, architecture: Architecture) -> Path:
+    def home(self, architecture: Architecture) -> Path:
+        """Where what an architecture became is kept."""
         return self.place / "candidates" / architecture.key
 
     @staticmethod

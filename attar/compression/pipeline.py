@@ -21,10 +21,11 @@ from attar.compression.budget import CEILINGS, SAID, Budget, budget_of, seconds_
 from attar.compression.candidate import Architecture, Candidate, teacher_architecture
 from attar.compression.candidate_costs import CandidateCosts
 from attar.compression.data import BATCH, Texts
-from attar.compression.learning import EPOCHS, Learning
+from attar.compression.last_training import LastTraining
+from attar.compression.learning import EPOCHS, FINE, Learning
 from attar.compression.live_table import live_table
 from attar.compression.outcome import Finalist, Outcome
-from attar.compression.pruned import PrunedForms
+from attar.compression.pruned import STEPS, PrunedForms
 from attar.compression.reading import read_for
 from attar.compression.search import FACTOR, Clock, Search, Tried, announce, distance
 from attar.compression.shipping import Shipped, ship, tokenizer_bytes, trimmed
@@ -39,21 +40,24 @@ from attar.progress import picture, say
 from attar.pruning.latency import Latency
 from attar.pruning.vocabulary import config_ids, restrict, trim
 from attar.report.report import Report, Role
+from attar.storage.locking import locked
 from attar.storage.writing import check_free, make_directory, new_directory, write_atomic
 from attar.training import resuming
 from attar.training.loop import Precision
 
-# Parts of the time: for the search; for exports and measuring at the end.
-SEARCHING, ENDING = 0.45, 0.12
+# Parts of the time: for the search; for learning what may be pruned.
+SEARCHING, SCORING = 0.25, 0.05
 # The first rung takes about this part of the search.
-FIRST_RUNG = 1 / 24
+FIRST_RUNG = 1 / 16
 RUNGS = 3
-# Epoch-like parts of the last training, of which the best is kept.
-PARTS = 5
-# Part of the time after which no further finalist is exported, and that the baseline on labels may take.
-BEFORE_FINAL, UNDISTILLED = 0.6, 0.08
+# Parts of the time: after which no other finalist is exported; that exporting one may take; that labels may be tried.
+BEFORE_FINAL, EXPORTING, UNDISTILLED = 0.6, 0.03, 0.08
+# With a floor, the winner gets this part of the time; a smaller neighbour, or a larger one where it missed, the rest.
+FIRST_ATTEMPT = 0.55
 # Seconds of a search without training, finalists that are exported before one is trained, and what int8 may cost.
-UNTRAINED, FINALISTS, DROP = 45.0, 3, 0.01
+UNTRAINED, FINALISTS, DROP = 20.0, 3, 0.01
+# Calls of each model that the report times, and seconds of its intervals and drawings.
+CALLS, DRAWING = 100, 4.0
 # Budgets beside the one that was given, of which the report says what they would buy and cost.
 NEIGHBOURS = (1.2, 0.8)
 
@@ -71,21 +75,29 @@ def compress(
     options: Options,
     precision: Precision,
     overwrite: bool,
+    blind: bool = False,
 ) -> Report:
-    """Find the best model that fits a budget; see `attar.compress`."""
+    """Find the best model that fits a budget; see `attar.compress`.
+
+    Args:
+        blind: search at random, which the search is held against.
+    """
     o = options
     limits = {name: getattr(o, name) for name in (*CEILINGS, "keep")}
     budget, seconds = budget_of(o.to, **limits), seconds_of(o.time)
     require("onnx", "onnxscript", "onnxruntime")
     check_free(out, overwrite=overwrite)
+    clock = Clock(seconds)
     loaded = load(model, tokenizer=tokenizer)
     given = {"data": data, "texts": texts, "dev": dev, "test": test, "columns": columns}
     read = read_for(loaded, o, **given)
     with _work(out, o.work) as place:
         home = place / read.key[:16]
         home.mkdir(parents=True, exist_ok=True)
-        clock = Clock(seconds, home / f"seconds-{digest(budget.given, seconds)[:8]}")
-        report = Compression(read, home, o, budget, clock, precision).run(Path(out), overwrite=overwrite)
+        clock.resume(home / f"seconds-{digest(budget.given, seconds)[:8]}")
+        report = Compression(read, home, o, budget, clock, precision, blind).run(
+            Path(out), overwrite=overwrite
+        )
         clock.stop()
         return report
 
@@ -96,8 +108,9 @@ def _work(out: str | Path, work: str | Path | None) -> Iterator[Path]:
         with resuming.work_directory(out) as place:
             yield place
     else:
-        make_directory(Path(work))
-        yield Path(work)
+        with locked(work):
+            make_directory(Path(work))
+            yield Path(work)
 
 
 @dataclass
@@ -118,6 +131,7 @@ class Compression:
     budget: Budget
     clock: Clock
     precision: Precision
+    blind: bool = False
 
     def __post_init__(self) -> None:
         self.bound = resolve(self.texts.loaded.model)
@@ -127,6 +141,7 @@ class Compression:
         self.length = min(wanted, positions(self.texts.loaded.model))
         self.call = {"length": self.length, "batch": self.options.batch, "threads": self.options.threads}
         self.training = self.clock.given > 0
+        self.exporting = 0.0
 
     def run(self, out: Path, *, overwrite: bool) -> Report:
         """Everything, from the teacher to the report."""
@@ -135,9 +150,12 @@ class Compression:
         teacher = self.teacher_exports()
         learning, space = self.prepared(teacher)
         search = self.search(learning, space)
+        searched = learning
+        if not self.training:  # few are measured in the end, and are worth more text
+            learning = learning.on_more_text(self.place / "fine", FINE)
         finalist = self.verified(learning, space, search)
-        neighbours = self.neighbours(learning, space, finalist.tried)
-        final = self.finished(learning, space, finalist)
+        neighbours = self.neighbours(searched, space, finalist.tried)
+        final = self.final(learning, space, finalist)
         outcome = Outcome(
             self.budget,
             self.texts.kept,
@@ -153,24 +171,36 @@ class Compression:
 
     def teacher_exports(self) -> dict[str, Shipped]:
         """The teacher as it is, in each precision: what all is held against."""
-        found, began = {}, time.monotonic()
+        found = {}
         for precision in ("fp32", *(name for name in self.options.formats if name != "fp32")):
             candidate = Candidate(teacher_architecture(self.bound), "all", precision)
             found[precision] = self.shipped(self.texts.loaded.model, candidate)
-        each = (time.monotonic() - began) / len(found)
-        # Two exports, and all that is measured on the test table takes about the time of one more.
-        self.ending = 3.5 * each if each > 1 else ENDING * self.clock.given
+        self.teacher_latency = sum(made.costs["latency"] for made in found.values()) / 1e3
         return found
+
+    @property
+    def ending(self) -> float:
+        """Seconds that the end takes: an export, and all models on the test table; from what both took before."""
+        models = 1 + len(self.options.formats)
+        reading = models * len(self.texts.tables.test) / self.rate
+        return self.exporting + DRAWING + reading + CALLS * self.teacher_latency
 
     def prepared(self, exports: Mapping[str, Shipped]) -> tuple[Learning, Space]:
         """What candidates learn from, and which there are."""
         o, texts = self.options, self.texts
         teacher = exports["fp32"]
         self.budget = self.budget.against(teacher.costs)
-        affordable = int(texts.teaching * self.clock.given * texts.rate()) if self.training else 0
+        rate = self.rate = texts.rate()
+        affordable = int(texts.teaching * self.clock.given * rate) if self.training else 0
         table = texts.table(self.place, affordable) if self.training else texts.tables.train
+        # A step backward takes about two forward.
+        alphas = 3 * STEPS * BATCH / rate
         pruned = PrunedForms(
-            texts, self.place / "scores", learned=self.training, precision=self.precision, seed=o.seed
+            texts,
+            self.place / "scores",
+            learned=self.training and alphas < SCORING * self.clock.given,
+            precision=self.precision,
+            seed=o.seed,
         )
         learning = Learning(texts, table, self.place, pruned, precision=self.precision, seed=o.seed)
         sizes, files = {}, {}
@@ -299,6 +329,7 @@ class Compression:
             rungs=rungs,
             floor=self.budget.keep,
             seed=self.options.seed,
+            blind=self.blind,
         )
         with picture(live_table(search.tried, rungs, self.clock)):
             search.run(self.clock, self.clock.used + seconds)
@@ -313,25 +344,36 @@ class Compression:
     def shipped(self, model: PreTrainedModel, candidate: Candidate, steps: int = 0) -> Shipped:
         """A candidate's export in the work directory, measured; made once."""
         name = f"{candidate.architecture.key}-{candidate.vocabulary}-{candidate.precision}-{steps}"
+        whole = candidate.architecture == teacher_architecture(self.bound)
+        if not self.training and not whole:
+            name += "-fine"
+        began = time.monotonic()
         small, tokenizer = trimmed(
             model, self.texts.loaded.tokenizer, self.tokens(candidate.vocabulary) or ()
         )
-        return ship(
+        made = ship(
             small,
             tokenizer,
             candidate,
             self.place / "exports" / name,
             self.texts,
             **self.call,
-            max_drop=DROP,
+            max_drop=1.0 if whole else DROP,  # the teacher's is what a user has without a search
             memory_too=self.budget.memory is not None,
         )
+        self.exporting = max(time.monotonic() - began, 0.7 * self.exporting)
+        return made
 
     def verified(self, learning: Learning, space: Space, search: Search) -> Finalist:
         """The best finalist whose export, as it is now, is within the limits: speed does not depend on weights."""
         found: list[Finalist] = []
         for one in search.finalists(FINALISTS):
-            if found and self.training and self.clock.used > BEFORE_FINAL * self.clock.given:
+            late = self.training and (
+                self.clock.used > BEFORE_FINAL * self.clock.given
+                or self.exporting > EXPORTING * self.clock.given
+            )
+            done = not self.training and any(not space.broken(made.shipped.costs) for made in found)
+            if found and (late or done):
                 break
             found.append(self.exported(learning, space, one))
             worst = max(space.broken(found[-1].shipped.costs).values(), default=1.0)
@@ -383,16 +425,50 @@ class Compression:
             )
         return found
 
-    def finished(self, learning: Learning, space: Space, finalist: Finalist) -> Finalist:
-        """The winner trained for the time that is left, and exported."""
+    def final(self, learning: Learning, space: Space, finalist: Finalist) -> Finalist:
+        """The winner trained to the end; with a floor, a neighbour too, larger where the winner missed the floor."""
+        if not self.training:
+            return finalist
+        floor = self.budget.keep
+        if space.free is None or floor is None:
+            return self.finished(learning, finalist, 1.0)
+        first = self.finished(learning, finalist, FIRST_ATTEMPT)
+        met = self.texts.kept(first.shipped.metrics) >= floor
+        other = space.scaled(finalist.tried.candidate, NEIGHBOURS[1] if met else NEIGHBOURS[0])
+        if other is None or other == finalist.tried.candidate or self.clock.left < 2 * self.ending:
+            return first
+        say(f"{finalist.tried.candidate} {'keeps' if met else 'misses'} the floor on dev: {other} is trained")
+        trained = learning.trained(other.architecture, finalist.tried.steps)
+        one = Tried(other, dict(space.costs(other)), [distance(trained.metrics)], trained.steps)
+        one.kept = self.texts.kept(trained.metrics)
+        second = self.finished(learning, Finalist(one, finalist.shipped), 1.0)
+        if second.shipped is finalist.shipped:  # no time was left
+            return first
+
+        def worth(made: Finalist) -> tuple[float, float]:
+            kept = self.texts.kept(made.shipped.metrics)
+            return min(kept, floor), -made.shipped.costs[str(space.free)]
+
+        return max(first, second, key=worth)
+
+    def finished(self, learning: Learning, finalist: Finalist, part: float) -> Finalist:
+        """A finalist trained for a part of the time that is left, and exported."""
         one = finalist.tried
         architecture = one.candidate.architecture
-        left = self.clock.left - self.ending - self._undistilled_seconds(learning, architecture)
-        steps = int(left / learning.pace(architecture)) // PARTS * PARTS if self.training else 0
-        if steps < PARTS:
+        end = self.ending + self._undistilled_seconds(learning, architecture)
+        until = self.clock.given - end - (1 - part) * (self.clock.left - end)
+
+        def left() -> float:
+            self.clock.keep()
+            return until - self.clock.used
+
+        say(f"training {one.candidate} for {left():.0f} seconds; {end:.0f} are kept for the end")
+        name = digest(self.clock.given, self.budget.given)[:8]
+        trained = LastTraining(learning, architecture, one.steps, left, self.rate, name).run(
+            lambda found: self.texts.kept(found.metrics)
+        )
+        if trained.steps == one.steps:
             return finalist
-        say(f"training {one.candidate} for {left:.0f} seconds: {steps:,} steps")
-        trained = learning.trained(architecture, one.steps + steps, epochs=PARTS)
         done = replace(one, steps=trained.steps, kept=self.texts.kept(trained.metrics))
         return Finalist(done, self.shipped(trained.model, one.candidate, trained.steps))
 

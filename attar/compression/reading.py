@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from attar.compression.data import Texts, split
+from attar.compression.budget import seconds_of
+from attar.compression.data import GLANCED, LOOKED, SHORT, Texts, split
 from attar.compression.task_texts import TaskTexts
 from attar.data.model_task import task_of
 from attar.model.checkpoint import Loaded
@@ -17,5 +18,6 @@ def read_for(loaded: Loaded, options: Options, **given: Any) -> Texts:
         given: `data`, `texts`, `dev`, `test` and `columns`.
     """
     o = options
-    tables = split(task_of(loaded.model), **given, sample_by=o.sample_by, seed=o.seed)
+    rows = LOOKED if seconds_of(o.time) > SHORT else GLANCED
+    tables = split(task_of(loaded.model), **given, sample_by=o.sample_by, seed=o.seed, rows=rows)
     return TaskTexts(loaded, tables, max_length=o.max_length, stride=o.doc_stride, seed=o.seed)

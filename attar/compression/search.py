@@ -57,13 +57,21 @@ class Clock:
 
     Args:
         given: seconds in all; 0 where nothing may be trained.
-        record: a file that keeps the seconds that were used.
+        record: a file that keeps the seconds that were used, as soon as its place is known.
     """
 
-    def __init__(self, given: float, record: Path) -> None:
-        self.given, self.record = given, record
-        before = float(record.read_text()) if record.is_file() else 0.0
-        self._began = time.monotonic() - before
+    def __init__(self, given: float, record: Path | None = None) -> None:
+        self.given = given
+        self._began = time.monotonic()
+        self.record: Path | None = None
+        if record is not None:
+            self.resume(record)
+
+    def resume(self, record: Path) -> None:
+        """Count what was used before, if anything, and write down in the same file what is used."""
+        self.record = record
+        if record.is_file():
+            self._began -= float(record.read_text())
 
     @property
     def used(self) -> float:
@@ -77,11 +85,13 @@ class Clock:
 
     def keep(self) -> None:
         """Write down what was used, for a sitting that goes on after this one was killed."""
-        write_atomic(self.record, f"{self.used:.1f}")
+        if self.record is not None:
+            write_atomic(self.record, f"{self.used:.1f}")
 
     def stop(self) -> None:
         """The work is done: another call begins anew."""
-        self.record.unlink(missing_ok=True)
+        if self.record is not None:
+            self.record.unlink(missing_ok=True)
 
 
 class Search:
@@ -93,6 +103,7 @@ class Search:
         rungs: steps of each rung, in all; the first is 0.
         floor: the part that must be kept, where a cost is minimised.
         seed: of the sampler.
+        blind: draw candidates at random and train each to the end: what a search is held against.
     """
 
     def __init__(
@@ -105,30 +116,39 @@ class Search:
         rungs: Sequence[int],
         floor: float | None,
         seed: int,
+        blind: bool = False,
     ) -> None:
         self.space, self.learning, self.figure = space, learning, figure
+        self.blind = blind
         self.rungs, self.floor = tuple(rungs), floor
         self.tried: dict[int, Tried] = {}
         place.mkdir(parents=True, exist_ok=True)
         self.place = place
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM)
         self.random = optuna.samplers.RandomSampler(seed=seed)
+        self.sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=RANDOM
+        )
+        pruner: optuna.pruners.BasePruner = optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=1, reduction_factor=FACTOR
+        )
+        if blind:
+            self.sampler, pruner = self.random, optuna.pruners.NopPruner()
         storage = JournalStorage(JournalFileBackend(str(place / "study.log")))
         self.study = optuna.create_study(
-            study_name=f"compress-{digest(space.budget.given, rungs, floor, seed)}",
+            study_name=f"compress-{digest(space.budget.given, rungs, floor, seed, blind)}",
             storage=storage,
             load_if_exists=True,
             direction="minimize",
             sampler=self.sampler,
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=FACTOR),
+            pruner=pruner,
         )
         self._again()
 
     def _again(self) -> None:
         """Take up what a killed search left: its last trial is tried again, from what is on disk."""
         trials = self.study.get_trials(deepcopy=False)
-        if not trials:
+        if not trials and not self.blind:
             for params in self.space.defaults():
                 self.study.enqueue_trial(params, skip_if_exists=True)
         for trial in trials:
@@ -198,9 +218,8 @@ class Search:
         """What it will take to bring a candidate to so many steps."""
         if self.learning.known(candidate.architecture, steps) is not None:
             return 0.0
-        return (steps - self.learning.steps_done(candidate.architecture)) * self.learning.pace(
-            candidate.architecture
-        )
+        done = self.learning.steps_done(candidate.architecture, steps)
+        return (steps - done) * self.learning.pace(candidate.architecture)
 
     def _error(self, one: Tried, metrics: Mapping[str, float]) -> float:
         """What is minimised: the distance from the teacher; or a cost, and what is short of the floor."""

@@ -73,7 +73,7 @@ def ship(
 
     Args:
         model, tokenizer: of the vocabulary that is shipped.
-        max_drop: of the metric that int8 may cost; layers are kept in fp32 until it is met.
+        max_drop: of the metric that int8 may cost; layers are kept in fp32 until it is met. None are at 1.
     """
     record = out.with_name(f"{out.name}.json")
     if record.is_file():
@@ -94,7 +94,11 @@ def ship(
     }
     if memory_too:
         costs["memory"] = memory.peak(out, batch_size=batch, length=length, threads=threads) / 1e6
-    made = Shipped(out, costs, texts.measured(opened, tokenizer), kept)
+    if candidate.precision == "fp32" and model is texts.loaded.model:
+        metrics = texts.measured(model)  # which the export was compared with
+    else:
+        metrics = texts.measured(opened, tokenizer)
+    made = Shipped(out, costs, metrics, kept)
     write_atomic(record, json.dumps({"costs": costs, "metrics": made.metrics, "kept_fp32": kept}))
     return made
 
@@ -104,6 +108,8 @@ def _int8(
 ) -> tuple[str, ...]:
     """Export in int8, with the matrices that lose most in fp32 where all in int8 lose too much; which those are."""
     options: dict[str, Any] = {"tokenizer": tokenizer, "precision": "int8", "data": texts.compared}
+    if max_drop >= 1:
+        return export(model, out, **options, max_length=texts.max_length, max_drop=1.0).keep_fp32
     options["max_length"] = texts.max_length
     try:
         return export(model, out, **options, keep_fp32="auto", max_drop=max_drop).keep_fp32

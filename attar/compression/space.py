@@ -103,9 +103,10 @@ class Space:
 
     def scaled(self, candidate: Candidate, scale: float) -> Candidate | None:
         """A candidate of the same proportions for the ceilings times a factor."""
-        budget = {
-            name: value * scale if name in CEILINGS else value for name, value in self.budget.given.items()
-        }
+        given = dict(self.budget.given)
+        if self.free is not None:
+            given[self.free] = self.costs(candidate)[self.free]
+        budget = {name: value * scale if name in CEILINGS else value for name, value in given.items()}
         space = Space(
             self.bound, self.costs, Budget(**budget), self.ways, self.axes, self.vocabularies, self.precisions
         )

@@ -17,7 +17,7 @@ from attar.compression.data import BATCH, Tables, Texts
 from attar.data.batches import Batches
 from attar.data.model_task import task_of
 from attar.data.tasks import Task
-from attar.distillation.cache import Teacher
+from attar.distillation.cache import CachedTeacher, Teacher
 from attar.distillation.objective import Intermediate, Match
 from attar.distillation.phases import Distiller, Judge, teacher_of
 from attar.errors import ModelError
@@ -35,6 +35,8 @@ from attar.training.loop import Precision
 
 # Augmented copies are made until there are so many rows, but no more than so many of each.
 ROWS, COPIES = 30_000, 8
+# Copies of each text at most where answers alone are learned from them: these take no disk.
+MORE = 10
 
 
 class TaskTexts(Texts):
@@ -130,6 +132,20 @@ class TaskTexts(Texts):
         )
         losses = Intermediate(compared, ours, theirs, start=projections, seed=self.seed)
         return Distiller(model, teacher, intermediate=losses, task=self.task)
+
+    def longer(self, place: Path, rows: int) -> Dataset | None:
+        """With more augmented copies."""
+        copies = min(MORE, rows // len(self.tables.train) - 1)
+        return None if copies < 1 or self.task.per_token else self.augmented(place, copies)
+
+    def answering(
+        self, model: PreTrainedModel, batches: Any, teacher: Any, *, cache: Path, precision: Precision
+    ) -> Distiller:
+        """Logits are matched."""
+        if isinstance(teacher, CachedTeacher):
+            return Distiller(model, teacher.logits_only(), task=self.task)
+        options: Any = {"cache": cache, "precision": precision, "name": digest(*batches.content)}
+        return Distiller(model, teacher_of(self.loaded.model, Need(), batches, **options), task=self.task)
 
     def report(self, models: Mapping[str, tuple[Role, Path]], **options: Any) -> Report:
         """With intervals over rows."""

@@ -1,13 +1,13 @@
 """The head of an embedding student: a Dense layer that leads to the teacher's dimensions, where its own are others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from attar.data.batches import Batches
+from attar.data.batches import Batch
 from attar.distillation.objective import EmbeddingMatch
 from attar.errors import RecipeError
 from attar.maths.directions import ridge
@@ -36,7 +36,7 @@ def student_head(teacher: SentenceEncoder, hidden: int, *, dense: bool = True) -
 
 
 @torch.no_grad()
-def fit(teacher: SentenceEncoder, student: SentenceEncoder, lift: Tensor, texts: Batches) -> None:
+def fit(teacher: SentenceEncoder, student: SentenceEncoder, lift: Tensor, texts: Iterable[Batch]) -> None:
     """Fill the student's Dense layers: the teacher's, after the linear map from the student's pooled states to its own.
 
     Args:

@@ -17,6 +17,7 @@ Heads that share keys and values (grouped queries) stay together: a group is wha
 best low rank for all of its heads.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -41,7 +42,7 @@ def project(
     teacher: PreTrainedModel,
     model: PreTrainedModel,
     chosen: tuple[int, ...],
-    texts: Batches,
+    texts: Batches | Activations,
     *,
     seed: int = 0,
 ) -> dict[int, Tensor]:
@@ -50,17 +51,20 @@ def project(
     Args:
         model: the student, freshly initialised: what the teacher cannot fill (more neurons than it has) stays as it is.
         chosen: teacher layer, from 1, for each student layer.
+        texts: or what the teacher does on them (`observe`), which many students can share.
 
     Returns:
         For each student layer 0 … M the matrix W (d, D) of least squares `H_S W ≈ H_T`.
     """
     source, target = resolve(teacher), resolve(model)
-    batches = sample(texts, seed=seed)
-    seen = collect_activations(source, chosen, batches, head_modules(source))
+    if isinstance(texts, Activations):
+        seen = texts
+    else:
+        seen = collect_activations(source, chosen, sample(texts, seed=seed), head_modules(source))
     say(
         f"projecting {source.shape.hidden} dimensions onto {target.shape.hidden} on {len(seen.normed)} tokens of text"
     )
-    basis = _basis(seen, target.shape.hidden)
+    basis = _basis([seen.hidden[n] for n in {0, *chosen}], target.shape.hidden)
     x = fit_embeddings(source, target, seen, basis)
     maps = {0: ridge(x, seen.hidden[0], penalty=PENALTY, bias=False, prior=basis.T)[0]}
     for m, n in enumerate(chosen):
@@ -75,13 +79,23 @@ def project(
     return maps
 
 
-def _basis(seen: Activations, size: int) -> Tensor:
+def observe(teacher: PreTrainedModel, texts: Batches, *, tokens: int, seed: int = 0) -> Activations:
+    """All layers of a teacher on about so many tokens of text: what students of any depth are projected from.
+
+    It takes memory: two vectors for each token and layer, and a hidden state.
+    """
+    source = resolve(teacher)
+    every = tuple(range(1, source.shape.layers + 1))
+    return collect_activations(source, every, sample(texts, seed=seed, tokens=tokens), head_modules(source))
+
+
+def _basis(hidden: Sequence[Tensor], size: int) -> Tensor:
     """U (D, d): leading directions of the hidden states of all mapped layers, each of the same weight."""
-    width = seen.hidden[0].shape[1]
+    width = hidden[0].shape[1]
     if size >= width:
         return torch.eye(width, size)
     # Not centred: the losses' projections have no bias, so the mean has to be among the directions.
-    moments = [second_moment(h) for h in seen.hidden.values()]
+    moments = [second_moment(h) for h in hidden]
     return leading_directions(torch.stack([m / m.trace() for m in moments]).sum(0), size).float()
 
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from attar.anatomy.resolve import Bound, Shape, resolve, shape_of
 from attar.anatomy.sizes import exceeding
 from attar.data.batches import Batches
+from attar.distillation.activations import Activations
 from attar.distillation.embedding_head import fit as fit_dense
 from attar.distillation.embedding_head import student_head
 from attar.distillation.head_outputs import assign, split
@@ -53,7 +54,7 @@ def student(
     embedding: int | None = None,
     init: Init = "project",
     mapping: Mapping = "uniform",
-    texts: Batches | None = None,
+    texts: Batches | Activations | None = None,
     dense: bool = True,
     seed: int = 0,
 ) -> Student:
@@ -72,7 +73,8 @@ def student(
         init: "project", the teacher's weights on the leading directions of its hidden states (see `projection`);
             "layers", the layers that `mapping` names, copied; "random", the class's own initialisation.
         mapping: the teacher layer for each student layer, as in `attar.maths.mapping.layer_map`.
-        texts: real text for init="project": a thousand sentences of the kind the student will read.
+        texts: real text for init="project": a thousand sentences of the kind the student will read, or what the
+            teacher does on them (`projection.observe`).
         dense: of an embedding model: lead to the teacher's dimensions, where `hidden` is another, by a Dense layer.
         seed: of every random choice.
 
@@ -109,7 +111,7 @@ def student(
             )
         _copy_layers(bound, model, chosen)
         return Student(model)
-    if texts is None or len(texts) == 0:
+    if texts is None or (isinstance(texts, Batches) and len(texts) == 0):
         raise ModelError(
             expected="texts with init='project': the teacher's directions are those it takes on real text",
             found="none",
@@ -118,7 +120,8 @@ def student(
     _projectable(bound, shape)
     maps = project(teacher, model, chosen, texts, seed=seed)
     if isinstance(teacher, SentenceEncoder) and isinstance(model, SentenceEncoder) and model.head.dense:
-        fit_dense(teacher, model, maps[len(chosen)], texts)
+        read = texts.batches if isinstance(texts, Activations) else texts
+        fit_dense(teacher, model, maps[len(chosen)], read)
     return Student(model, maps)
 
 

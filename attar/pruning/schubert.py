@@ -45,6 +45,11 @@ class Limited:
         """What names the batches."""
         return (*self.batches.content, self.steps, *([self.first] if self.first else []))
 
+    @property
+    def token_ids(self) -> Any:
+        """All tokens of the batches, where these know them."""
+        return self.batches.token_ids  # type: ignore[attr-defined]
+
     def __len__(self) -> int:
         return self.steps
 

@@ -75,8 +75,10 @@ class CandidateCosts:
             return self.learning.pruned.cost()(smaller)
         empty = _empty(self.learning, architecture)
         whole = self.learning.bound.shape.vocab
-        width = architecture.embedding
-        return int(empty.num_parameters()) - (whole - tokens) * width
+        ends = (empty.get_input_embeddings(), empty.get_output_embeddings())
+        by_token = {id(w): w for end in ends if end is not None for w in end.parameters()}
+        each: int = sum(weight.numel() // weight.shape[0] for weight in by_token.values())
+        return int(empty.num_parameters()) - (whole - tokens) * each
 
 
 def _empty(learning: Learning, architecture: Architecture) -> PreTrainedModel:
@@ -88,3 +90,13 @@ def _empty(learning: Learning, architecture: Architecture) -> PreTrainedModel:
     with torch.device("meta"):
         made: PreTrainedModel = HEADS[head_of(bound.model)].from_config(config)
     return made
+
+
+def operations(form: Form, length: int) -> float:
+    """About the multiply-adds of a causal model that gives the logits of so many tokens: latency goes with them.
+
+    Groups of keys and values and a third matrix of the FFN are not told apart: they are in all models of a family.
+    """
+    h = form.hidden
+    layers = sum(4 * h * x.heads * x.key + 2 * h * x.ffn + 2 * length * x.heads * x.key for x in form.layers)
+    return float(length * (layers + h * form.vocab))

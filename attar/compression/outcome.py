@@ -7,6 +7,7 @@ from attar.compression.budget import SAID, Budget
 from attar.compression.search import Tried
 from attar.compression.shipping import Shipped
 from attar.maths.statistics import Interval
+from attar.report.formatting import metric_name
 from attar.report.frontier import Frontier, FrontierPoint, State
 from attar.report.report import Report
 
@@ -92,7 +93,11 @@ class Outcome:
         }
         if "size" in asked:
             asked["bytes"] = asked.pop("size")
-        what = "agreement with the teacher" if self.main == "agreement" else f"teacher's {self.main}"
+        what = (
+            "agreement with the teacher"
+            if self.main == "agreement"
+            else f"teacher's {metric_name(self.main)}"
+        )
         return Frontier(tuple(points), what, asked)
 
     def _measured(self, name: str, state: State, made: Shipped, steps: int = 0) -> FrontierPoint:

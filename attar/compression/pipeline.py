@@ -19,7 +19,7 @@ from attar.anatomy.form import Form, form_of
 from attar.anatomy.resolve import resolve
 from attar.compression.budget import CEILINGS, SAID, Budget, budget_of, seconds_of
 from attar.compression.candidate import Architecture, Candidate, teacher_architecture
-from attar.compression.candidate_costs import CandidateCosts
+from attar.compression.candidate_costs import CandidateCosts, operations
 from attar.compression.data import BATCH, Texts
 from attar.compression.last_training import LastTraining
 from attar.compression.learning import EPOCHS, FINE, Learning
@@ -260,7 +260,7 @@ class Compression:
     def _say_if_few(self) -> None:
         """Say how many test texts the floor asks for, where there are fewer."""
         keep, rows = self.budget.keep, len(self.texts.tables.test)
-        if keep is not None and keep < 1:
+        if keep is not None and keep < 1 and self.texts.task is not None:
             needed = math.ceil(
                 1.96**2 * keep / (1 - keep)
             )  # the 95% interval of a part reaches down to 2 keep - 1
@@ -275,6 +275,11 @@ class Compression:
         PyTorch's layers are timed over many sizes, and their times scaled so that the teacher's own exports take what
         they took here. Narrow models gain less by int8 than wide ones, so what is chosen is measured as it is exported.
         """
+        if self.bound.anatomy.causal:
+            whole = operations(
+                teacher_architecture(self.bound).student_form(self.bound, self.bound.shape.vocab), self.length
+            )
+            return lambda form, precision: teacher[precision] * operations(form, self.length) / whole
         model, file = self.texts.loaded.model, self.place / f"layer-times-{digest(self.call)[:8]}.json"
         if file.is_file():
             table = Latency.read(file, model, **self.call)

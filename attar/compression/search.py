@@ -240,7 +240,12 @@ GAIN = 0.75
 
 
 def distance(metrics: Mapping[str, float]) -> float:
-    """How far a candidate is from its teacher: KL in nats where there is one, else what is not agreed with."""
+    """How far a candidate is from its teacher: KL in nats where there is one, else what is not agreed with.
+
+    Of a language model its bits per byte.
+    """
+    if "bits_per_byte" in metrics:
+        return metrics["bits_per_byte"]
     kl = metrics.get("kl", math.nan)
     return kl if math.isfinite(kl) else 1.0 - metrics.get("agreement", 0.0)
 

@@ -1,16 +1,17 @@
 """From a trained candidate to what is shipped: vocabulary trimmed, exported, and measured as it lies on disk."""
 
+import copy
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel
 
-from attar.anatomy.form import form_of
 from attar.compression.candidate import Candidate
 from attar.compression.data import Texts
 from attar.errors import ExportError
@@ -21,8 +22,6 @@ from attar.exporting.comparison import random_batch
 from attar.exporting.onnx import export
 from attar.model.onnx import OnnxModel
 from attar.progress import say
-from attar.pruning.apply import apply
-from attar.pruning.units import everything
 from attar.pruning.vocabulary import config_ids, restrict
 from attar.storage.writing import write_atomic
 
@@ -48,12 +47,24 @@ class Shipped:
 
 
 def trimmed(model: PreTrainedModel, tokenizer: Any, kept: Sequence[int]) -> tuple[PreTrainedModel, Any]:
-    """A model and its tokenizer with the tokens `kept` alone."""
-    form = form_of(model.config)
-    if len(kept) >= form.vocab:
+    """A model and its tokenizer with the tokens `kept` alone: rows of its embedding, and of an output matrix."""
+    if len(kept) >= model.config.vocab_size:
         return model, tokenizer
-    small = apply(model, replace(everything(form), vocab=tuple(kept)), **config_ids(model.config, kept))
-    return small, restrict(tokenizer, kept)
+    config = copy.deepcopy(model.config)
+    for name, value in config_ids(config, kept).items():
+        setattr(config, name, value)
+    with torch.random.fork_rng(devices=[]):
+        small = type(model)(config)
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    by_token = {id(weight) for end in ends if end is not None for weight in end.parameters()}
+    rows, state = torch.tensor(kept), model.state_dict()
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        if id(weight) in by_token:
+            state[name] = weight.detach()[rows]
+    small.load_state_dict(state)
+    small.tie_weights()
+    small.config.architectures = [type(small).__name__]
+    return small.eval(), restrict(tokenizer, kept)
 
 
 def ship(

@@ -128,7 +128,8 @@ class Space:
 
     def smallest(self) -> Candidate:
         """About the smallest candidate that there is: what no budget can be below."""
-        tiny = Architecture("distil", 1, self.step, 1, self.step, self.step)
+        heads = _heads(self.bound, self.step, self.step)
+        tiny = Architecture("distil", 1, self.step, heads, self.step, self.step)
         return min(
             (
                 Candidate(tiny, vocabulary, precision)  # type: ignore[arg-type]
@@ -146,10 +147,9 @@ class Space:
 
         def of(number: int) -> Candidate:
             hidden = number * step
+            heads = _heads(self.bound, hidden, size)
             embedding = hidden if part == 1 else max(step, round(hidden * part / step) * step)
-            sizes = Architecture(
-                "distil", layers, hidden, _heads(hidden, size), max(step, round(hidden * ratio)), embedding
-            )
+            sizes = Architecture("distil", layers, hidden, heads, max(step, round(hidden * ratio)), embedding)
             return candidate.but(architecture=sizes)
 
         return _largest(of, self.bound.shape.hidden // step, self.fits)
@@ -166,8 +166,9 @@ class Space:
 
     @property
     def step(self) -> int:
-        """What hidden sizes are multiples of."""
-        return max(1, min(STEP, self.bound.shape.hidden // 8))
+        """What hidden sizes are multiples of; of the heads that share keys and values, too."""
+        own = self.bound.shape
+        return own.group * max(1, min(STEP, own.hidden // (8 * own.group)))
 
     def _dropped(self, layers: int) -> Architecture:
         own = self.bound.shape
@@ -198,10 +199,20 @@ class Space:
         return self.fits(Candidate(self._dropped(layers), used, last))  # type: ignore[arg-type]
 
 
-def _heads(hidden: int, size: int) -> int:
-    """The number of heads that divides the hidden size and gives heads of about a size."""
-    divisors = [n for n in range(1, hidden + 1) if hidden % n == 0]
-    return min(divisors, key=lambda n: abs(hidden / n - size))
+def _heads(bound: Bound, hidden: int, size: int) -> int:
+    """The number of heads that divides the hidden size and gives heads of about a size.
+
+    Whole groups, where heads share keys and values. Of a decoder sizes in whole eights where there are any: rotary
+    positions turn pairs, in some families of a quarter of a head. Where the family gives heads a size of their own, as
+    many as the teacher has for its hidden size.
+    """
+    own = bound.shape
+    if own.own_head_dim is not None:
+        return own.group * max(1, round(own.heads / own.group * hidden / own.hidden))
+    divisors = [n for n in range(own.group, hidden + 1, own.group) if hidden % n == 0]
+    units = (8, 4, 2, 1) if bound.anatomy.causal else (1,)
+    fitting = ([n for n in divisors if hidden // n % unit == 0] for unit in units)
+    return min(next(filter(None, fitting)), key=lambda n: abs(hidden / n - size))
 
 
 def _largest(

@@ -1,6 +1,7 @@
 """How well language models know a text: perplexity by a sliding window, and what a student loses to its teacher."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from attar.evaluation.comparison import timed
 from attar.evaluation.language_model import (
     MAIN,
     DocumentLoss,
+    kept_bits,
     measure,
     pseudo_bits_per_byte,
     ratio,
@@ -105,6 +107,50 @@ def beside(
     return Report(title, main, rows, settings=settings, notes=notes, versions=versions(), machine=machine())
 
 
+def against_teacher(
+    models: Sequence[tuple[Role, Reader]],
+    lines: list[str],
+    *,
+    title: str,
+    length: int,
+    batch_size: int = 32,
+    latency_batch: int = 1,
+    latency_length: int = 128,
+    threads: int | None = None,
+) -> Report:
+    """Causal models side by side, and what part of the teacher's bits per byte each keeps; the teacher is the first.
+
+    Args:
+        length: tokens of the window.
+    """
+    _causal([reader for _, reader in models])
+    found = _windows_of(models, lines, length=length, batch_size=batch_size)
+    rows = [
+        replace(
+            _row(role, reader, one.metrics), retained=None if role == "teacher" else kept_bits(one, found[0])
+        )
+        for (role, reader), one in zip(models, found, strict=True)
+    ]
+    call: dict[str, Any] = {"batch": latency_batch, "length": latency_length, "threads": threads}
+    settings = {
+        "latency": f"batch {latency_batch}, {latency_length} tokens",
+        "texts": len(lines),
+        "max_length": length,
+    }
+    timed_rows = timed(rows, [reader for _, reader in models], **call)
+    return Report(
+        title, "bits_per_byte", timed_rows, settings=settings, versions=versions(), machine=machine()
+    )
+
+
+def _windows_of(
+    models: Sequence[tuple[Role, Reader]], lines: list[str], *, length: int, batch_size: int
+) -> list[DocumentLoss]:
+    """What causal models know of texts."""
+    options = {"max_length": length, "batch_size": batch_size}
+    return [sliding_window_loss(one.model, lines, one.tokenizer, **options) for _, one in models]
+
+
 def _lines(texts: Texts, sample_by: SampleBy) -> list[str]:
     return [row["text"] for row in read_texts(texts, sample_by=sample_by)]
 
@@ -141,10 +187,7 @@ def _measured(
     causal = _causal([reader for _, reader in opened])
     first, *others = (reader for _, reader in opened)
     if causal:
-        options = {"max_length": length, "batch_size": batch_size}
-        found = [
-            sliding_window_loss(reader.model, lines, reader.tokenizer, **options) for _, reader in opened
-        ]
+        found = _windows_of(opened, lines, length=length, batch_size=batch_size)
         rows = [_row(*pair, run.metrics) for pair, run in zip(opened, found, strict=True)]
         return tuple(rows), _ratios(first, found[0], list(zip(others, found[1:], strict=True))), MAIN[True]
     for reader in others:

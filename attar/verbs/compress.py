@@ -77,13 +77,15 @@ def compress(
 ) -> "Report":
     """Find the best model that fits a budget, train it in the time given, and prove what it keeps.
 
+    Of a causal language model the texts are plain text, and quality is bits per byte.
+
     Students, pruned forms of the model and dropped layers are searched over, with int8 and a vocabulary of the texts
     (successive halving, 1810.05934). With ceilings on cost quality is maximised; with `keep` and no ceiling on latency,
     latency is minimised. What is reported of the result is measured on the exported files, its quality on texts that no
     choice has seen.
 
     Args:
-        model: The fine-tuned model: a directory, a hub name, or a model (then with its `tokenizer`).
+        model: The fine-tuned or causal language model: a directory, a hub name, or a model (then with its `tokenizer`).
         out: Directory to write: the model, its export in `onnx`, and the report; it appears whole or not at all.
         texts: Texts of the task, one a line; labels are not needed.
         data: Table of the task's texts instead; its labels measure, they do not teach.
@@ -126,6 +128,8 @@ def compress(
         attar compress my-bert --data train.csv --to "8x smaller, 10x faster" --out small
 
         attar compress my-bert --texts texts.txt --to "keep 97%" --time 2h --work tried --out small
+
+        attar compress gpt --texts books.txt --to "20 MB, 10 ms" --time 10m --out small
     """
     from attar.compression.pipeline import compress as run
 

@@ -14,13 +14,15 @@ from attar import compress, finetune, plan, pretrain, tokenizer
 from attar.anatomy.resolve import resolve
 from attar.compression import pipeline, shipping
 from attar.compression.budget import CEILINGS, Budget, budget_of, seconds_of
-from attar.compression.candidate import Candidate
+from attar.compression.candidate import Candidate, teacher_architecture
+from attar.compression.candidate_costs import operations
 from attar.compression.live_table import live_table
 from attar.compression.search import FACTOR, Clock, Search
 from attar.compression.space import Space
 from attar.data.model_task import task_of
 from attar.distillation.student import student
 from attar.errors import ModelError, OutputError, RecipeError
+from attar.evaluation.counting import flops
 from attar.evaluation.language_model import sliding_window_loss
 from attar.model.checkpoint import load
 from attar.model.onnx import OnnxModel
@@ -491,6 +493,13 @@ def test_a_trimmed_causal_model_gives_the_logits_of_the_tokens_that_stay(decoder
     whole = loaded.model(input_ids=torch.tensor(kept)[ids]).logits[..., kept]
     assert torch.allclose(rows(input_ids=ids).logits, whole, atol=1e-6)
     assert rows.get_output_embeddings().weight is rows.get_input_embeddings().weight
+
+
+def test_operations_by_which_latency_is_predicted_are_those_that_torch_counts():
+    model = tiny.model("gpt2", "causal-lm")
+    bound = resolve(model)
+    form = teacher_architecture(bound).student_form(bound, bound.shape.vocab)
+    assert 2 * operations(form, 20) == pytest.approx(flops(model, 1, 20))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gpt_neox"])

@@ -11,6 +11,7 @@ from datasets import Dataset
 import attar
 import tiny
 from attar.demo import data as demo_data
+from attar.model.sentence_modules import Head, write_head
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # What each script is given; nothing where what it makes by itself is quickly made.
@@ -19,6 +20,7 @@ ARGUMENTS = {
     "shrink_tagger": [],
     "prune_to_latency": ["classifier", "train.csv", "test.csv"],
     "halve_gpt": ["gpt", "texts.txt"],
+    "shrink_embeddings": ["embedder", "texts.txt"],
     "new_language": [],
 }
 PHASE = {"epochs": 1, "batch_size": 24}
@@ -32,6 +34,7 @@ QUICK = {
     "vocab": 300,
     "length": 8,
     "latency_length": 8,
+    "to": 8,
     "precision": "fp32",
 }
 
@@ -64,6 +67,9 @@ def place(tmp_path_factory):
     sizes = {"hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 400}
     tiny.saved(place / "encoder", head="base", max_position_embeddings=130, **sizes)
     tiny.saved(place / "classifier", **sizes)
+    tiny.saved(place / "embedder", head="base", max_position_embeddings=130, **sizes)
+    head = Head(normalize=True, max_length=64)
+    write_head(head, {}, sizes["hidden_size"], place / "embedder")
     tiny.model("gpt2", "causal-lm", max_position_embeddings=130).save_pretrained(place / "gpt")
     tiny.decoder_tokenizer().save_pretrained(place / "gpt")
     (place / "texts.txt").write_text("\n".join(tiny.texts(60)) + "\n")
@@ -79,7 +85,17 @@ def test_an_example_runs(script, place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [script.name, *given])
     monkeypatch.setattr(demo_data, "model_directory", lambda: place / "encoder")
-    for verb in ("tokenizer", "pretrain", "finetune", "distill", "distill_lm", "plan", "prune", "compare"):
+    for verb in (
+        "tokenizer",
+        "pretrain",
+        "finetune",
+        "distill",
+        "distill_lm",
+        "plan",
+        "prune",
+        "dimensions",
+        "compare",
+    ):
         monkeypatch.setattr(attar, verb, quick(getattr(attar, verb)))
     runpy.run_path(str(script))
     shown = capsys.readouterr().out.splitlines()

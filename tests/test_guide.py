@@ -10,6 +10,7 @@ import asked
 import attar
 import tiny
 from attar.model.checkpoint import load
+from attar.model.sentence_modules import Head, write_head
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -104,3 +105,19 @@ def test_the_examples_of_the_guide_to_answers_and_tags_run(tmp_path, monkeypatch
     metrics = names["report"].rows[1].metrics  # type: ignore[attr-defined]
     assert set(metrics) == {"exact_match", "f1", "agreement", "kl"}
     assert load("small-tagger").model.num_parameters() < load("tagger").model.num_parameters()
+
+
+def test_the_examples_of_the_guide_to_embeddings_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    phase = {"epochs": 1, "batch_size": 16}
+    quick = {"intermediate": phase, "prediction": phase, "precision": "fp32"}
+    real = attar.distill
+    monkeypatch.setattr(attar, "distill", lambda *given, **named: real(*given, **{**named, **quick}))
+    monkeypatch.setattr(attar, "dimensions", partial(attar.dimensions, compare=(4,)))
+    monkeypatch.setattr(attar, "export", partial(attar.export, max_drop=0.2))  # random weights suffer more
+    tiny.saved(tmp_path / "my" / "embedder", head="base", hidden_size=256, intermediate_size=800)
+    write_head(Head(normalize=True, max_length=64), {}, 256, tmp_path / "my" / "embedder")
+    Path("texts.txt").write_text("\n".join(tiny.texts(320)) + "\n")
+    names = run("guide-embeddings.md")
+    assert names["report"].student.metrics["agreement"] > 0  # type: ignore[attr-defined]
+    assert load("small-128").model.width == 128

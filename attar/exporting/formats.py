@@ -43,6 +43,7 @@ def export(
             columns=columns,
             tokenizer=tokenizer,
             max_length=options.max_length,
+            pooling=options.pooling,
         )
         if not rows:
             known = {} if made.metric is None or made.torch is None else {made.metric: made.torch}

@@ -53,6 +53,7 @@ def export(
     keep_fp32: Sequence[str] | Literal["auto"] = (),
     max_drop: float = 0.01,
     max_length: int | None = None,
+    pooling: str | None = None,
     overwrite: bool = False,
 ) -> Exported:
     """Write a model of a task, or a language model, as an ONNX directory for onnxruntime and tokenizers alone.
@@ -73,6 +74,7 @@ def export(
         max_drop: of the metric (of the agreement with torch, where there are no labels) that int8 may cost.
         max_length: tokens to cut texts to (or of a window), and the longest shape that is compared; the task's own
             where None.
+        pooling: makes an embedding model of an encoder alone.
         overwrite: replace an earlier export.
 
     Raises:
@@ -89,7 +91,7 @@ def export(
             fix="give texts, with labels if you have them: data=… (--data FILE)",
         )
     check_free(out, overwrite=overwrite)
-    loaded = checkpoint.load(source, tokenizer=tokenizer)
+    loaded = checkpoint.load(source, tokenizer=tokenizer, pooling=pooling)
     work: Comparison | ReadingComparison
     if type(loaded.model).__name__.endswith(LANGUAGE):
         max_length = min(max_length or Task.max_length, positions(loaded.model))

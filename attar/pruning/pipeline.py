@@ -179,7 +179,7 @@ def _opened(
     measures: bool = False,
 ) -> tuple[Pruner, Dataset | None]:
     """The model with its texts, and those to measure on: dev, or some of the texts. A plan says already what stays."""
-    loaded = load(model, tokenizer=tokenizer)
+    loaded = load(model, tokenizer=tokenizer, pooling=o.pooling)
     learns = plan is None and o.shape is None and o.method != VOCABULARY
     method: Any = o.method if learns else "magnitude"
     axes = axes_of(loaded.model, o.axes)

@@ -12,6 +12,7 @@ from attar.options.base import (
     ModelSource,
     OutputPath,
     Overwrite,
+    Pooling,
     TableSource,
     TaskLength,
     Tokenizer,
@@ -37,6 +38,7 @@ def export(
     tokenizer: Tokenizer = None,
     keep_fp32: Literal["auto"] | Sequence[str] = (),
     max_drop: Weight = 0.01,
+    pooling: Pooling = None,
     max_length: TaskLength = None,
     overwrite: Overwrite = False,
 ) -> "Report":
@@ -51,6 +53,7 @@ def export(
         tokenizer: Of a model that is given as an object.
         keep_fp32: Layers that stay in fp32, such as layer.0 or embeddings; auto for the few that int8 hurts most.
         max_drop: Largest loss of the task's metric in int8.
+        pooling: Makes an embedding model of an encoder alone; others say it themselves.
         max_length: Longest text in tokens; 128 where left out, 384 of questions with contexts.
         overwrite: Replace what attar wrote there before.
 

@@ -14,6 +14,7 @@ from attar.options.base import (
     ModelSource,
     OutputPath,
     Overwrite,
+    Pooling,
     Precision,
     Seed,
     TableSource,
@@ -80,6 +81,7 @@ def plan(
     gamma: Annotated[Annotated[float, Field(ge=0)] | None, SCORES] = None,
     rounding: Annotated[Count | Literal["auto"] | None, COST] = None,
     length: Annotated[Count, COST] = 128,
+    pooling: Pooling = None,
     max_length: MaxLength = 128,
     batch_size: BatchSize = 32,
     seed: Seed = 0,
@@ -110,6 +112,7 @@ def plan(
         gamma: Weight of the alphas' L1 penalty; chosen by the budget where left out.
         rounding: Sizes are multiples of this; auto as this machine's latencies advise.
         length: Tokens of the text that operations and latency are of.
+        pooling: Makes an embedding model of an encoder alone; others say it themselves.
         max_length: Longest text in tokens.
         batch_size: Texts in a step.
         seed: Seed of every random choice.

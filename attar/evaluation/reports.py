@@ -5,15 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
 from attar.data.columns import Columns
+from attar.data.files import open_table
+from attar.data.retrieval import Collection, is_collection, read_collection
 from attar.data.tables import read_table
 from attar.errors import DataError, ModelError
 from attar.evaluation.benchmark import bench as bench_models
 from attar.evaluation.comparison import compare as compare_opened
-from attar.evaluation.comparison import measure
+from attar.evaluation.comparison import measure, timed
 from attar.evaluation.machine import machine
 from attar.evaluation.opening import Source, open_model, open_reader
 from attar.evaluation.perplexity import beside, is_language_model, read
+from attar.evaluation.retrieval import is_triplets, search_report
 from attar.model.checkpoint import versions
 from attar.options.base import Options
 from attar.report.report import Report, Role, Row
@@ -34,6 +39,11 @@ def evaluate(
     if is_language_model(model):
         return read(model, data, teacher=teacher, tokenizer=tokenizer, **o.model_dump(exclude={"doc_stride"}))
     opened = open_model(model, tokenizer=tokenizer)
+    if (found := _searchable(data)) is not None:
+        pair: list[tuple[Role, Any]] = [("student", opened)]
+        if teacher is not None:
+            pair.insert(0, ("teacher", open_model(teacher, tokenizer=tokenizer)))
+        return search_report(pair, found, max_length=o.max_length)
     table, _ = read_table(data, columns=columns, task=opened.task)
     if teacher is None and not opened.task.labelled(table):
         raise DataError(
@@ -83,14 +93,28 @@ def compare(
         timing["latency_length"] = min([o.latency_length, *(reader.positions for reader in readers)])
         return beside(readers, data, sample_by=o.sample_by, **length, **timing)
     opened = [open_model(source, name=name) for name, source in sources]
-    table, _ = read_table(data, columns=columns, task=opened[0].task)
     roles: list[Role] = ["teacher"]
     roles += ["student"] * (len(opened) - 1)
+    searched = _searchable(data)
+    table = Dataset.from_dict({}) if searched else read_table(data, columns=columns, task=opened[0].task)[0]
     timing["latency_length"] = min([o.latency_length, *(model.positions for model in opened)])
     pairs = list(zip(roles, opened, strict=True))
-    found = compare_opened(pairs, table, doc_stride=o.doc_stride, **length, **timing)
+    if searched is not None:
+        found = search_report(pairs, searched, max_length=o.max_length)
+        call = {"batch": o.latency_batch, "length": timing["latency_length"], "threads": o.threads}
+        found = replace(found, rows=timed(found.rows, opened, **call), machine=machine())
+    else:
+        found = compare_opened(pairs, table, doc_stride=o.doc_stride, **length, **timing)
     shapes = (shape_in(model.directory, model.name) for model in opened if model.directory)
     return replace(found, shapes=tuple(filter(None, shapes)))
+
+
+def _searchable(data: Any) -> Collection | Dataset | None:
+    """What embedding models are asked to search in: a collection in BEIR's layout, or triplets; None of other data."""
+    if is_collection(data):
+        return read_collection(data)
+    table = open_table(data, "utf-8-sig") if isinstance(data, str | Path) and Path(data).is_file() else data
+    return table if is_triplets(table) else None
 
 
 def bench(models: Sequence[Source] | Mapping[str, Source], *, options: Options) -> Report:

@@ -46,7 +46,7 @@ def compare(
 
     Args:
         models: Model directories, hub names, ONNX exports or models; by name, or named after their directories.
-        data: Table to measure on; without labels the agreement with the first model is measured.
+        data: Table to measure on (see `evaluate` for other data); without labels agreement with the first model counts.
         columns: Which column is what: text=sentence (also label, text_pair; tokens, tags; question, context, answers).
         out: Directory for report.html and report.json.
         batch_size: Texts in a forward pass of the evaluation.

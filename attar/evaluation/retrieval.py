@@ -1,0 +1,176 @@
+"""Embedding models in search: nDCG, recall and MRR of a collection as sentence-transformers has them, and triplets."""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from attar.data.batches import Batches, encode
+from attar.data.embedding_task import Embedding
+from attar.data.retrieval import Collection
+from attar.errors import DataError, MissingExtraError, ModelError
+from attar.evaluation.opening import Opened
+from attar.evaluation.prediction import predict
+from attar.maths import statistics
+from attar.maths.statistics import Ratio
+from attar.model.checkpoint import versions
+from attar.model.embedding import KEY
+from attar.model.sentence_modules import Head
+from attar.progress import say
+from attar.report.report import Report, Role, Row
+
+Array = NDArray[Any]
+MAIN = "ndcg@10"
+# Columns of a table of triplets.
+TRIPLET = ("anchor", "positive", "negative")
+# A figure that is a mean over queries, of numbers that each query has.
+MEAN = Ratio(lambda each, _: (each, np.ones(len(each))))
+
+
+class Embedder:
+    """An opened embedding model with the methods that sentence-transformers' evaluators call.
+
+    Args:
+        opened: in whatever runtime.
+        max_length: tokens that a text is cut to; what the model was saved with where None.
+
+    Raises:
+        ModelError: it is no embedding model.
+    """
+
+    def __init__(self, opened: Opened, max_length: int | None = None) -> None:
+        if not isinstance(opened.task, Embedding):
+            raise ModelError(
+                expected="embedding models, to search with",
+                found=f"{opened.name}, whose task is {opened.task.kind}",
+                fix="name a sentence-transformers directory, or its export",
+            )
+        self.opened, self.task = opened, opened.task
+        self.head = Head.of(getattr(opened.config, KEY))
+        self.length = min(max_length or self.head.max_length or opened.positions, opened.positions)
+
+    def encode(self, sentences: Sequence[str], **_: Any) -> torch.Tensor:
+        """(N, E), with the model's default prompt."""
+        return self._encoded(sentences, self.head.default_prompt)
+
+    def encode_query(self, sentences: Sequence[str], **_: Any) -> torch.Tensor:
+        """(N, E), with the prompt for queries where the model has one."""
+        return self._encoded(sentences, "query" if "query" in self.head.prompts else self.head.default_prompt)
+
+    def encode_document(self, sentences: Sequence[str], **_: Any) -> torch.Tensor:
+        """(N, E), with the prompt for documents where the model has one."""
+        return self._encoded(
+            sentences, "document" if "document" in self.head.prompts else self.head.default_prompt
+        )
+
+    def _encoded(self, sentences: Sequence[str], prompt: str | None) -> torch.Tensor:
+        before = self.head.prompts.get(prompt, "") if prompt else ""
+        table = Dataset.from_dict({"text": [before + text for text in sentences]})
+        encoded = encode(table, self.opened.tokenizer, max_length=self.length)
+        cut = int(np.sum(np.asarray(encoded["length"][:]) >= self.length))
+        if cut:
+            say(
+                f"{cut} of {len(table)} texts fill the window of {self.length} tokens: the rest of them is not read"
+            )
+        found = predict(self.opened.model, Batches(encoded, self.opened.tokenizer, batch_size=64))
+        return torch.from_numpy(self.task.comparable(found)).float()
+
+
+def searched(opened: Opened, collection: Collection, *, max_length: int | None = None) -> dict[str, Array]:
+    """Figures (Q,) of each query: ndcg@10, recall@10, recall@100, mrr@10, as `InformationRetrievalEvaluator` has them.
+
+    A document is relevant or not: grades above 1 count as 1, as in that evaluator.
+
+    Raises:
+        MissingExtraError: sentence-transformers is not installed.
+    """
+    if find_spec("sentence_transformers") is None:
+        raise MissingExtraError(
+            expected="sentence-transformers, whose evaluators measure search",
+            found="it is not installed",
+            fix='pip install "attar[embeddings]"',
+        )
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+    from sentence_transformers.util import dot_score
+
+    each: dict[str, list[float]] = {}
+
+    class ByQuery(InformationRetrievalEvaluator):  # type: ignore[misc,unused-ignore]  # untyped without the extra
+        """The library's own formulas, a query at a time."""
+
+        def compute_metrics(self, queries_result_list: list[Any]) -> dict[str, Any]:
+            ids, queries = self.queries_ids, self.queries
+            for n, one in enumerate(queries_result_list):
+                self.queries_ids, self.queries = [ids[n]], [queries[n]]
+                alone = super().compute_metrics([one])
+                for name in ("ndcg", "mrr", "recall"):
+                    for k, value in alone[f"{name}@k"].items():
+                        each.setdefault(f"{name}@{k}", []).append(float(value))
+            self.queries_ids, self.queries = ids, queries
+            whole: dict[str, Any] = super().compute_metrics(queries_result_list)
+            return whole
+
+    evaluator = ByQuery(
+        dict(collection.queries),
+        dict(collection.corpus),
+        {query: set(found) for query, found in collection.relevant.items()},
+        mrr_at_k=[10],
+        ndcg_at_k=[10],
+        accuracy_at_k=[1],
+        precision_recall_at_k=[10, 100],
+        map_at_k=[10],
+        show_progress_bar=False,
+        score_functions={"dot": dot_score},  # of unit vectors, where the model compares by cosines
+        write_csv=False,
+    )
+    embedder: Any = Embedder(opened, max_length)  # has what the evaluator calls
+    evaluator.compute_all_metrics(embedder)
+    return {name: np.array(each[name]) for name in (MAIN, "recall@10", "recall@100", "mrr@10")}
+
+
+def chosen(opened: Opened, table: Dataset, *, max_length: int | None = None) -> dict[str, Array]:
+    """Accuracy (S,) of triplets: whether the positive is nearer to the anchor than the negative."""
+    embedder = Embedder(opened, max_length)
+    anchor, positive, negative = (embedder.encode(table[name][:]) for name in TRIPLET)
+    right = (anchor * positive).sum(-1) > (anchor * negative).sum(-1)
+    return {"triplet_accuracy": right.double().numpy()}
+
+
+def is_triplets(table: Any) -> bool:
+    """Whether a table has the columns of triplets."""
+    return set(TRIPLET) <= set(getattr(table, "column_names", ()))
+
+
+def search_report(
+    models: Sequence[tuple[Role, Opened]], source: Collection | Dataset, *, max_length: int | None = None
+) -> Report:
+    """Models on a collection or on triplets; the first is the teacher that the others are held against."""
+    rows: list[Row] = []
+    teacher: Array | None = None
+    main = MAIN if isinstance(source, Collection) else "triplet_accuracy"
+    what = (
+        f"{len(source.queries):,} queries, {len(source.corpus):,} documents"
+        if isinstance(source, Collection)
+        else (f"{len(source):,} triplets")
+    )
+    for role, opened in models:
+        say(f"{opened.name} in {opened.runtime} on {what}")
+        measure: Any = searched if isinstance(source, Collection) else chosen
+        each: Mapping[str, Array] = measure(opened, source, max_length=max_length)
+        found = each[main]
+        teacher = found if teacher is None else teacher
+        nothing = np.zeros(len(found))
+        around, kept = None, None
+        try:
+            around = statistics.bootstrap(MEAN, found, nothing)
+            kept = None if role == "teacher" else statistics.paired_bootstrap(MEAN, found, teacher, nothing)
+        except DataError as error:
+            say(f"no interval for {opened.name}: {error.found}")
+        metrics = {name: float(values.mean()) for name, values in each.items()}
+        sizes = {"parameters": opened.parameters, "bytes": opened.bytes, "directory": opened.directory}
+        rows.append(Row(opened.name, role, opened.runtime, metrics, around, kept, **sizes))  # type: ignore[arg-type]
+    return Report(f"{len(models)} models on {what}", main, tuple(rows), versions=versions())

@@ -1,0 +1,86 @@
+"""Laws of search: figures are sentence-transformers', a perfect order is worth 1, what is wrong is named."""
+
+import json
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.evaluation import (
+    InformationRetrievalEvaluator,
+    TripletEvaluator,
+)
+
+import tiny
+from attar import compare, evaluate
+from attar.data.retrieval import read_collection
+from attar.errors import DataError, ModelError
+from attar.model.sentence_modules import Head, write_head
+
+DOCUMENTS = [f"the {a} {b} film of the {c}" for a in tiny.GOOD for b in tiny.BAD for c in ("story", "cast")]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Two models, and a collection whose queries are parts of their documents."""
+    place = tmp_path_factory.mktemp("search")
+    for name, seed in (("one", 0), ("two", 1)):
+        tiny.saved(place / name, head="base", seed=seed)
+        write_head(Head(normalize=True, max_length=20, prompts={"query": "it "}), {}, 24, place / name)
+    write(place / "beir", DOCUMENTS, [d.removeprefix("the ") for d in DOCUMENTS[:40]])
+    return place
+
+
+def write(place, documents, queries, relevant=None):
+    """A collection in BEIR's layout; query n is answered by document n."""
+    (place / "qrels").mkdir(parents=True)
+    rows = [{"_id": f"d{n}", "title": "", "text": text} for n, text in enumerate(documents)]
+    (place / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    rows = [{"_id": f"q{n}", "text": text} for n, text in enumerate(queries)]
+    (place / "queries.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    pairs = relevant or [(f"q{n}", f"d{n}") for n in range(len(queries))]
+    lines = ["query-id\tcorpus-id\tscore", *(f"{q}\t{d}\t1" for q, d in pairs)]
+    (place / "qrels" / "test.tsv").write_text("\n".join(lines) + "\n")
+
+
+def test_figures_are_those_of_sentence_transformers_prompts_included(place):
+    report = evaluate(place / "two", place / "beir", teacher=place / "one")
+    found = read_collection(place / "beir")
+    library = InformationRetrievalEvaluator(
+        dict(found.queries), dict(found.corpus), {q: set(d) for q, d in found.relevant.items()}
+    )
+    for row, name in zip(report.rows, ("one", "two"), strict=True):
+        wanted = library(SentenceTransformer(str(place / name), device="cpu"))
+        for ours, theirs in (("ndcg@10", "ndcg@10"), ("recall@10", "recall@10"), ("mrr@10", "mrr@10")):
+            assert row.metrics[ours] == pytest.approx(wanted[f"cosine_{theirs}"], abs=1e-6)
+    kept = report.rows[1].retained
+    assert kept.low < kept.value < kept.high
+    assert kept.value == pytest.approx(report.rows[1].metrics["ndcg@10"] / report.rows[0].metrics["ndcg@10"])
+
+
+def test_a_document_that_is_its_query_is_found_first(place, tmp_path):
+    write(tmp_path / "same", ["it " + text for text in DOCUMENTS], DOCUMENTS)
+    assert evaluate(place / "one", tmp_path / "same").rows[0].metrics["ndcg@10"] == 1
+
+
+def test_triplets_are_counted_as_sentence_transformers_does(place):
+    draws = [np.random.default_rng(n).permutation(DOCUMENTS)[:3] for n in range(40)]
+    rows = dict(zip(("anchor", "positive", "negative"), map(list, zip(*draws, strict=True)), strict=True))
+    report = compare([place / "one", place / "two"], Dataset.from_dict(rows), latency_length=8)
+    library = TripletEvaluator(rows["anchor"], rows["positive"], rows["negative"])
+    for row, name in zip(report.rows, ("one", "two"), strict=True):
+        wanted = library(SentenceTransformer(str(place / name), device="cpu"))
+        assert row.metrics["triplet_accuracy"] == pytest.approx(wanted["cosine_accuracy"])
+
+
+def test_unknown_ids_empty_documents_and_other_models_are_named(place, tmp_path, capsys):
+    write(tmp_path / "odd", DOCUMENTS[:4], ["film"], [("q0", "d99")])
+    with pytest.raises(DataError, match="d99"):
+        evaluate(place / "one", tmp_path / "odd")
+    write(tmp_path / "empty", ["", *DOCUMENTS[:4]], ["film", "cast"], [("q0", "d0"), ("q1", "d1")])
+    found = read_collection(tmp_path / "empty")
+    assert set(found.queries) == {"q1"}
+    assert len(found.corpus) == 4
+    tiny.saved(tmp_path / "classifier")
+    with pytest.raises(ModelError, match="single_label"):
+        evaluate(tmp_path / "classifier", place / "beir")

@@ -150,6 +150,19 @@ def test_too_large_a_drop_names_the_layers_to_keep_and_leaves_nothing(tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_scales_are_fixed_beforehand_of_a_family_whose_attention_is_not_fused(tmp_path):
+    import onnx
+
+    options = {"tokenizer": tiny.tokenizer("modernbert"), "data": tiny.table(24), "max_length": 32}
+    record = export(
+        tiny.model("modernbert"), tmp_path / "out", precision="int8-static", max_drop=1.0, **options
+    )
+    assert 0 < record.difference < 0.5
+    graph = onnx.load(tmp_path / "out" / "model.onnx").graph
+    dtypes = {value.data_type for value in graph.initializer if len(value.dims) == 2}
+    assert onnx.TensorProto.INT8 in dtypes
+
+
 def test_int8_without_data_is_an_error(tmp_path):
     with pytest.raises(DataError, match="measure"):
         export(tiny.model("bert"), tmp_path / "out", tokenizer=tiny.tokenizer(), precision="int8")

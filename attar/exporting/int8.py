@@ -107,6 +107,10 @@ def quantize(
     model = model.clone()
     if precision == "int8-static":
         graph_rewrites.split_attention(model)
+        # Fusions name a scale's shape () where its value has (1,): ONNX's shape inference refuses that.
+        for value in model.graph.initializers.values():
+            if value.const_value is not None:
+                value.shape = value.const_value.shape
     layers = name_nodes(model, module)
     kept = kept_nodes(layers, keep_fp32)
     common: dict[str, Any] = {

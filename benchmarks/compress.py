@@ -1,0 +1,150 @@
+"""`attar compress` against what it has to beat, and against the time that it is given.
+
+headline: MiniLM-L6 fine-tuned on Rotten Tomatoes, the budget of headline.py, for each of `--minutes`; at the longest,
+    what is kept against what the student there keeps (its committed result), less one point; time used over given.
+latency: a half and a quarter of the teacher's latency in fp32, against dropped layers in the same time.
+untrained: `--time 0` at the numbers of parameters of prune_peers.py, whole vocabulary, fp32, against what the peers
+    lose there without recovery, by its committed result: of another fine-tuning of the same model, so losses are held
+    against each other.
+search: the search against random search without halving, same time and candidates, `--seeds`.
+sst2: SST-2 from ../shared/data with nothing changed but the texts.
+
+One thread. What a run is given is time on the clock: the share of a core that it got is in the settings.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from compress_study import Runs
+from rich.console import Console
+from rich.table import Table
+
+from attar.maths.statistics import seed_interval
+from common import RESULTS, Figure, Result, benchmark, figure
+
+PARTS = ("headline", "untrained", "latency", "search", "sst2")
+HEADLINE = "7.5x fewer parameters, 9.4x faster"
+FASTER = ("2x faster", "4x faster")
+# Time used over given.
+KEPT_TIME = (0.9, 1.1)
+LIKE: dict[str, Any] = {"formats": ["fp32"], "vocabulary": "all"}
+
+
+def headline(runs: Runs, minutes: list[float]) -> dict[str, Figure]:
+    """What is kept at the headline's budget, and how the time was kept."""
+    figures: dict[str, Figure] = {}
+    found = {time: runs.compressed(f"headline-{time:g}m", to=HEADLINE, time=60 * time) for time in minutes}
+    target = _committed("headline", "tiny, of the teacher's accuracy", "retained")
+    for time, one in found.items():
+        goal = target - 0.01 if time == max(found) else None
+        figures[f"headline, {time:g} minutes, kept"] = figure(one["kept"], goal)
+        ratio = one["seconds"] / (60 * time)
+        figures[f"headline, {time:g} minutes, time used over given"] = {
+            **figure(ratio, KEPT_TIME[1], at_least=False),
+            "met": KEPT_TIME[0] <= ratio <= KEPT_TIME[1],
+        }
+    return figures
+
+
+def latency(runs: Runs, minutes: float) -> dict[str, Figure]:
+    """What is kept at parts of the teacher's latency, against dropped layers."""
+    figures: dict[str, Figure] = {}
+    for to in FASTER:
+        options: dict[str, Any] = {"to": to, "time": 60 * minutes, "formats": ["fp32"]}
+        ours = runs.compressed(f"latency-{to}", **options)
+        drops = runs.compressed(f"latency-{to}-drop", **options, ways=["drop"])
+        figures[f"{to}, kept"] = figure(ours["kept"])
+        figures[f"{to}, over dropped layers, points"] = figure(100 * (ours["kept"] - drops["kept"]), 0.0)
+    return figures
+
+
+def untrained(runs: Runs) -> dict[str, Figure]:
+    """What is lost without training, against the peers."""
+    settings = json.loads((RESULTS / "prune_peers.json").read_text())["settings"]
+    figures: dict[str, Figure] = {}
+    for size, budget in settings["budgets"].items():
+        ours = runs.compressed(f"untrained-{size}", to=f"{budget} params", time=0, **LIKE)
+        figures[f"{size}, --time 0, seconds"] = figure(ours["seconds"], 75.0, at_least=False)
+        figures[f"{size}, --time 0, kept"] = figure(ours["kept"])
+        lost = 100 * (ours["accuracy"] - ours["teacher"])
+        for peer in ("TextPruner", "Torch-Pruning"):
+            theirs = [
+                np.mean(row["none"]) - settings["rows"]["whole"]["accuracy"]
+                for name, row in settings["rows"].items()
+                if name.startswith(f"{size} {peer}")
+            ]
+            figures[f"{size}, --time 0, over {peer}, points"] = figure(lost - max(theirs), 0.0)
+    return figures
+
+
+def search(runs: Runs, minutes: float, seeds: list[int]) -> dict[str, Figure]:
+    """What the search keeps more than random search."""
+    options: dict[str, Any] = {"to": HEADLINE, "time": 60 * minutes}
+    pairs = [
+        [runs.compressed(f"search-{kind}-{seed}", **options, seed=seed, blind=kind == "random")["kept"]
+         for kind in ("halving", "random")]
+        for seed in seeds
+    ]  # fmt: skip
+    around = seed_interval([100 * (ours - theirs) for ours, theirs in pairs])
+    runs.bounds["search over random search, points"] = [around.low, around.high]
+    return {"search over random search, points": figure(around.value, 0.0)}
+
+
+def sst2(runs: Runs, minutes: float) -> dict[str, Figure]:
+    """What is kept of SST-2."""
+    one = runs.compressed("sst2", data="sst2", to=HEADLINE, time=60 * minutes)
+    return {f"SST-2, {minutes:g} minutes, kept": figure(one["kept"])}
+
+
+def _committed(name: str, *keys: str) -> float:
+    """A figure of another benchmark's committed result, under the first of its names that is there."""
+    found = json.loads((RESULTS / f"{name}.json").read_text())["figures"]
+    return float(next(found[key]["value"] for key in keys if key in found))
+
+
+def show(runs: Runs) -> None:
+    """A row for each run."""
+    table = Table("run", "kept, 95%", "found", "p50", "MB", "used over given", "of a core", "tried", box=None)
+    for name, one in runs.done.items():
+        kept = f"{one['kept']:.1%} ({one['low']:.1%} to {one['high']:.1%})"
+        given = f"{one['seconds']:.0f} s / {one['given']:.0f} s"
+        share = f"{one['of_a_core']:.0%}"
+        cost = f"{one['latency']:.2f} ms", f"{one['size']:.1f}"
+        table.add_row(name, kept, one["candidate"], *cost, given, share, str(one["tried"]))
+    Console(width=160).print(table)
+
+
+def main(options: argparse.Namespace, work: Path) -> Result:
+    runs = Runs(work, quick=options.quick)
+    minutes, short = options.minutes[:1] if options.quick else options.minutes, options.short
+    parts: Mapping[str, Any] = {
+        "headline": lambda: headline(runs, minutes),
+        "untrained": lambda: untrained(runs),
+        "latency": lambda: latency(runs, short),
+        "search": lambda: search(runs, short, options.seeds),
+        "sst2": lambda: sst2(runs, sorted(minutes)[len(minutes) // 2]),
+    }
+    figures: dict[str, Figure] = {}
+    for part in ["headline"] if options.quick else options.parts:
+        figures |= parts[part]()
+    show(runs)
+    return Result(figures, {"runs": runs.done, "intervals_95": runs.bounds})
+
+
+if __name__ == "__main__":
+    benchmark(
+        main,
+        __doc__,
+        quick="few sentences, one run, without training",
+        threads=1,
+        seeds=True,
+        options={
+            "--parts": {"nargs": "+", "default": list(PARTS), "choices": PARTS, "help": "figures to make"},
+            "--minutes": {"nargs": "+", "type": float, "default": [2.0, 10.0, 30.0], "help": "times given"},
+            "--short": {"type": float, "default": 5.0, "help": "minutes of latency and search"},
+        },
+    )

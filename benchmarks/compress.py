@@ -24,11 +24,13 @@ from rich.console import Console
 from rich.table import Table
 
 from attar.maths.statistics import seed_interval
-from common import RESULTS, Figure, Result, benchmark, figure
+from common import Figure, Result, benchmark, figure
 
 PARTS = ("headline", "untrained", "latency", "search", "sst2")
 HEADLINE = "7.5x fewer parameters, 9.4x faster"
 FASTER = ("2x faster", "4x faster")
+# What other benchmarks committed.
+COMMITTED = Path(__file__).parent / "results"
 # Time used over given.
 KEPT_TIME = (0.9, 1.1)
 LIKE: dict[str, Any] = {"formats": ["fp32"], "vocabulary": "all"}
@@ -64,7 +66,7 @@ def latency(runs: Runs, minutes: float) -> dict[str, Figure]:
 
 def untrained(runs: Runs) -> dict[str, Figure]:
     """What is lost without training, against the peers."""
-    settings = json.loads((RESULTS / "prune_peers.json").read_text())["settings"]
+    settings = json.loads((COMMITTED / "prune_peers.json").read_text())["settings"]
     figures: dict[str, Figure] = {}
     for size, budget in settings["budgets"].items():
         ours = runs.compressed(f"untrained-{size}", to=f"{budget} params", time=0, **LIKE)
@@ -102,7 +104,7 @@ def sst2(runs: Runs, minutes: float) -> dict[str, Figure]:
 
 def _committed(name: str, *keys: str) -> float:
     """A figure of another benchmark's committed result, under the first of its names that is there."""
-    found = json.loads((RESULTS / f"{name}.json").read_text())["figures"]
+    found = json.loads((COMMITTED / f"{name}.json").read_text())["figures"]
     return float(next(found[key]["value"] for key in keys if key in found))
 
 

@@ -20,7 +20,7 @@ from attar.anatomy.resolve import resolve
 from attar.compression.budget import CEILINGS, SAID, Budget, budget_of, seconds_of
 from attar.compression.candidate import Architecture, Candidate, teacher_architecture
 from attar.compression.candidate_costs import CandidateCosts, operations
-from attar.compression.data import BATCH, Texts
+from attar.compression.data import BATCH, SHORT, Texts
 from attar.compression.last_training import LastTraining
 from attar.compression.learning import EPOCHS, FINE, Learning
 from attar.compression.live_table import live_table
@@ -60,6 +60,8 @@ UNTRAINED, FINALISTS, DROP = 20.0, 3, 0.01
 CALLS, DRAWING = 100, 4.0
 # Budgets beside the one that was given, of which the report says what they would buy and cost.
 NEIGHBOURS = (1.2, 0.8)
+# Part of the time that is left which one of them may take.
+BESIDE = 0.05
 
 
 def compress(
@@ -181,7 +183,8 @@ class Compression:
     @property
     def ending(self) -> float:
         """Seconds that the end takes: an export, and all models on the test table; from what both took before."""
-        models = 1 + len(self.options.formats)
+        # The teacher reads the test table, in int8 in about half the time; what is small reads it in no time.
+        models = 1.2 + (0.5 * (len(self.options.formats) - 1) if self.clock.given > SHORT else 0.0)
         reading = models * len(self.texts.tables.test) / self.rate
         return self.exporting + DRAWING + reading + CALLS * self.teacher_latency
 
@@ -413,7 +416,11 @@ class Compression:
             candidate = space.scaled(chosen.candidate, scale)
             if candidate is None or candidate == chosen.candidate:
                 continue
-            if self.training and learning.pace(candidate.architecture) * chosen.steps > 0.1 * self.clock.left:
+            # As its pace is not known before it is built, which takes about as long as it then learns.
+            seconds = (
+                2 * learning.pace(chosen.candidate.architecture) * chosen.steps if self.training else 0.0
+            )
+            if self.training and seconds > BESIDE * (self.clock.left - self.ending):
                 continue
             trained = learning.trained(candidate.architecture, chosen.steps)
             costs = dict(space.costs(candidate))
@@ -512,7 +519,10 @@ class Compression:
         kept = self.tokens(candidate.vocabulary) or ()
         small, tokenizer = trimmed(model, self.texts.loaded.tokenizer, kept)
         shipped = {"teacher": outcome.teacher["fp32"], out.name: final.shipped}
-        shipped |= {f"teacher in {name}": made for name, made in outcome.teacher.items() if name != "fp32"}
+        if self.clock.given > SHORT:  # else its figures on the dev table are all there is time for
+            shipped |= {
+                f"teacher in {name}": made for name, made in outcome.teacher.items() if name != "fp32"
+            }
         shipped |= outcome.baselines
         roles: list[Role] = ["teacher", "student", *["baseline"] * (len(shipped) - 2)]  # type: ignore[list-item]
         places = (made.directory for made in shipped.values())

@@ -35,6 +35,8 @@ from attar.training.loop import Precision
 
 # Augmented copies are made until there are so many rows, but no more than so many of each.
 ROWS, COPIES = 30_000, 8
+# Texts that are learned from at least, however slow the teacher is.
+LEAST = 2_000
 # Copies of each text at most where answers alone are learned from them: these take no disk.
 MORE = 10
 
@@ -50,7 +52,7 @@ class TaskTexts(Texts):
         ModelError: a teacher without a task.
     """
 
-    teaching = 0.08
+    teaching = 0.1
 
     def __init__(
         self, loaded: Loaded, tables: Tables, *, max_length: int | None, stride: int, seed: int
@@ -177,7 +179,13 @@ class TaskTexts(Texts):
         return digest(self.loaded.model, *read.content, *self.dev.batches.content, self.window, self.seed)
 
     def table(self, place: Path, affordable: int) -> Dataset:
-        """With augmented copies of each, as many as the teacher can read."""
+        """With augmented copies of each, as many as the teacher can read; or only some of them."""
+        rows = max(affordable, LEAST)
+        if rows < len(self.tables.train):
+            say(
+                f"{rows:,} of {len(self.tables.train):,} texts are learned from: the teacher reads no more in the time"
+            )
+            return self.tables.train.shuffle(seed=self.seed).select(range(rows))
         copies = self.copies(affordable)
         if copies:
             say(f"{copies} augmented copies of each text are made, of as many as the teacher can read")

@@ -362,6 +362,8 @@ def seconds(monkeypatch):
     """A clock of looks and a pace that is given, and predicted seconds without a table: no test waits for the time."""
     monkeypatch.setattr(pipeline, "Clock", Ticks)
     monkeypatch.setattr(pipeline.Learning, "pace", lambda self, architecture: 0.2)
+    monkeypatch.setattr(pipeline.Learning, "probed", lambda self, learner, batches: 0.2)
+    monkeypatch.setattr(pipeline.Compression, "ending", 5.0)
     monkeypatch.setattr(pipeline, "FINALISTS", 1)
     table = lambda form, precision: 1e-9 * form.hidden * len(form.layers)  # noqa: E731
     monkeypatch.setattr(pipeline.Compression, "latencies", lambda self, teacher: table)

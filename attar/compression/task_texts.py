@@ -136,9 +136,11 @@ class TaskTexts(Texts):
         return Distiller(model, teacher, intermediate=losses, task=self.task)
 
     def longer(self, place: Path, rows: int) -> Dataset | None:
-        """With more augmented copies."""
-        copies = min(MORE, rows // len(self.tables.train) - 1)
-        return None if copies < 1 or self.task.per_token else self.augmented(place, copies)
+        """With more augmented copies; so many of the texts where not all can be read."""
+        train = self.tables.train
+        if rows < len(train):
+            return train.shuffle(seed=self.seed).select(range(rows))
+        return self.augmented(place, min(MORE, rows // len(train) - 1))
 
     def answering(
         self, model: PreTrainedModel, batches: Any, teacher: Any, *, cache: Path, precision: Precision

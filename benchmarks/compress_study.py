@@ -11,6 +11,7 @@ from attar import finetune
 from attar.compression.pipeline import compress as compress_with
 from attar.data.tables import read_table
 from attar.demo.data import model_directory
+from attar.evaluation.opening import open_model
 from attar.options.signature import options_of
 from attar.report.report import Report
 from attar.verbs.compress import compress
@@ -33,6 +34,11 @@ class Runs:
         self.headline = Headline(work, quick=quick)
         self.done: dict[str, Any] = {}
         self.bounds: dict[str, list[float]] = {}
+
+    @cached_property
+    def parameters(self) -> int:
+        """Of the teacher."""
+        return open_model(self._of("reviews")[0]).parameters or 0
 
     @cached_property
     def sst2(self) -> dict[str, Dataset]:

@@ -17,7 +17,7 @@ from attar.compression.budget import CEILINGS, Budget, budget_of, seconds_of
 from attar.compression.candidate import Candidate, teacher_architecture
 from attar.compression.candidate_costs import operations
 from attar.compression.live_table import live_table
-from attar.compression.search import FACTOR, Clock, Search
+from attar.compression.search import FACTOR, Clock, Search, Tried
 from attar.compression.space import Space
 from attar.data.model_task import task_of
 from attar.distillation.student import student
@@ -279,6 +279,13 @@ def test_time_that_a_killed_sitting_used_counts(tmp_path):
     assert 59 < second.left < 61
     second.stop()
     assert Clock(100, tmp_path / "clock").left > 99
+
+
+def test_a_candidate_that_time_cut_short_is_held_against_others_where_both_were(tmp_path):
+    search = searching(tmp_path, Pretended())
+    rungs = {"slow": [9.0, 2.0, 1.0], "late": [8.0, 1.5], "weak": [9.5]}
+    search.tried = {n: Tried(name, {}, errors) for n, (name, errors) in enumerate(rungs.items())}
+    assert [one.candidate for one in search.finalists(3)] == ["late", "slow", "weak"]
 
 
 def test_random_search_trains_every_candidate_to_the_end(tmp_path):

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cmp_to_key
 from pathlib import Path
 from typing import Any
 
@@ -230,9 +231,18 @@ class Search:
         return math.log(one.costs[self.space.free]) + SHORT * max(0.0, self.floor - expected)
 
     def finalists(self, count: int) -> list[Tried]:
-        """The candidates that came furthest, the best first."""
+        """The best candidates, the best first: of two the one that was better on the last rung that both reached.
+
+        On the last rungs those that came first would win otherwise, since time ends before others reach them.
+        """
         fitting = [one for one in self.tried.values() if one.rungs]
-        return sorted(fitting, key=lambda one: (-len(one.rungs), one.rungs[-1]))[:count]
+        furthest = sorted(fitting, key=lambda one: (-len(one.rungs), one.rungs[-1]))
+        return sorted(furthest, key=cmp_to_key(_behind))[:count]
+
+
+def _behind(one: Tried, other: Tried) -> int:
+    rung = min(len(one.rungs), len(other.rungs)) - 1
+    return (one.rungs[rung] > other.rungs[rung]) - (one.rungs[rung] < other.rungs[rung])
 
 
 # What a rung of training leaves of the part that is not kept, until measured otherwise.

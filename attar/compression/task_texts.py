@@ -76,7 +76,10 @@ class TaskTexts(Texts):
     @cached_property
     def teacher_on_dev(self) -> Evaluation:
         """What the teacher says of the dev table."""
-        return self.dev.evaluate_teacher(self.dev.logits(self.loaded.model))
+        began = time.perf_counter()
+        logits = self.dev.logits(self.loaded.model)
+        self._rate = len(self.tables.dev) / (time.perf_counter() - began)
+        return self.dev.evaluate_teacher(logits)
 
     @property
     def main(self) -> str:
@@ -109,11 +112,9 @@ class TaskTexts(Texts):
         return Judge(self.dev, self.teacher_on_dev)
 
     def rate(self) -> float:
-        """From a pass over the first dev texts."""
-        few = self.tables.dev.select(range(min(128, len(self.tables.dev))))
-        began = time.perf_counter()
-        self.evaluator(few).logits(self.loaded.model)
-        return len(few) / (time.perf_counter() - began)
+        """From its pass over the dev texts."""
+        assert self.teacher_on_dev
+        return self._rate
 
     def teacher(self, batches: Any, layers: int, *, cache: Path, precision: Precision) -> Teacher:
         """Hidden states of its layers, and logits."""

@@ -133,9 +133,10 @@ def searched(opened: Opened, collection: Collection, *, max_length: int | None =
 
 
 def chosen(opened: Opened, table: Dataset, *, max_length: int | None = None) -> dict[str, Array]:
-    """Accuracy (S,) of triplets: whether the positive is nearer to the anchor than the negative."""
+    """Accuracy (S,) of triplets: whether the positive is nearer to the anchor, a query, than the negative."""
     embedder = Embedder(opened, max_length)
-    anchor, positive, negative = (embedder.encode(table[name][:]) for name in TRIPLET)
+    anchor = embedder.encode_query(table["anchor"][:])
+    positive, negative = (embedder.encode_document(table[name][:]) for name in TRIPLET[1:])
     right = (anchor * positive).sum(-1) > (anchor * negative).sum(-1)
     return {"triplet_accuracy": right.double().numpy()}
 

@@ -38,7 +38,7 @@ SIZES = Flag(panel="Student")
 LOSSES = Flag(panel="Losses")
 
 
-class Student(Options):
+class StudentSizes(Options):
     """Sizes of the student and where its weights start; a size left out is the teacher's.
 
     Attributes:
@@ -49,8 +49,6 @@ class Student(Options):
         embedding: Size of a factorised embedding, under the hidden size.
         init: Start: random, layers (chosen layers of the teacher copied), or project (the teacher's weights projected
             onto the leading directions of its hidden states).
-        dense: Of an embedding model: keep the teacher's dimensions, by a Dense layer where the hidden size is another;
-            without it embeddings have as many dimensions as the student's hidden size.
     """
 
     layers: Annotated[Count | None, Flag()] = None
@@ -59,6 +57,16 @@ class Student(Options):
     ffn: Annotated[Count | None, SIZES] = None
     embedding: Annotated[Count | None, SIZES] = None
     init: Annotated[Literal["random", "layers", "project"], SIZES] = "project"
+
+
+class Student(StudentSizes):
+    """Sizes of the student and where its weights start; a size left out is the teacher's.
+
+    Attributes:
+        dense: Of an embedding model: keep the teacher's dimensions, by a Dense layer where the hidden size is another;
+            without it embeddings have as many dimensions as the student's hidden size.
+    """
+
     dense: Annotated[bool, SIZES] = True
 
 

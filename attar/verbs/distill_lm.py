@@ -27,7 +27,7 @@ from attar.options.base import (
 )
 from attar.options.registry import verb
 from attar.options.signature import options_of
-from attar.verbs.distill import SIZES, Student
+from attar.verbs.distill import SIZES, StudentSizes
 
 if TYPE_CHECKING:
     from attar.report.report import Report
@@ -36,7 +36,7 @@ LOSSES = Flag(panel="Losses")
 TEACHER = Flag(panel="Teacher's logits on disk")
 
 
-class LanguageStudent(Student):
+class LanguageStudent(StudentSizes):
     """Sizes of a language model's student and where its weights start.
 
     Where no size is named, it has half of the teacher's layers.

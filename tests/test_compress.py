@@ -14,8 +14,8 @@ from attar import compress, finetune, plan, pretrain, tokenizer
 from attar.anatomy.resolve import resolve
 from attar.compression import pipeline, shipping
 from attar.compression.budget import CEILINGS, Budget, budget_of, seconds_of
-from attar.compression.candidate import Candidate, teacher_architecture
-from attar.compression.candidate_costs import operations
+from attar.compression.candidate import Architecture, Candidate, teacher_architecture
+from attar.compression.candidate_costs import CandidateCosts, operations
 from attar.compression.live_table import live_table
 from attar.compression.search import FACTOR, Clock, Search, Tried
 from attar.compression.space import Space
@@ -535,3 +535,21 @@ def test_what_does_not_apply_to_a_causal_model_is_refused(decoder, tmp_path, giv
         compress(model, texts=lines, to="2x smaller", out=tmp_path / "small", **given)
     assert found in caught.value.found
     assert not (tmp_path / "small").exists()
+
+
+@pytest.mark.parametrize("embedding", [64, 16])
+def test_operations_of_a_candidate_are_those_of_its_student(embedding):
+    """A budget in operations is heeded before anything is built."""
+    teacher = tiny.model(hidden_size=64, num_hidden_layers=4, intermediate_size=128)
+    bound = resolve(teacher)
+    learning = SimpleNamespace(
+        bound=bound,
+        texts=SimpleNamespace(loaded=SimpleNamespace(model=teacher)),
+        form=lambda a: a.student_form(bound, bound.shape.vocab),
+    )
+    options = {"vocabularies": {"all": bound.shape.vocab}, "tokenizer_bytes": {"all": 0}}
+    costs_of = CandidateCosts(learning, lambda form, precision: 1.0, length=32, batch=2, **options)
+    sizes = {"layers": 2, "hidden": 32, "heads": 4, "ffn": 48, "embedding": min(embedding, 32)}
+    counted = flops(student(teacher, init="random", **sizes).model, 2, 32)
+    found = costs_of(Candidate(Architecture("distil", **sizes)))["flops"]
+    assert found == pytest.approx(counted, rel=1e-3 if embedding == 64 else 0.02)

@@ -1,7 +1,7 @@
 """What candidates cost, by the names of the limits: counted exactly, or predicted."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -13,9 +13,9 @@ from attar.compression.candidate import Architecture, Candidate
 from attar.compression.learning import Learning
 from attar.distillation.student import head_of
 from attar.distillation.student_config import config_of, shape_for
-from attar.evaluation.counting import flops
 from attar.maths.mapping import layer_map
 from attar.model.checkpoint import HEADS
+from attar.pruning.cost import Operations
 
 # The graph of an export and its records, beside weights and tokenizer.
 GRAPH_BYTES = 60_000
@@ -47,7 +47,7 @@ class CandidateCosts:
         self.counted = lru_cache(maxsize=4096)(self._counted)
 
     def __call__(self, candidate: Candidate) -> dict[str, float]:
-        """Parameters, megabytes, milliseconds."""
+        """Parameters, operations of a call, megabytes, milliseconds."""
         architecture, tokens = candidate.architecture, self.vocabularies[candidate.vocabulary]
         form = self.form(candidate)
         parameters = self.counted(architecture, tokens)
@@ -55,6 +55,7 @@ class CandidateCosts:
         size = 4 * parameters * quarter + self.tokenizer_bytes[candidate.vocabulary] + GRAPH_BYTES
         return {
             "parameters": float(parameters),
+            "flops": self.flops(form),
             "size": size / 1e6,
             "latency": 1e3 * self.latency(form, candidate.precision),
         }
@@ -64,9 +65,15 @@ class CandidateCosts:
         form = self.learning.form(candidate.architecture)
         return Form(form.hidden, form.embedding, self.vocabularies[candidate.vocabulary], form.layers)
 
-    def flops(self, candidate: Candidate) -> float:
-        """Operations of one call."""
-        return flops(_empty(self.learning, candidate.architecture), self.batch, self.length)
+    @cached_property
+    def _operations(self) -> Operations:
+        return Operations(self.learning.bound.model, self.length)
+
+    def flops(self, form: Form) -> float:
+        """Operations of one call; what reads a factorised embedding is counted where the teacher has none, too."""
+        factorised = form.embedding != form.hidden and not self.learning.bound.anatomy.sizes.embedding
+        inner = 2 * self.length * form.embedding * form.hidden if factorised else 0
+        return self.batch * (self._operations(form) + inner)
 
     def _counted(self, architecture: Architecture, tokens: int) -> int:
         if architecture.way == "prune":

@@ -11,8 +11,8 @@ from attar.errors import ModelError
 from attar.model.slim import config_for
 from attar.model.weights import position_offset, rotary_size
 
-# Of embedding models the head, too.
-TASK_KEYS = ("id2label", "label2id", "problem_type", "sentence_embedding")
+# Of embedding models the head, too, and what a reranker's scores go through.
+TASK_KEYS = ("id2label", "label2id", "problem_type", "sentence_embedding", "sentence_transformers")
 
 
 def shape_for(

@@ -16,6 +16,7 @@ from attar.anatomy.resolve import family
 from attar.errors import ModelError
 from attar.model.embedding import SentenceEncoder, embedding_head, verify_library
 from attar.model.pretrained import from_pretrained
+from attar.model.sentence_modules import score_activation
 from attar.model.slim import travelling
 from attar.storage.writing import LINEAGE, new_directory
 
@@ -50,6 +51,8 @@ SAVED: dict[str, Head] = {
     "ForPreTraining": "masked-lm",
     "SentenceEncoder": "embedding",  # of an export
 }
+# Where every version of sentence-transformers looks for what a reranker's scores go through.
+RERANKER = "sentence_transformers"
 # Of a config: who wrote it and where it lies, not what the model computes.
 NAMES = {"_name_or_path", "transformers_version", "architectures", "dtype", "auto_map"}
 # What a reloaded model's logits may differ by: the weights are the same bits, only kernels may round otherwise.
@@ -123,6 +126,9 @@ def load(
             found=f"none for {', '.join(missing[:3])}" + ("…" if missing[3:] else ""),
             fix="name a model that was trained with this head (attar finetune makes one)",
         )
+    if chosen == "sequence-classification" and not hasattr(model.config, RERANKER):
+        if (said := score_activation(source)) is not None:
+            setattr(model.config, RERANKER, {"activation_fn": said})
     return Loaded(model.eval(), tokenizer, str(source))
 
 

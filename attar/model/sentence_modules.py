@@ -151,6 +151,12 @@ def _json(source: str | Path, name: str) -> dict[str, Any]:
     return dict(json.loads(found.read_text(encoding="utf-8"))) if found else {}
 
 
+def score_activation(source: str | Path) -> str | None:
+    """What a CrossEncoder's scores go through, as it was saved since sentence-transformers 5; None of other models."""
+    found = _json(source, SETTINGS).get("activation_fn")
+    return None if found is None else str(found)
+
+
 def _settings(source: str | Path) -> dict[str, Any]:
     said, window = _json(source, SETTINGS), _json(source, TRANSFORMER)
     return {

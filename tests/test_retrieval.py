@@ -84,3 +84,33 @@ def test_unknown_ids_empty_documents_and_other_models_are_named(place, tmp_path,
     tiny.saved(tmp_path / "classifier")
     with pytest.raises(ModelError, match="single_label"):
         evaluate(tmp_path / "classifier", place / "beir")
+
+
+def test_grades_count_as_scikit_learn_has_them(place, tmp_path):
+    from sklearn.metrics import ndcg_score
+
+    rng = np.random.default_rng(0)
+    write(tmp_path / "graded", DOCUMENTS[:12], DOCUMENTS[20:25])
+    lines = [f"q{q}\td{d}\t{rng.integers(0, 4)}" for q in range(5) for d in range(12)]
+    (tmp_path / "graded" / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\n" + "\n".join(lines) + "\n"
+    )
+    found = read_collection(tmp_path / "graded")
+    model = SentenceTransformer(str(place / "one"), device="cpu")
+    scores = (
+        model.encode_query(list(found.queries.values()))
+        @ model.encode_document(list(found.corpus.values())).T
+    )
+    grades = [[found.relevant[q].get(d, 0) for d in found.corpus] for q in found.queries]
+    report = evaluate(place / "one", tmp_path / "graded")
+    assert report.rows[0].metrics["ndcg@10"] == pytest.approx(ndcg_score(grades, scores, k=10), abs=1e-6)
+
+
+def test_labels_are_read_from_embeddings_where_these_tell_them(place):
+    texts = [f"the film is {word}" for word in tiny.GOOD * 8 + tiny.BAD * 8]
+    labels = ["good"] * 48 + ["bad"] * 48
+    report = evaluate(place / "one", Dataset.from_dict({"text": texts, "label": labels}))
+    assert report.rows[0].metrics["probe_accuracy"] > 0.8
+    mixed = np.random.default_rng(0).permutation(labels).tolist()
+    report = evaluate(place / "one", Dataset.from_dict({"text": texts, "label": mixed}))
+    assert report.rows[0].metrics["probe_accuracy"] < 0.7

@@ -7,18 +7,19 @@ from typing import Any
 
 from datasets import Dataset
 
-from attar.data.columns import Columns
+from attar.data.columns import Columns, choose
+from attar.data.embedding_task import Embedding
 from attar.data.files import open_table
 from attar.data.retrieval import Collection, is_collection, read_collection
-from attar.data.tables import read_table
+from attar.data.tables import TABLE_COLUMNS, read_table
 from attar.errors import DataError, ModelError
 from attar.evaluation.benchmark import bench as bench_models
 from attar.evaluation.comparison import compare as compare_opened
 from attar.evaluation.comparison import measure, timed
 from attar.evaluation.machine import machine
-from attar.evaluation.opening import Source, open_model, open_reader
+from attar.evaluation.opening import Opened, Source, open_model, open_reader
 from attar.evaluation.perplexity import beside, is_language_model, read
-from attar.evaluation.retrieval import is_triplets, search_report
+from attar.evaluation.retrieval import question_of, search_report
 from attar.model.checkpoint import versions
 from attar.options.base import Options
 from attar.report.report import Report, Role, Row
@@ -39,7 +40,7 @@ def evaluate(
     if is_language_model(model):
         return read(model, data, teacher=teacher, tokenizer=tokenizer, **o.model_dump(exclude={"doc_stride"}))
     opened = open_model(model, tokenizer=tokenizer)
-    if (found := _searchable(data)) is not None:
+    if (found := _searchable(data, columns, opened)) is not None:
         pair: list[tuple[Role, Any]] = [("student", opened)]
         if teacher is not None:
             pair.insert(0, ("teacher", open_model(teacher, tokenizer=tokenizer)))
@@ -95,7 +96,7 @@ def compare(
     opened = [open_model(source, name=name) for name, source in sources]
     roles: list[Role] = ["teacher"]
     roles += ["student"] * (len(opened) - 1)
-    searched = _searchable(data)
+    searched = _searchable(data, columns, opened[0])
     table = Dataset.from_dict({}) if searched else read_table(data, columns=columns, task=opened[0].task)[0]
     timing["latency_length"] = min([o.latency_length, *(model.positions for model in opened)])
     pairs = list(zip(roles, opened, strict=True))
@@ -109,12 +110,16 @@ def compare(
     return replace(found, shapes=tuple(filter(None, shapes)))
 
 
-def _searchable(data: Any) -> Collection | Dataset | None:
-    """What embedding models are asked to search in: a collection in BEIR's layout, or triplets; None of other data."""
+def _searchable(data: Any, columns: Columns | None, opened: Opened) -> Collection | Dataset | None:
+    """What embeddings are asked beside pairs: a collection in BEIR's layout, triplets, or labels of single texts."""
     if is_collection(data):
         return read_collection(data)
-    table = open_table(data, "utf-8-sig") if isinstance(data, str | Path) and Path(data).is_file() else data
-    return table if is_triplets(table) else None
+    if not isinstance(opened.task, Embedding):
+        return None
+    table = open_table(data, "utf-8-sig")
+    if columns:
+        table = choose(table, columns, TABLE_COLUMNS, ("text",))
+    return None if question_of(table) is None else table
 
 
 def bench(models: Sequence[Source] | Mapping[str, Source], *, options: Options) -> Report:

@@ -26,6 +26,7 @@ from attar.report.report import Report, Role, Row
 Array = NDArray[Any]
 MAIN = "ndcg@10"
 # Columns of a table of triplets.
+FOLDS, NEAR = 5, 10
 TRIPLET = ("anchor", "positive", "negative")
 # A figure that is a mean over queries, of numbers that each query has.
 MEAN = Ratio(lambda each, _: (each, np.ones(len(each))))
@@ -70,12 +71,10 @@ class Embedder:
     def _encoded(self, sentences: Sequence[str], prompt: str | None) -> torch.Tensor:
         before = self.head.prompts.get(prompt, "") if prompt else ""
         table = Dataset.from_dict({"text": [before + text for text in sentences]})
-        encoded = encode(table, self.opened.tokenizer, max_length=self.length)
-        cut = int(np.sum(np.asarray(encoded["length"][:]) >= self.length))
-        if cut:
-            say(
-                f"{cut} of {len(table)} texts fill the window of {self.length} tokens: the rest of them is not read"
-            )
+        whole = encode(table, self.opened.tokenizer, max_length=self.length + 1)
+        if cut := int(np.sum(np.asarray(whole["length"][:]) > self.length)):
+            say(f"{cut} of {len(table)} texts are cut to the window of {self.length} tokens")
+        encoded = encode(table, self.opened.tokenizer, max_length=self.length) if cut else whole
         found = predict(self.opened.model, Batches(encoded, self.opened.tokenizer, batch_size=64))
         return torch.from_numpy(self.task.comparable(found)).float()
 
@@ -83,7 +82,7 @@ class Embedder:
 def searched(opened: Opened, collection: Collection, *, max_length: int | None = None) -> dict[str, Array]:
     """Figures (Q,) of each query: ndcg@10, recall@10, recall@100, mrr@10, as `InformationRetrievalEvaluator` has them.
 
-    A document is relevant or not: grades above 1 count as 1, as in that evaluator.
+    Where documents are graded, nDCG heeds the grades (`graded_ndcg`); recall and MRR know relevant or not.
 
     Raises:
         MissingExtraError: sentence-transformers is not installed.
@@ -110,6 +109,10 @@ def searched(opened: Opened, collection: Collection, *, max_length: int | None =
                 for name in ("ndcg", "mrr", "recall"):
                     for k, value in alone[f"{name}@k"].items():
                         each.setdefault(f"{name}@{k}", []).append(float(value))
+                if collection.graded:  # which the library does not heed
+                    ranked = sorted(one, key=lambda hit: (-hit["score"], hit["corpus_id"]))
+                    found = [hit["corpus_id"] for hit in ranked]
+                    each[MAIN][-1] = graded_ndcg(found, collection.relevant[ids[n]])
             self.queries_ids, self.queries = ids, queries
             whole: dict[str, Any] = super().compute_metrics(queries_result_list)
             return whole
@@ -132,6 +135,57 @@ def searched(opened: Opened, collection: Collection, *, max_length: int | None =
     return {name: np.array(each[name]) for name in (MAIN, "recall@10", "recall@100", "mrr@10")}
 
 
+def graded_ndcg(ranked: Sequence[str], grades: Mapping[str, int], k: int = 10) -> float:
+    """nDCG@k of one query's ranking, by scikit-learn.
+
+    Args:
+        ranked: ids, the best first; documents beyond it count as not found.
+        grades: of the relevant documents by id.
+    """
+    from sklearn.metrics import ndcg_score
+
+    missed = [key for key in grades if key not in set(ranked)]
+    # What is not found stands behind k others, so that it gains nothing at k.
+    behind = max(0, k - len(ranked))
+    gains = [grades.get(key, 0) for key in ranked] + [0] * behind + [grades[key] for key in missed]
+    if len(gains) == 1:  # which scikit-learn refuses
+        gains.append(0)
+    return float(ndcg_score([gains], [np.arange(len(gains), 0, -1)], k=k, ignore_ties=True))
+
+
+def probed(opened: Opened, table: Dataset, *, max_length: int | None = None) -> dict[str, Array]:
+    """Accuracy (S,) of labels that a logistic regression reads from embeddings, and that the ten nearest texts say.
+
+    Each text is predicted by what was fitted on the other folds (five, stratified); the model itself learns nothing.
+
+    Raises:
+        DataError: fewer than two classes, or a class of fewer than five texts.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.neighbors import KNeighborsClassifier
+
+    classes, truth, sizes = np.unique(
+        np.array([str(label) for label in table["label"]]), return_inverse=True, return_counts=True
+    )
+    if len(classes) < 2 or sizes.min() < FOLDS:
+        raise DataError(
+            expected=f"two classes or more of at least {FOLDS} texts each, to read labels from embeddings",
+            found=f"{len(classes)} classes, the rarest of {sizes.min()} texts",
+            fix="drop rare classes, or give more texts",
+        )
+    x = Embedder(opened, max_length).encode(table["text"][:]).numpy()
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    readers = {
+        "probe": LogisticRegression(max_iter=1000),
+        "neighbour": KNeighborsClassifier(NEAR, metric="cosine"),
+    }
+    return {
+        f"{name}_accuracy": (cross_val_predict(reader, x, truth, cv=folds) == truth).astype(float)
+        for name, reader in readers.items()
+    }
+
+
 def chosen(opened: Opened, table: Dataset, *, max_length: int | None = None) -> dict[str, Array]:
     """Accuracy (S,) of triplets: whether the positive is nearer to the anchor, a query, than the negative."""
     embedder = Embedder(opened, max_length)
@@ -141,26 +195,28 @@ def chosen(opened: Opened, table: Dataset, *, max_length: int | None = None) -> 
     return {"triplet_accuracy": right.double().numpy()}
 
 
-def is_triplets(table: Any) -> bool:
-    """Whether a table has the columns of triplets."""
-    return set(TRIPLET) <= set(getattr(table, "column_names", ()))
+def question_of(table: Dataset) -> str | None:
+    """The figure that a table asks embeddings for: triplets, or labels of single texts; None of another table."""
+    columns = set(table.column_names)
+    if set(TRIPLET) <= columns:
+        return "triplet_accuracy"
+    return "probe_accuracy" if {"text", "label"} <= columns and "text_pair" not in columns else None
 
 
 def search_report(
     models: Sequence[tuple[Role, Opened]], source: Collection | Dataset, *, max_length: int | None = None
 ) -> Report:
-    """Models on a collection or on triplets; the first is the teacher that the others are held against."""
+    """Models on a collection, triplets or labelled texts; the first is the teacher that the others are held against."""
     rows: list[Row] = []
     teacher: Array | None = None
-    main = MAIN if isinstance(source, Collection) else "triplet_accuracy"
-    what = (
-        f"{len(source.queries):,} queries, {len(source.corpus):,} documents"
-        if isinstance(source, Collection)
-        else (f"{len(source):,} triplets")
-    )
+    main = MAIN if isinstance(source, Collection) else str(question_of(source))
+    if isinstance(source, Collection):
+        what = f"{len(source.queries):,} queries, {len(source.corpus):,} documents"
+    else:
+        what = f"{len(source):,} {'triplets' if main == 'triplet_accuracy' else 'labelled texts'}"
+    measure: Any = {MAIN: searched, "triplet_accuracy": chosen, "probe_accuracy": probed}[main]
     for role, opened in models:
         say(f"{opened.name} in {opened.runtime} on {what}")
-        measure: Any = searched if isinstance(source, Collection) else chosen
         each: Mapping[str, Array] = measure(opened, source, max_length=max_length)
         found = each[main]
         teacher = found if teacher is None else teacher

@@ -43,7 +43,7 @@ def evaluate(
     Args:
         model: A directory, a hub name, an ONNX export, or a model (then with its `tokenizer`).
         data: Table to measure on, or plain text for a language model; for an embedding model also a collection in
-            BEIR's layout, or triplets (anchor, positive, negative).
+            BEIR's layout, triplets (anchor, positive, negative), or texts with labels that are read from embeddings.
         teacher: Measure agreement with this model too, and the share of its quality that is retained.
         columns: Which column is what: text=sentence (also label, text_pair; tokens, tags; question, context, answers).
         tokenizer: Of models that are given as objects.

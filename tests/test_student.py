@@ -24,6 +24,8 @@ from transformers import (
 )
 
 from attar.data.batches import Batches
+from attar.distillation.activations import TOKENS
+from attar.distillation.projection import observe
 from attar.distillation.student import student
 from attar.errors import ModelError, RecipeError
 from attar.evaluation.counting import parameters
@@ -201,6 +203,17 @@ def test_an_albert_student_of_another_shape_has_layers_of_its_own():
     assert student(teacher, layers=2, texts=texts).model.config.model_type == "albert"
     assert student(teacher, hidden=16, texts=texts).model.config.model_type == "electra"
     assert student(teacher, hidden=16, init="random").model.config.model_type == "electra"
+
+
+def test_students_of_any_depth_share_what_the_teacher_does_on_texts():
+    teacher = teacher_of("bert")
+    texts = texts_of(teacher)
+    seen = observe(teacher, texts, tokens=TOKENS, seed=3)
+    for layers in (1, 2):
+        options = {"layers": layers, "hidden": 16, "heads": 2, "ffn": 24, "seed": 3}
+        alone, shared = (student(teacher, **options, texts=source) for source in (texts, seen))
+        for name, value in alone.model.state_dict().items():
+            torch.testing.assert_close(shared.model.state_dict()[name], value)
 
 
 def test_projection_explains_the_teacher_and_more_so_in_more_dimensions():

@@ -56,6 +56,8 @@ BEFORE_FINAL, EXPORTING, UNDISTILLED = 0.6, 0.03, 0.08
 FIRST_ATTEMPT = 0.55
 # Seconds of a search without training, finalists that are exported before one is trained, and what int8 may cost.
 UNTRAINED, FINALISTS, DROP = 20.0, 3, 0.01
+# Candidates that are tried without training in any case: a student, two kinds of pruning, dropped layers.
+LEAST = 4
 # Calls of each model that the report times, and seconds of its intervals and drawings.
 CALLS, DRAWING = 100, 4.0
 # Budgets beside the one that was given, of which the report says what they would buy and cost.
@@ -340,7 +342,7 @@ class Compression:
             blind=self.blind,
         )
         with picture(live_table(search.tried, rungs, self.clock)):
-            search.run(self.clock, self.clock.used + seconds)
+            search.run(self.clock, self.clock.used + seconds, 1 if self.training else LEAST)
         if not search.finalists(1):
             raise RecipeError(
                 expected=f"a candidate among {', '.join(space.ways)} that fits {self.budget}",

@@ -125,7 +125,7 @@ class PrunedForms:
         scores = taylor(
             self.model,
             axes,
-            Limited(batches, MEASURED).epoch(),
+            Limited(batches, MEASURED // 2).epoch(),
             lambda batch: torch.stack(list(loss(batch).values())).sum(),
         )
         return per_cost(scores, betas(alphas_for(self.model, axes), cost))

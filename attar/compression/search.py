@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cmp_to_key
@@ -150,7 +151,7 @@ class Search:
         """Take up what a killed search left: its last trial is tried again, from what is on disk."""
         trials = self.study.get_trials(deepcopy=False)
         if not trials and not self.blind:
-            for params in self.space.defaults():
+            for params in self._first():
                 self.study.enqueue_trial(params, skip_if_exists=True)
         for trial in trials:
             if trial.state == TrialState.RUNNING:
@@ -161,10 +162,26 @@ class Search:
                 kept["candidate"] = Candidate.of(kept["candidate"])
                 self.tried[trial.number] = Tried(**kept)
 
-    def run(self, clock: Clock, until: float) -> None:
-        """Try candidates until so many seconds of the clock are used, and one in any case."""
+    def _first(self) -> list[dict[str, Any]]:
+        """What is tried first; where nothing is trained, each way once before any again: fits differ more than shapes."""
+        found, seen = self.space.defaults(), Counter[str]()
+        if len(self.rungs) > 1:
+            return found
+        turns = []
+        for params in found:
+            key = params["way"] + params.get("axes", "")
+            turns.append(seen[key])
+            seen[key] += 1
+        return [found[n] for n in sorted(range(len(found)), key=turns.__getitem__)]
+
+    def run(self, clock: Clock, until: float, least: int = 1) -> None:
+        """Try candidates until so many seconds of the clock are used, and some in any case.
+
+        Args:
+            least: how many at least.
+        """
         misses = 0
-        while (clock.used < until or not self.tried) and len(self.tried) < MOST and misses < MISSES:
+        while (clock.used < until or len(self.tried) < least) and len(self.tried) < MOST and misses < MISSES:
             # What was tried before is suggested again and again by a sampler that learns from it.
             self.study.sampler = self.random if misses else self.sampler
             trial = self.study.ask()

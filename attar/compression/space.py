@@ -183,7 +183,7 @@ class Space:
             for layers in dict.fromkeys((max(1, round(depth * 2 / 3)), max(1, depth // 2))):
                 sizes = {"layers": layers, "head": 32, "ffn": 2.0, "embedding": self.embeddings[-1]}
                 found.append({**common, "way": "distil", **sizes})
-        for axes in self.axes[:1]:
+        for axes in self.axes:
             common = {"vocabulary": self.vocabularies[-1], "precision": self.precisions[-1]}
             found.append({**common, "way": "prune", "axes": axes})
         drops = [n for n in range(1, depth) if self._drop_fits(n)]

@@ -163,7 +163,7 @@ class Search:
                 self.tried[trial.number] = Tried(**kept)
 
     def _first(self) -> list[dict[str, Any]]:
-        """What is tried first; where nothing is trained, each way once before any again: fits differ more than shapes."""
+        """What is tried first; where nothing is trained, each way once before any again."""
         found, seen = self.space.defaults(), Counter[str]()
         if len(self.rungs) > 1:
             return found

@@ -1,6 +1,7 @@
 """Laws of compression: budgets mean what they say, candidates fill them, the search spends and repeats nothing."""
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -21,7 +22,7 @@ from attar.compression.search import FACTOR, Clock, Search, Tried
 from attar.compression.space import Space
 from attar.data.model_task import task_of
 from attar.distillation.student import student
-from attar.errors import ModelError, OutputError, RecipeError
+from attar.errors import ModelError, OutputError, PlanError, RecipeError
 from attar.evaluation.counting import flops
 from attar.evaluation.language_model import sliding_window_loss
 from attar.model.checkpoint import load
@@ -161,6 +162,22 @@ def test_a_smaller_budget_has_a_smaller_candidate_of_the_same_proportions():
     less, more = found.scaled(one, 0.5), found.scaled(one, 1.3)
     assert costs(less)["parameters"] < costs(one)["parameters"] < costs(more)["parameters"]
     assert less.architecture.layers == more.architecture.layers == 3
+
+
+def test_what_pruning_cannot_reach_is_no_candidate():
+    """Under a third of the parameters there is nothing that may go."""
+
+    def stubborn(candidate):
+        if candidate.architecture.budget < 0.33:
+            raise PlanError(expected="more", found="less", fix="more")
+        return costs(candidate)
+
+    whole = costs(Candidate(space("1 params")._dropped(4)))["parameters"]
+    for part, possible in ((0.5, True), (0.2, False)):
+        base = space(f"{part * whole} params")
+        found = replace(base, costs=stubborn).largest_pruned(Candidate(base._dropped(4)), "heads, FFN")
+        assert (found is not None) == possible
+        assert found is None or found.architecture.budget == pytest.approx(part)
 
 
 def test_a_free_cost_has_a_ceiling_that_is_searched_for():

@@ -9,6 +9,7 @@ import optuna
 from attar.anatomy.resolve import Bound
 from attar.compression.budget import CEILINGS, Budget
 from attar.compression.candidate import Architecture, Candidate, teacher_architecture
+from attar.errors import PlanError
 
 # Hidden sizes are multiples of this: matrix kernels take so many numbers at once. Small models have finer steps.
 STEP = 16
@@ -162,7 +163,17 @@ class Space:
             sizes = (own.layers, own.hidden, own.heads, own.ffn, own.embedding)
             return candidate.but(architecture=Architecture("prune", *sizes, axes, number / FINEST))
 
-        return _largest(of, FINEST - 1, self.fits)
+        def within(candidate: Candidate) -> bool:
+            try:
+                return self.fits(candidate)
+            except PlanError:  # smaller than what must stay, so it is no candidate, but larger ones may be
+                return True
+
+        found = _largest(of, FINEST - 1, within)
+        try:
+            return found if found is not None and self.fits(found) else None
+        except PlanError:
+            return None
 
     @property
     def step(self) -> int:

@@ -1,0 +1,250 @@
+"""The models of `benchmarks/embeddings.py`, each made once, and what is measured of them.
+
+Every model is a directory that sentence-transformers opens, and is measured through that library alone.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from embeddings_data import labelled, learned, search, similar
+from embeddings_peers import cut, model2vec_distilled, model2vec_tuned, static_call, trained
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+from sklearn.linear_model import LogisticRegression
+
+from attar import distill
+from attar.demo.data import model_directory
+from attar.evaluation.timing import interleaved, median_interval
+from attar.exporting import export
+from attar.maths.statistics import Interval
+from attar.model.onnx import OnnxModel
+from attar.storage.writing import write_atomic
+from attar.training.loop import autocast
+from common import once, remembered
+
+LENGTH, BATCH = 128, 64
+FAST = {"layers": 2, "hidden": 256, "heads": 4, "ffn": 512, "embedding": 64}
+LAYERS = {"3 layers": (2, 4, 6), "1 layer": (6,)}
+# Arm -> how it is made, and with what. Passes over the texts are such that learning takes all about as long as the
+# fast student's: `--passes` multiplies them, and the table says how long each took.
+ARMS: dict[str, dict[str, Any]] = {
+    "attar, fast": {"way": "attar", "student": FAST, "lr": 2e-3, "layers": 2, "passes": 2},
+    "attar, half": {"way": "attar", "student": {"layers": 3, "init": "layers"}, "lr": 2e-4, "passes": 2},
+    "model2vec": {"way": "model2vec"},
+    "model2vec, fine-tuned": {"way": "model2vec tuned", "lr": 1e-3, "passes": 8},
+    "sentence-transformers, 3 layers": {
+        "way": "trained",
+        "layers": LAYERS["3 layers"],
+        "lr": 1e-4,
+        "passes": 1,
+    },
+    "sentence-transformers, 1 layer": {
+        "way": "trained",
+        "layers": LAYERS["1 layer"],
+        "lr": 1e-4,
+        "passes": 1,
+    },
+    "3 layers, untrained": {"way": "cut", "layers": LAYERS["3 layers"]},
+    "1 layer, untrained": {"way": "cut", "layers": LAYERS["1 layer"]},
+    "fast, random start": {
+        "way": "attar",
+        "student": FAST | {"init": "random"},
+        "lr": 2e-3,
+        "layers": 2,
+        "passes": 2,
+    },
+}
+TEACHER = "teacher"
+# For the teacher's pass alone.
+LEAST = {"layers": 1, "hidden": 32, "heads": 1, "ffn": 32, "embedding": 8, "init": "random"}
+
+Array = NDArray[Any]
+
+
+class Study:
+    """What the study makes, each thing once, in its own place of `work`."""
+
+    def __init__(self, work: Path, *, texts: int, passes: int, quick: bool) -> None:
+        self.work, self.read, self.passes, self.quick = work, texts, passes, quick
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The texts to learn from."""
+        found: list[str] = remembered(self.work / "texts.json", lambda: learned(self.quick))
+        return found[: self.read]
+
+    def vectors(self) -> Array:
+        """The teacher's embeddings of the texts, (N, E), for those that learn with another library than attar."""
+
+        def make(out: Path) -> None:
+            model = SentenceTransformer(str(model_directory()), device="cpu")
+            with self._timed("pass, sentence-transformers"):
+                found = _embed(model, self.texts)
+            np.save(out, found)
+
+        return np.asarray(np.load(once(self.work / "vectors.npy", make)))
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        began = time.process_time()
+        yield
+        write_atomic(self._clock(what), json.dumps(time.process_time() - began))
+
+    def _clock(self, what: str) -> Path:
+        file = self.work / "seconds" / f"{what}.json"
+        file.parent.mkdir(exist_ok=True)
+        return file
+
+    def minutes(self, arm: str) -> tuple[float, float]:
+        """Of one core, for the teacher's pass over the texts, and for making the first seed's model."""
+        way = "" if arm == TEACHER else ARMS[arm]["way"]
+        passed = {"attar": "pass, attar", "trained": "pass, sentence-transformers"}
+        passed["model2vec tuned"] = passed["trained"]
+        whats = [passed.get(way), self._name(arm, 0)]
+        files = [self._clock(what) for what in whats if what]
+        found = [float(json.loads(f.read_text(encoding="utf-8"))) / 60 if f.exists() else 0.0 for f in files]
+        return (found[0], found[1]) if len(found) == 2 else (0.0, found[0])
+
+    def model(self, arm: str, seed: int = 0) -> Path:
+        """The directory of an arm's model."""
+        if arm == TEACHER:
+            return model_directory()
+        return once(self.work / self._name(arm, seed), lambda out: self._make(arm, out, seed))
+
+    def learns(self, arm: str) -> bool:
+        """Whether an arm's model depends on the seed."""
+        return arm != TEACHER and "passes" in ARMS[arm]
+
+    def _name(self, arm: str, seed: int) -> str:
+        name = arm.replace(",", "").replace(" ", "-")
+        return f"{name}-{seed}" if self.learns(arm) else name
+
+    def _make(self, arm: str, out: Path, seed: int) -> None:
+        said = dict(ARMS[arm])
+        way = said.pop("way")
+        if "passes" in said:
+            times = 1 if self.quick else self.passes
+            said |= {"texts": self.texts, "epochs": said.pop("passes") * times, "seed": seed}
+            if way == "attar":
+                said["layers"] = said.get("layers", 0) * times
+        if way == "attar":
+            once(self.work / "pass", self._pass)
+        if way in ("model2vec tuned", "trained"):
+            said["vectors"] = self.vectors()
+        ways: dict[str, Callable[..., None]] = {
+            "attar": self._attar,
+            "model2vec": model2vec_distilled,
+            "model2vec tuned": model2vec_tuned,
+            "trained": trained,
+            "cut": cut,
+        }
+        with self._timed(out.name):
+            ways[way](out, **said)
+
+    def _pass(self, out: Path) -> None:
+        """Fill the cache of embeddings that students learn from; what the least of students takes is counted, too."""
+        with self._timed("pass, attar"):
+            self._attar(out, student=LEAST, texts=self.texts, epochs=1, lr=1e-3, seed=0)
+
+    def _attar(
+        self,
+        out: Path,
+        *,
+        student: dict[str, Any],
+        texts: list[str],
+        epochs: int,
+        lr: float,
+        seed: int,
+        layers: int = 0,
+    ) -> None:
+        """Passes over the texts that learn the teacher's hidden states, and `epochs` that learn its embeddings."""
+        learn = {"epochs": epochs, "lr": lr, "batch_size": BATCH}
+        distill(
+            model_directory(),
+            out=out,
+            texts=texts,
+            student=student,
+            intermediate=learn | {"epochs": layers} if layers else None,
+            attention="none",
+            prediction=learn,
+            cache=self.work / "cache",
+            max_length=LENGTH,
+            seed=seed,
+        )
+
+    def score(self, arm: str, seed: int, split: str) -> dict[str, Array]:
+        """What a model says of a split: similarities (N,), gains (Q,) of the questions, hits (M,) of the probe."""
+
+        def make() -> dict[str, list[float]]:
+            model = SentenceTransformer(str(self.model(arm, seed)), device="cpu")
+            pairs, asked = similar(split, self.quick), search(split, self.quick)
+            found = {"sts": (_embed(model, pairs.first) * _embed(model, pairs.second)).sum(1).tolist()}
+            alike = _embed(model, asked.queries) @ _embed(model, asked.corpus).T
+            found["search"] = gains(alike, asked.relevant).tolist()
+            if split == "test":
+                train, test = labelled("train", self.quick), labelled("dev", self.quick)
+                probe = LogisticRegression(max_iter=1000).fit(_embed(model, train.texts), train.labels)
+                found["probe"] = (
+                    (probe.predict(_embed(model, test.texts)) == test.labels).astype(float).tolist()
+                )
+            return found
+
+        found = remembered(self.work / "said" / f"{self._name(arm, seed)}-{split}.json", make)
+        return {what: np.array(values) for what, values in found.items()}
+
+    def latencies(self, arms: Sequence[str]) -> dict[str, tuple[float, Interval]]:
+        """Seconds of one text of 128 tokens in ONNX Runtime fp32, and times as fast as the teacher, in turns."""
+
+        def make() -> dict[str, list[float]]:
+            calls = {arm: self._call(arm) for arm in (TEACHER, *arms)}
+            took = interleaved(calls, repeats=5 if self.quick else 150, clock="cpu")
+            ratios = {arm: median_interval(took[TEACHER] / each) for arm, each in took.items()}
+            return {
+                arm: [float(np.median(took[arm])), ratio.value, ratio.low, ratio.high]
+                for arm, ratio in ratios.items()
+            }
+
+        key = "-".join(str(number) for number, arm in enumerate(ARMS) if arm in arms)
+        found = remembered(self.work / f"latencies-{key}.json", make)
+        return {arm: (seconds, Interval(*ratio)) for arm, (seconds, *ratio) in found.items()}
+
+    def _call(self, arm: str) -> Callable[[], Any]:
+        ids = np.random.default_rng(0).integers(1000, 20000, (1, LENGTH))
+        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        place, written = self.model(arm), self.work / f"onnx-{self._name(arm, 0)}"
+        if arm != TEACHER and ARMS[arm]["way"].startswith("model2vec"):
+            return static_call(place, ids[0])
+        once(written, lambda out: export(place, out, precision="fp32"))
+        model = OnnxModel(written, threads=1)
+        return lambda: model(inputs)
+
+    def megabytes(self, arm: str) -> float:
+        """Of the weights on disk, 10^6 bytes."""
+        return sum(file.stat().st_size for file in self.model(arm).rglob("*.safetensors")) / 1e6
+
+
+def gains(alike: Array, relevant: Array) -> Array:
+    """(Q,) nDCG@10 of each question, of which one paragraph is relevant: 1 / log2(1 + rank), 0 beyond ten.
+
+    Args:
+        alike: (Q, P) similarities.
+        relevant: (Q,) numbers of paragraphs.
+    """
+    own = alike[np.arange(len(relevant)), relevant]
+    before = (alike > own[:, None]).sum(1)
+    return np.where(before < 10, 1 / np.log2(before + 2.0), 0.0)
+
+
+def _embed(model: SentenceTransformer, texts: list[str]) -> Array:
+    """(N, E), normalised, in the precision that is faster here."""
+    with autocast("auto"):
+        found = model.float().encode(
+            texts, batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False
+        )
+    return np.asarray(found)

@@ -71,6 +71,8 @@ class CandidateCosts:
 
     def flops(self, form: Form) -> float:
         """Operations of one call; what reads a factorised embedding is counted where the teacher has none, too."""
+        if self.learning.bound.anatomy.causal:
+            return 2 * self.batch * operations(form, self.length)
         factorised = form.embedding != form.hidden and not self.learning.bound.anatomy.sizes.embedding
         inner = 2 * self.length * form.embedding * form.hidden if factorised else 0
         return self.batch * (self._operations(form) + inner)

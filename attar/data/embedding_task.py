@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
 from attar.data import batches as data
@@ -70,6 +69,8 @@ class Embedding(Task):
 
         Ranks are standardised, so that the product of two models' is their rank correlation.
         """
+        from scipy import stats
+
         rows = len(table)
         first, second = self.comparable(logits[:rows]), self.comparable(logits[-rows:])
         if self.labelled(table):

@@ -20,6 +20,8 @@ Array = NDArray[Any]
 # Texts that each text of a table is compared with, where nothing says how like two texts are.
 ANCHORS = 200
 NEAREST = 10
+# Similarities that are distances, and scipy's names of these.
+DISTANCES = {"euclidean": "euclidean", "manhattan": "cityblock"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Embedding(Task):
     against its teacher: by the rank correlation, over `ANCHORS` other texts, of how like each text is to them.
 
     Attributes:
-        similarity: how two embeddings are compared; by cosine unless it is "dot".
+        similarity: how two embeddings are compared: cosine, dot, euclidean or manhattan.
         longest: tokens of a text where nothing else is asked for.
     """
 
@@ -72,20 +74,26 @@ class Embedding(Task):
         from scipy import stats
 
         rows = len(table)
-        first, second = self.comparable(logits[:rows]), self.comparable(logits[-rows:])
+        first, second = logits[:rows], logits[-rows:]
         if self.labelled(table):
-            return np.asarray((first * second).sum(-1))
+            return np.concatenate(
+                [self.alike(a[None], b[None])[0] for a, b in zip(first, second, strict=True)]
+            )
         at = np.linspace(0, rows - 1, min(rows, ANCHORS)).round().astype(int)
-        ranks = stats.rankdata(first @ second[at].T, axis=1)
+        ranks = stats.rankdata(self.alike(first, second[at]), axis=1)
         spread = ranks.std(axis=1, keepdims=True)
         return np.asarray((ranks - ranks.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1.0))
 
-    def comparable(self, embeddings: Array) -> Array:
-        """Embeddings (N, E) whose dot products are the similarities, in float64."""
-        x = np.asarray(embeddings, dtype=np.float64)
-        if self.similarity == "dot":
-            return x
-        return np.asarray(x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12))
+    def alike(self, first: Array, second: Array) -> Array:
+        """(N, M) similarities of embeddings (N, E) and (M, E), in float64; the negative of what is a distance."""
+        x, y = (np.asarray(side, dtype=np.float64) for side in (first, second))
+        if self.similarity in DISTANCES:
+            from scipy.spatial.distance import cdist
+
+            return np.asarray(-cdist(x, y, DISTANCES[self.similarity]))
+        if self.similarity == "cosine":
+            x, y = (side / np.maximum(np.linalg.norm(side, axis=-1, keepdims=True), 1e-12) for side in (x, y))
+        return np.asarray(x @ y.T)
 
     def nearest(self, embeddings: Array, teacher: Array, *, most: int = 2000) -> float:
         """How many of the ten texts nearest to each text are the same for student and teacher, of the first `most`."""
@@ -95,8 +103,7 @@ class Embedding(Task):
             return 1.0
         sides = []
         for given in (embeddings, teacher):
-            x = self.comparable(given[:count])
-            alike = x @ x.T
+            alike = self.alike(given[:count], given[:count])
             np.fill_diagonal(alike, -np.inf)
             sides.append(np.argpartition(-alike, near - 1, axis=1)[:, :near])
         same = [len(np.intersect1d(ours, theirs)) for ours, theirs in zip(*sides, strict=True)]

@@ -76,7 +76,7 @@ class Embedder:
             say(f"{cut} of {len(table)} texts are cut to the window of {self.length} tokens")
         encoded = encode(table, self.opened.tokenizer, max_length=self.length) if cut else whole
         found = predict(self.opened.model, Batches(encoded, self.opened.tokenizer, batch_size=64))
-        return torch.from_numpy(self.task.comparable(found)).float()
+        return torch.from_numpy(found).float()
 
 
 def searched(opened: Opened, collection: Collection, *, max_length: int | None = None) -> dict[str, Array]:
@@ -94,7 +94,7 @@ def searched(opened: Opened, collection: Collection, *, max_length: int | None =
             fix='pip install "attar[embeddings]"',
         )
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
-    from sentence_transformers.util import dot_score
+    from sentence_transformers.util import SimilarityFunction
 
     each: dict[str, list[float]] = {}
 
@@ -117,6 +117,8 @@ def searched(opened: Opened, collection: Collection, *, max_length: int | None =
             whole: dict[str, Any] = super().compute_metrics(queries_result_list)
             return whole
 
+    embedder: Any = Embedder(opened, max_length)  # has what the evaluator calls
+    said = embedder.task.similarity
     evaluator = ByQuery(
         dict(collection.queries),
         dict(collection.corpus),
@@ -127,10 +129,9 @@ def searched(opened: Opened, collection: Collection, *, max_length: int | None =
         precision_recall_at_k=[10, 100],
         map_at_k=[10],
         show_progress_bar=False,
-        score_functions={"dot": dot_score},  # of unit vectors, where the model compares by cosines
+        score_functions={said: SimilarityFunction.to_similarity_fn(said)},
         write_csv=False,
     )
-    embedder: Any = Embedder(opened, max_length)  # has what the evaluator calls
     evaluator.compute_all_metrics(embedder)
     return {name: np.array(each[name]) for name in (MAIN, "recall@10", "recall@100", "mrr@10")}
 
@@ -191,8 +192,10 @@ def chosen(opened: Opened, table: Dataset, *, max_length: int | None = None) -> 
     embedder = Embedder(opened, max_length)
     anchor = embedder.encode_query(table["anchor"][:])
     positive, negative = (embedder.encode_document(table[name][:]) for name in TRIPLET[1:])
-    right = (anchor * positive).sum(-1) > (anchor * negative).sum(-1)
-    return {"triplet_accuracy": right.double().numpy()}
+    rows = zip(anchor.numpy(), positive.numpy(), negative.numpy(), strict=True)
+    alike = [embedder.task.alike(a[None], np.stack([p, n]))[0] for a, p, n in rows]
+    right = np.array([near > far for near, far in alike], dtype=float)
+    return {"triplet_accuracy": right}
 
 
 def question_of(table: Dataset) -> str | None:

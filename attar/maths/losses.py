@@ -112,20 +112,6 @@ def similarity_divergence(
     return apart.sum() / (count or len(student))
 
 
-def distance_error(student: Tensor, teacher: Tensor, *, count: float | None = None) -> Tensor:
-    """RKD's distance-wise loss (1904.05068 eq. 4 to 6): Huber's loss of distances, each in units of their batch's mean.
-
-    Args:
-        student, teacher: (B, d) and (B, E).
-        count: texts to average over; B where None.
-    """
-    if len(student) < 2:
-        return 0.0 * student.float().sum()
-    ours, theirs = (F.pdist(x.float()) for x in (student, teacher))
-    each = F.smooth_l1_loss(ours / ours.mean(), theirs / theirs.mean(), reduction="mean")
-    return each * len(student) / (count or len(student))
-
-
 def log_probabilities(logits: Tensor, index: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Log softmax(z / t) of some classes: logits (N, V) and the classes' numbers (N, k) to (N, k)."""
     found: Tensor = _LogProbabilities.apply(logits.float(), index, temperature)

@@ -289,7 +289,7 @@ def test_fewer_dimensions_are_the_best_ones_and_are_inside_the_model(name, reque
     full, small = _embed(whole.model, TEXTS), _embed(cut.model, TEXTS)
     first = full[:, :6] / np.linalg.norm(full[:, :6], axis=1, keepdims=True)
     gram = full @ full.T
-    assert np.abs(small @ small.T - gram).mean() < np.abs(first @ first.T - gram).mean()
+    assert np.abs(small @ small.T - gram).mean() < 0.9 * np.abs(first @ first.T - gram).mean()
     agreed = {row.runtime: row.metrics["agreement"] for row in report.rows}
     assert agreed["6 dimensions, fp32"] >= agreed["3 dimensions, fp32"] > agreed["3 dimensions, binary"]
     assert agreed["6 dimensions, fp32"] >= agreed["6 dimensions, int8"] - 1e-3

@@ -294,3 +294,4 @@ def test_fewer_dimensions_are_the_best_ones_and_are_inside_the_model(name, reque
     assert agreed["6 dimensions, fp32"] >= agreed["3 dimensions, fp32"] > agreed["3 dimensions, binary"]
     assert agreed["6 dimensions, fp32"] >= agreed["6 dimensions, int8"] - 1e-3
     assert [row.bytes for row in report.rows][:4] == [4 * whole.model.width, 24, 6, 1]
+    assert report.columns()["size"][1:4] == ["24 B", "6 B", "1 B"]

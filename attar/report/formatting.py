@@ -82,7 +82,11 @@ def count(value: float | None) -> str:
 
 def size(value: float | None) -> str:
     """Bytes in decimal units, as disks are sold: 90900000 -> 90.9 MB."""
-    return "–" if value is None else f"{value / 1e6:.3g} MB" if value < 1e9 else f"{value / 1e9:.3g} GB"
+    if value is None:
+        return "–"
+    if value < 1e4:  # of an embedding, not of a model
+        return f"{value:.0f} B"
+    return f"{value / 1e6:.3g} MB" if value < 1e9 else f"{value / 1e9:.3g} GB"
 
 
 def duration(value: float | None) -> str:

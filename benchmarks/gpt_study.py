@@ -120,8 +120,9 @@ class Gpt:
             }
 
         found = remembered(self.work / "read" / f"{place.name}-{part}.json", make)
-        arrays = {name: np.array(found[name]) for name in ("nats", "tokens", "hits")}
-        return DocumentLoss(**arrays, bytes=found["bytes"], words=found["words"])
+        return DocumentLoss(
+            **{name: np.array(one) if isinstance(one, list) else one for name, one in found.items()}
+        )
 
     def blocks(self, lines: Sequence[str]) -> Blocks:
         """Blocks of texts."""

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from attar.errors import AttarError
-from attar.model.auto_classes import register_slim_types
+from attar.model.auto_classes import register_types
 from attar.verbs import (
     augment,
     bench,
@@ -23,6 +23,7 @@ from attar.verbs import (
     prune,
     run,
     share,
+    static,
     temperature,
     tokenizer,
 )
@@ -54,11 +55,12 @@ __all__ = [
     "prune",
     "run",
     "share",
+    "static",
     "temperature",
     "tokenizer",
 ]
 
-register_slim_types()
+register_types()
 
 
 def __getattr__(name: str) -> Any:

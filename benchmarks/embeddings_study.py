@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sklearn.linear_model import LogisticRegression
 
-from attar import distill
+from attar import distill, prune, static
 from attar.demo.data import model_directory
 from attar.evaluation.timing import interleaved, median_interval
 from attar.exporting import export
@@ -29,26 +29,30 @@ from attar.training.loop import autocast
 from common import once, remembered
 
 LENGTH, BATCH = 128, 64
-FAST = {"layers": 2, "hidden": 256, "heads": 4, "ffn": 512, "embedding": 64}
+# Of the fast student, tokens that occur less often in the texts to learn from are spelled by others: most of its
+# parameters are token vectors, and these are better wide (embedding) than many.
+MIN_COUNT = 10
+FAST = {"layers": 2, "hidden": 256, "heads": 4, "ffn": 256, "embedding": 112}
 LAYERS = {"3 layers": (2, 4, 6), "1 layer": (6,)}
 # Arm -> how it is made, and with what. Passes over the texts are such that learning takes all about as long as the
 # fast student's: `--passes` multiplies them, and the table says how long each took.
 ARMS: dict[str, dict[str, Any]] = {
-    "attar, fast": {"way": "attar", "student": FAST, "lr": 2e-3, "layers": 2, "passes": 2},
-    "attar, half": {"way": "attar", "student": {"layers": 3, "init": "layers"}, "lr": 2e-4, "passes": 2},
+    "attar, fast": {"way": "attar", "student": FAST, "lr": 2e-3, "layers": 1, "passes": 3, "trimmed": True},
+    "attar, half": {"way": "attar", "student": {"layers": 3, "init": "layers"}, "lr": 2e-4, "passes": 1},
+    "attar, static": {"way": "static", "lr": 3e-3, "passes": 5},
     "model2vec": {"way": "model2vec"},
     "model2vec, fine-tuned": {"way": "model2vec tuned", "lr": 1e-3, "passes": 8},
     "sentence-transformers, 3 layers": {
         "way": "trained",
         "layers": LAYERS["3 layers"],
         "lr": 1e-4,
-        "passes": 1,
+        "passes": 0.25,
     },
     "sentence-transformers, 1 layer": {
         "way": "trained",
         "layers": LAYERS["1 layer"],
         "lr": 1e-4,
-        "passes": 1,
+        "passes": 0.5,
     },
     "3 layers, untrained": {"way": "cut", "layers": LAYERS["3 layers"]},
     "1 layer, untrained": {"way": "cut", "layers": LAYERS["1 layer"]},
@@ -56,8 +60,9 @@ ARMS: dict[str, dict[str, Any]] = {
         "way": "attar",
         "student": FAST | {"init": "random"},
         "lr": 2e-3,
-        "layers": 2,
-        "passes": 2,
+        "layers": 1,
+        "passes": 3,
+        "trimmed": True,
     },
 }
 TEACHER = "teacher"
@@ -135,10 +140,12 @@ class Study:
                 said["layers"] = said.get("layers", 0) * times
         if way == "attar":
             once(self.work / "pass", self._pass)
+            said["teacher"] = self.trimmed if said.pop("trimmed", False) else model_directory()
         if way in ("model2vec tuned", "trained"):
             said["vectors"] = self.vectors()
         ways: dict[str, Callable[..., None]] = {
             "attar": self._attar,
+            "static": self._static,
             "model2vec": model2vec_distilled,
             "model2vec tuned": model2vec_tuned,
             "trained": trained,
@@ -150,12 +157,27 @@ class Study:
     def _pass(self, out: Path) -> None:
         """Fill the cache of embeddings that students learn from; what the least of students takes is counted, too."""
         with self._timed("pass, attar"):
-            self._attar(out, student=LEAST, texts=self.texts, epochs=1, lr=1e-3, seed=0)
+            self._attar(
+                out, teacher=model_directory(), student=LEAST, texts=self.texts, epochs=1, lr=1e-3, seed=0
+            )
+
+    @property
+    def trimmed(self) -> Path:
+        """The teacher with frequent tokens alone, which only teaches."""
+        options = {"method": "vocabulary", "min_count": 1 if self.quick else MIN_COUNT}
+        return once(
+            self.work / "trimmed", lambda out: prune(model_directory(), texts=self.texts, out=out, **options)
+        )
+
+    def _static(self, out: Path, *, texts: list[str], epochs: int, lr: float, seed: int) -> None:
+        """A vector for each token, from the teacher's embeddings of the texts."""
+        static(model_directory(), texts=texts, out=out, epochs=epochs, lr=lr, max_length=LENGTH, seed=seed)
 
     def _attar(
         self,
         out: Path,
         *,
+        teacher: Path,
         student: dict[str, Any],
         texts: list[str],
         epochs: int,
@@ -166,7 +188,7 @@ class Study:
         """Passes over the texts that learn the teacher's hidden states, and `epochs` that learn its embeddings."""
         learn = {"epochs": epochs, "lr": lr, "batch_size": BATCH}
         distill(
-            model_directory(),
+            teacher,
             out=out,
             texts=texts,
             student=student,
@@ -218,7 +240,7 @@ class Study:
         ids = np.random.default_rng(0).integers(1000, 20000, (1, LENGTH))
         inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         place, written = self.model(arm), self.work / f"onnx-{self._name(arm, 0)}"
-        if arm != TEACHER and ARMS[arm]["way"].startswith("model2vec"):
+        if arm != TEACHER and ARMS[arm]["way"] in ("model2vec", "model2vec tuned", "static"):
             return static_call(place, ids[0])
         once(written, lambda out: export(place, out, precision="fp32"))
         model = OnnxModel(written, threads=1)

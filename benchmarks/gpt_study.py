@@ -120,9 +120,10 @@ class Gpt:
             }
 
         found = remembered(self.work / "read" / f"{place.name}-{part}.json", make)
-        return DocumentLoss(
-            **{name: np.array(one) if isinstance(one, list) else one for name, one in found.items()}
-        )
+        given: dict[str, Any] = {
+            name: np.array(one) if isinstance(one, list) else one for name, one in found.items()
+        }
+        return DocumentLoss(**given)
 
     def blocks(self, lines: Sequence[str]) -> Blocks:
         """Blocks of texts."""

@@ -25,6 +25,7 @@ PANELS = {
         "plan",
         "prune",
         "share",
+        "static",
         "dimensions",
         "export",
     ),
@@ -166,7 +167,7 @@ OPTIONAL: dict[str, Any] = {"default": None}
 PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "plan": _plan,
     **dict.fromkeys(
-        ("finetune", "pretrain", "distill", "distill_lm", "share", "dimensions", "export"), _stage
+        ("finetune", "pretrain", "distill", "distill_lm", "share", "static", "dimensions", "export"), _stage
     ),
     "compare": _written,
     "compress": _compress,

@@ -24,7 +24,7 @@ def open_table(source: str | Path | Dataset | Sequence[Mapping[str, Any]], encod
     if isinstance(source, Dataset):
         return source
     if not isinstance(source, str | Path):
-        return Dataset.from_list([dict(row) for row in source])
+        return Dataset.from_list([{"text": row} if isinstance(row, str) else dict(row) for row in source])
     path = Path(source)
     if not path.is_file():
         raise DataError(expected=f"a table at {path}", found="no such file", fix="check the path")

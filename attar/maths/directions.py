@@ -5,8 +5,10 @@ condition numbers that float32 does not survive.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -133,6 +135,16 @@ def ridge(
 ) -> tuple[Tensor, Tensor]:
     """`Ridge` for one target: W (p, q) and b (q,) of `x W + b ≈ y`."""
     return Ridge(x, penalty=penalty, bias=bias).fit(y, prior=prior)
+
+
+def principal(embeddings: Tensor | NDArray[Any], width: int) -> Tensor:
+    """(E, n), the directions that keep most of the dot products of unit embeddings (N, E).
+
+    Not centred: a mean that is taken away changes cosines, and the best approximation of a Gram matrix of rank n is by
+    its leading eigenvectors (Eckart and Young 1936).
+    """
+    unit = F.normalize(torch.as_tensor(embeddings).float(), dim=-1)
+    return leading_directions(second_moment(unit), width).float()
 
 
 def choose(features: Tensor, target: Tensor, count: int, *, groups: int = 1, rounds: int = 48) -> Tensor:

@@ -1,4 +1,4 @@
-"""Slim model types, known to transformers' Auto classes from `import attar` on, though nothing is imported for them."""
+"""Model types of attar's own, known to transformers from `import attar` on, though nothing is imported for them."""
 
 from types import ModuleType
 from typing import Any
@@ -9,10 +9,12 @@ from attar.anatomy.families import ENCODERS
 
 # Where every Auto class (of configs, models and tokenizers) looks a directory's model type up.
 PLACE = "transformers.models.auto.configuration_auto"
+# What model2vec's config says that its static models are.
+STATIC = "model2vec"
 
 
-def register_slim_types() -> None:
-    """Make the slim model types known as soon as transformers' Auto classes are imported, or now where they are."""
+def register_types() -> None:
+    """Make slim and static types known as soon as transformers' Auto classes are imported, or now where they are."""
     wrapt.register_post_import_hook(_register, PLACE)
 
 
@@ -37,13 +39,14 @@ class _LazyConfig:
     def _real(cls) -> Any:
         from transformers import CONFIG_MAPPING
 
-        from attar.model import slim
+        from attar.model import slim, static
 
         slim.register()
+        static.register()
         return CONFIG_MAPPING[cls.model_type]
 
 
 def _register(module: ModuleType) -> None:
-    for name in ENCODERS:
-        lazy = type("LazyConfig", (_LazyConfig,), {"model_type": f"slim-{name}"})
-        module.AutoConfig.register(f"slim-{name}", lazy, exist_ok=True)
+    for name in (*(f"slim-{name}" for name in ENCODERS), STATIC):
+        lazy = type("LazyConfig", (_LazyConfig,), {"model_type": name})
+        module.AutoConfig.register(name, lazy, exist_ok=True)

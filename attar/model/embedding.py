@@ -14,6 +14,7 @@ from attar.errors import ModelError
 from attar.model.pooling import MODES, pool
 from attar.model.pretrained import from_pretrained
 from attar.model.sentence_modules import Head, read_head, write_head
+from attar.model.static import StaticEncoder
 from attar.progress import quiet_libraries
 
 # Of a config: what follows the encoder.
@@ -129,6 +130,9 @@ class SentenceEncoder(PreTrainedModel):
     def save_pretrained(self, save_directory: Any, **options: Any) -> None:
         """Write a sentence-transformers directory, without the tokenizer."""
         place = Path(save_directory)
+        if isinstance(self.encoder, StaticEncoder):
+            self.encoder.write(place, self.head)
+            return
         self.encoder.config.architectures = [type(self.encoder).__name__]
         self.encoder.save_pretrained(place, **options)
         weights = {
@@ -180,7 +184,10 @@ def verify_library(model: SentenceEncoder, tokenizer: Any, directory: Path) -> N
             texts, prompt="", convert_to_tensor=True
         )
     difference = float((ours.float().cpu() - theirs.float()).abs().max())
-    if not difference <= 1e-4 * max(1.0, float(theirs.abs().max())):
+    rounding = (
+        2e-3 if theirs.dtype == torch.float16 else 1e-4
+    )  # that library sums token vectors as they are written
+    if not difference <= rounding * max(1.0, float(theirs.abs().max())):
         raise ModelError(
             expected="sentence-transformers to give the embeddings that attar gives",
             found=f"a difference of {difference:.2g}",

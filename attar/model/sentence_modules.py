@@ -115,6 +115,10 @@ def read_head(source: str | Path) -> tuple[Head, dict[str, torch.Tensor]] | None
         return None
     modules = json.loads(listed.read_text(encoding="utf-8"))
     kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
+    if kinds[:1] == ["StaticEmbedding"] and set(kinds[1:]) <= {"Normalize"}:
+        # Which is a mean over tokens of any number, and has settings of its own only where that library saved it.
+        settings = _settings(source) | {"max_length": _json(source, "config.json").get("max_length")}
+        return Head(pooling=("mean",), normalize="Normalize" in kinds).but(**settings), {}
     if "Pooling" not in kinds:
         return None
     unknown = [
@@ -221,11 +225,7 @@ def write_head(head: Head, weights: dict[str, torch.Tensor], hidden: int, place:
     listed = [("", "Transformer"), ("1_Pooling", "Pooling")]
     listed += [(f"{n}_Dense", "Dense") for n in range(2, 2 + len(head.dense))]
     listed += [(f"{len(listed)}_Normalize", "Normalize")] if head.normalize else []
-    modules = [
-        {"idx": n, "name": str(n), "path": path, "type": f"{LIBRARY}.{kind}"}
-        for n, (path, kind) in enumerate(listed)
-    ]
-    _write(place / MODULES, modules)
+    _write_modules(head, listed, place)
     for path, _ in listed[1:]:
         (place / path).mkdir()
     pooling: dict[str, Any] = {"word_embedding_dimension": hidden} | {
@@ -244,6 +244,21 @@ def write_head(head: Head, weights: dict[str, torch.Tensor], hidden: int, place:
             inner / "model.safetensors",
         )
     _write(place / TRANSFORMER, {"max_seq_length": head.max_length, "do_lower_case": False})
+
+
+def write_static_head(head: Head, place: Path) -> None:
+    """Write what follows a static model, which takes the mean of its tokens itself."""
+    _write_modules(
+        head, [(".", "StaticEmbedding"), *([("1_Normalize", "Normalize")] if head.normalize else [])], place
+    )
+
+
+def _write_modules(head: Head, listed: list[tuple[str, str]], place: Path) -> None:
+    modules = [
+        {"idx": n, "name": str(n), "path": path, "type": f"{LIBRARY}.{kind}"}
+        for n, (path, kind) in enumerate(listed)
+    ]
+    _write(place / MODULES, modules)
     named = {"prompts": head.prompts, "default_prompt_name": head.default_prompt}
     _write(place / SETTINGS, named | {"similarity_fn_name": head.similarity})
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from attar.data.columns import Columns
@@ -18,7 +18,7 @@ from attar.data.tables import hold_out, read_table, read_texts
 from attar.errors import DataError, ModelError, RecipeError
 from attar.evaluation.quality import Evaluation, quality, retained
 from attar.evaluation.table import TableEvaluator
-from attar.maths.directions import leading_directions, second_moment
+from attar.maths.directions import principal
 from attar.model.checkpoint import Loaded, load, save, versions
 from attar.model.embedding import KEY, SentenceEncoder
 from attar.model.sentence_modules import Linear
@@ -119,17 +119,6 @@ def bare(model: SentenceEncoder) -> SentenceEncoder:
     made = copy.deepcopy(model)
     setattr(made.config, KEY, model.head.but(normalize=False).written)
     return made
-
-
-def principal(embeddings: Array, width: int) -> Tensor:
-    """(E, n), the directions that keep most of the dot products of unit embeddings (N, E).
-
-    Not centred: a mean that is taken away changes cosines, and the best approximation of a Gram matrix of rank n is by
-    its leading eigenvectors (Eckart and Young 1936).
-    """
-    unit = torch.from_numpy(np.asarray(embeddings, dtype=np.float32))
-    unit = nn.functional.normalize(unit, dim=-1)
-    return leading_directions(second_moment(unit), width).float()
 
 
 @torch.no_grad()

@@ -194,7 +194,8 @@ class Pruner:
                 expected="the texts whose tokens stay", found="none", fix="pass texts=… or data=…"
             )
         columns = [self.texts[name] for name in ("text", "text_pair") if name in self.texts.column_names]
-        kept = trim(self.tokenizer, [text for column in columns for text in column]).kept
+        words = [text for column in columns for text in column]
+        kept = trim(self.tokenizer, words, min_count=self.options.min_count).kept
         config_ids(self.model.config, kept)  # refuses what the model could not follow
         return self.plan(replace(everything(self.form), vocab=kept), "vocabulary", 1.0)
 

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -33,16 +34,18 @@ class Trimmed:
     kept: tuple[int, ...]
 
 
-def trim(tokenizer: Any, texts: Iterable[str]) -> Trimmed:
+def trim(tokenizer: Any, texts: Iterable[str], *, min_count: int = 1) -> Trimmed:
     """Leave only those tokens that texts use, and those that any other text can be spelled with.
 
-    Every text of the corpus is encoded into the same tokens as before, with special tokens, pairs and truncation. Kept
+    Every text of the corpus is encoded into the same tokens as before, with special tokens, pairs and truncation;
+    where rare tokens go (`min_count`), every text that has none of these. Kept
     besides what occurs are special and added tokens, single letters and bytes, and what the algorithm passes through
     on the way to a kept token: a text that needed no unknown token before needs none now, but more tokens.
 
     Args:
         tokenizer: a fast tokenizer of WordPiece, BPE or Unigram; it is not changed.
         texts: the corpus, read twice; what can be read only once is held in memory.
+        min_count: how often a token occurs in the corpus at least, to stay.
 
     Raises:
         DataError: the corpus has no tokens, or something else than strings.
@@ -54,7 +57,7 @@ def trim(tokenizer: Any, texts: Iterable[str]) -> Trimmed:
     if iter(texts) is texts:
         texts = list(texts)
     old = _plain(tokenizer)
-    used = _used(old, spec, texts) | _fixed(spec) | set(tokenizer.all_special_ids)
+    used = _used(old, spec, texts, min_count) | _fixed(spec) | set(tokenizer.all_special_ids)
     kept = tuple(sorted(SPELLED[spec["model"]["type"]](spec["model"], used)))
     _renumber(spec, kept)
     new = _reloaded(tokenizer, spec)
@@ -160,15 +163,16 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
         yield chunk
 
 
-def _used(backend: Tokenizer, spec: Spec, texts: Iterable[str]) -> set[int]:
-    used: set[int] = set()
+def _used(backend: Tokenizer, spec: Spec, texts: Iterable[str], min_count: int) -> set[int]:
+    found, used = Counter[int](), set[int]()
     for chunk in _chunks(texts):
         encodings = backend.encode_batch(chunk, add_special_tokens=False)
-        used.update(*(encoding.ids for encoding in encodings))
+        found.update(i for encoding in encodings for i in encoding.ids)
         if spec["model"]["type"] == "WordPiece":
             for text, encoding in zip(chunk, encodings, strict=True):
                 used |= before_unknown(backend, spec["model"], text, encoding)
-    if not used:
+    used |= {i for i, count in found.items() if count >= min_count}
+    if not found:
         raise DataError(
             expected="a corpus with at least one token",
             found="texts without any" if any(True for _ in texts) else "no text",
@@ -246,10 +250,13 @@ def _verify(old: Tokenizer, new: Tokenizer, kept: Sequence[int], texts: Iterable
     tokens = [old.id_to_token(i) for i in kept]
     if [new.id_to_token(i) for i in range(new.get_vocab_size())] != tokens:
         raise _changed("other ids", f"{new.get_vocab_size()} tokens, not the {len(kept)} kept")
+    there = set(kept)
     for chunk in _chunks(texts):
         pairs = list(zip(chunk[0::2], chunk[1::2], strict=False))[:10]
         inputs = [*chunk, *pairs]
         for text, was, now in zip(inputs, old.encode_batch(inputs), new.encode_batch(inputs), strict=True):
+            if not there.issuperset(was.ids):  # of a token that was too rare to stay
+                continue
             if [kept[i] for i in now.ids] != was.ids or now.type_ids != was.type_ids:
                 raise _changed("another encoding", f"{str(text)[:60]!r}: {' '.join(now.tokens)[:80]}")
 

@@ -23,6 +23,7 @@ from attar.verbs.probe import probe
 from attar.verbs.prune import prune
 from attar.verbs.run import run
 from attar.verbs.share import share
+from attar.verbs.static import static
 from attar.verbs.temperature import temperature
 from attar.verbs.tokenizer import tokenizer
 
@@ -46,6 +47,7 @@ __all__ = [
     "prune",
     "run",
     "share",
+    "static",
     "temperature",
     "tokenizer",
 ]

@@ -69,6 +69,7 @@ def plan(
         | None,
         SCORES,
     ] = None,
+    min_count: Annotated[Count, SCORES] = 1,
     data: TableSource | None = None,
     texts: TextSource | None = None,
     columns: ColumnNames = None,
@@ -100,6 +101,7 @@ def plan(
         axes: What may be cut: all, h, f, a (schuBERT's variants), or a list such as ffn,heads.
         method: How units are ranked; alternate, top, bottom and similarity drop layers, vocabulary unused tokens.
         shape: A published shape of BERT-base (2005.06628), its units ranked by magnitude.
+        min_count: Of method vocabulary: how often a token occurs in the texts, at least, to stay.
         data: Table of the task's texts; the loss task needs labels.
         texts: Texts of the task, one a line; labels are not needed.
         columns: Which column is what: text=sentence (also label, text_pair).

@@ -1,0 +1,260 @@
+"""A static student of an embedding model: model2vec's token vectors, then distilled from the teacher's embeddings."""
+
+import copy
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from attar.data.batches import Batches, encode
+from attar.data.columns import Columns
+from attar.data.embedding_task import Embedding
+from attar.data.model_task import task_of
+from attar.data.tables import hold_out, read_table, read_texts
+from attar.distillation.cache import CachedTeacher
+from attar.distillation.objective import EmbeddingMatch
+from attar.distillation.phases import Distiller, Judge, learn, teacher_of
+from attar.errors import DataError, MissingExtraError, ModelError, OutputError, RecipeError
+from attar.evaluation.prediction import predict
+from attar.evaluation.quality import Evaluation, quality, retained
+from attar.evaluation.table import TableEvaluator
+from attar.maths.directions import principal, ridge
+from attar.model.checkpoint import Loaded, digest, load, save, versions
+from attar.model.embedding import KEY, SentenceEncoder
+from attar.model.sentence_modules import Head
+from attar.model.static import StaticConfig, StaticEncoder, sizes
+from attar.model.views import Need
+from attar.options.base import Options
+from attar.progress import quiet_libraries, say
+from attar.report.report import Report, Row
+from attar.storage.writing import check_free
+from attar.training import resuming
+from attar.training.loop import Precision
+
+Array = NDArray[Any]
+# As model2vec sets them: dimensions, the weight of frequent tokens (2020.acl SIF), tokens that are read of a text.
+DIMENSIONS, SIF, LONGEST = 256, 1e-4, 512
+# Texts that the map to the teacher's embeddings is fitted on, and how much the fit leans on none.
+SAMPLE, PENALTY = 20_000, 1e-2
+FEWEST = 50
+
+
+def static(
+    teacher: str | Path | PreTrainedModel,
+    *,
+    out: str | Path,
+    texts: Any,
+    data: Any,
+    columns: Columns | None,
+    tokenizer: Any,
+    options: Options,
+    precision: Precision,
+    overwrite: bool,
+) -> Report:
+    """Make a static student; see `attar.static`."""
+    o = options
+    check_free(out, overwrite=overwrite)
+    if missing := [name for name in ("model2vec", "sentence_transformers") if find_spec(name) is None]:
+        raise MissingExtraError(
+            expected="model2vec, which makes the token vectors",
+            found=f"no {missing[0]}",
+            fix='pip install "attar[embeddings]"',
+        )
+    loaded = load(teacher, tokenizer=tokenizer, pooling=o.pooling)
+    model, task = loaded.model, task_of(loaded.model)
+    if (
+        not isinstance(model, SentenceEncoder)
+        or not isinstance(task, Embedding)
+        or isinstance(model.encoder, StaticEncoder)
+    ):
+        raise ModelError(
+            expected="an embedding model with layers",
+            found="a static model" if isinstance(model, SentenceEncoder) else type(model).__name__,
+            fix="name a sentence-transformers directory, or say how its tokens are pooled: pooling=… (--pooling)",
+        )
+    width = o.dimensions or min(DIMENSIONS, model.width)
+    if width > model.width:
+        raise RecipeError(
+            expected=f"at most the teacher's {model.width} dimensions",
+            found=str(width),
+            fix="name a smaller number",
+        )
+    table = read_texts(texts).select_columns("text")
+    if len(table) < FEWEST:
+        raise DataError(
+            expected=f"at least {FEWEST} texts", found=str(len(table)), fix="give more of what you embed"
+        )
+    learned, held = hold_out(table, seed=o.seed)
+    if data is not None:
+        held = read_table(data, columns=columns, task=task)[0]
+    length = task.window(model, o.max_length)
+    with resuming.work_directory(out) as place:
+        work = _Static(loaded, model, task, o, precision, place, learned, length)
+        plain, made = work.start(width)
+        watched, evaluator = (_evaluator(task, held, one.tokenizer, length) for one in (loaded, made))
+        teachers = watched.evaluate_teacher(watched.logits(model))
+        curve = work.learn(made, Judge(evaluator, teachers)) if o.epochs else ()
+        half(made.model)
+        found = {"model2vec": (plain, evaluator.evaluate(plain, teachers))}
+        found[Path(out).name] = (made.model, evaluator.evaluate(made.model, teachers))
+        lineage = {"stage": "static", "parent": loaded.name, "options": o.settings()}
+        made.tokenizer.backend_tokenizer.enable_truncation(LONGEST)
+        save(made.model, made.tokenizer, out, lineage=lineage, overwrite=overwrite)
+    rows = [_row("teacher", "teacher", model, teachers, teachers)]
+    for name, (one, said) in found.items():
+        rows.append(_row(name, "student" if one is made.model else "baseline", one, said, teachers))
+    return Report(
+        f"{Path(loaded.name).name} as a static model",
+        teachers.main,
+        tuple(rows),
+        {"static": curve} if curve else {},
+        settings=o.settings(),
+        versions=versions(),
+        notes=(f"measured on {len(held)} texts that nothing was learned from",),
+    )
+
+
+class _Static:
+    """The parts that a static student is made of, and its training."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        model: SentenceEncoder,
+        task: Embedding,
+        options: Options,
+        precision: Precision,
+        place: Path,
+        texts: Dataset,
+        length: int,
+    ) -> None:
+        self.loaded, self.model, self.task, self.options = loaded, model, task, options
+        self.place, self.texts, self.length = place, texts, length
+        self.precision = precision
+        batches = self._batches(loaded.tokenizer)
+        name = digest(*batches.content)
+        found = teacher_of(model, Need(), batches, cache=place, precision=precision, name=name)
+        if not isinstance(found, CachedTeacher):
+            raise OutputError(
+                expected=f"room for the teacher's embeddings beside {place}",
+                found="none",
+                fix="free some of the disk",
+            )
+        self.teacher = found
+
+    def _batches(self, tokenizer: Any) -> Batches:
+        o = self.options
+        encoded = encode(self.texts, tokenizer, max_length=self.length)
+        return Batches(encoded, tokenizer, batch_size=o.batch_size, shuffle=True, seed=o.seed)
+
+    def start(self, width: int) -> tuple[SentenceEncoder, Loaded]:
+        """What model2vec makes, and the student: its token vectors, mapped to the teacher's embeddings of the texts.
+
+        The map is linear and fitted by least squares; dimensions are the principal directions of these embeddings.
+        """
+        raw, weights, tokenizer = token_vectors(self.loaded, self.model)
+        head = Head(pooling=("mean",), normalize=True, similarity=self.task.similarity, max_length=LONGEST)
+        plain = static_model(_reduced(raw, width) * weights, head)
+        half(plain)
+        targets = self.teacher.logits
+        assert targets is not None
+        rows = np.arange(len(self.texts))
+        rows = np.random.default_rng(self.options.seed).permutation(rows)[:SAMPLE]
+        encoded = encode(self.texts.select(rows), tokenizer, max_length=self.length)
+        bare = static_model(raw * weights, head.but(normalize=False))
+        ours = torch.from_numpy(predict(bare, Batches(encoded, tokenizer, batch_size=64)))
+        theirs = targets[torch.from_numpy(rows)]
+        # Lengths say nothing here: texts count alike.
+        scale = ours.norm(dim=1, keepdim=True).clamp(min=1e-6)
+        found, _ = ridge(
+            ours / scale, torch.nn.functional.normalize(theirs, dim=1), penalty=PENALTY, bias=False
+        )
+        self.space = principal(theirs.numpy(), width)
+        vectors = torch.from_numpy(raw * weights).float() @ found @ self.space
+        return plain, Loaded(static_model(vectors, head), tokenizer, "static")
+
+    def learn(self, made: Loaded, judge: Judge) -> Any:
+        """Train the token vectors on the teacher's embeddings, in place; the best epoch on held-out texts is kept."""
+        o, student = self.options, made.model
+        assert isinstance(student, SentenceEncoder)
+        same = student.width == self.model.width
+        match = EmbeddingMatch(None if same else self.space)
+        learner = Distiller(student, self.teacher.logits_only(), task=self.task, embeddings=match)
+        batches = self._batches(made.tokenizer)
+        place = self.place / f"static-{digest(student, *batches.content, o.settings())}"
+        given: dict[str, Any] = {"epochs": o.epochs, "lr": o.lr, "precision": self.precision, "seed": o.seed}
+        return learn("static", learner, batches, place=place, judge=judge, choose=True, **given)
+
+
+def token_vectors(loaded: Loaded, model: SentenceEncoder) -> tuple[Array, Array, Any]:
+    """What model2vec makes of a teacher: vectors of tokens (V, D), their weights (V, 1), and the tokenizer of these."""
+    from model2vec.distill.distillation import distill_from_model
+    from model2vec.distill.inference import compute_weights
+
+    say(f"model2vec runs the teacher over each of about {model.config.vocab_size:,} tokens")
+    with quiet_libraries():  # a copy: the library cuts the model's own embeddings
+        found = distill_from_model(
+            copy.deepcopy(model.encoder).float().cpu(),
+            loaded.tokenizer,
+            device="cpu",
+            pca_dims=None,
+            sif_coefficient=None,
+            quantize_to="float32",
+        )
+    vectors = np.asarray(found.embedding, dtype=np.float32)
+    weights = compute_weights(len(vectors), SIF).astype(np.float32)
+    given = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
+    known = found.tokenizer.get_vocab()
+    named = {name: token for name, token in given.items() if token in known}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=found.tokenizer, model_max_length=LONGEST, **named)
+    if tokenizer.pad_token is None:  # which only fills up rows
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
+    return vectors, weights[:, None], tokenizer
+
+
+def static_model(vectors: Array | Tensor, head: Head) -> SentenceEncoder:
+    """A static model of token vectors (V, E)."""
+    config = StaticConfig(**sizes(vectors))
+    setattr(config, KEY, head.written)
+    made = SentenceEncoder(config, StaticEncoder(config))
+    made.get_input_embeddings().weight.data.copy_(torch.as_tensor(vectors))
+    made.eval()
+    return made
+
+
+@torch.no_grad()
+def half(model: Any) -> None:
+    """Round token vectors to the half precision in which they are written."""
+    weight = model.encoder.embedding.weight
+    weight.copy_(weight.half().float())
+
+
+def _reduced(vectors: Array, width: int) -> Array:
+    from model2vec.distill.inference import apply_pca
+
+    return np.asarray(apply_pca(vectors, width), dtype=np.float32)
+
+
+def _evaluator(task: Embedding, table: Dataset, tokenizer: Any, length: int) -> TableEvaluator:
+    return TableEvaluator(task, table, tokenizer, max_length=length)
+
+
+def _row(name: str, role: Any, model: Any, said: Evaluation, teacher: Evaluation) -> Row:
+    kept = None if role == "teacher" else retained(said, teacher)
+    size = 2 if isinstance(model.encoder, StaticEncoder) else model.dtype.itemsize
+    count = model.num_parameters()
+    return Row(
+        name,
+        role,
+        metrics=said.metrics,
+        quality=quality(said, teacher),
+        retained=kept,
+        parameters=count,
+        bytes=count * size,
+    )

@@ -1,0 +1,126 @@
+"""Laws of static embedding models: what model2vec computes, a teacher without layers found again, one report."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from model2vec import StaticModel
+from model2vec.distill import distill_from_model
+from sentence_transformers import SentenceTransformer
+
+import tiny
+from attar import compare, export, static
+from attar.errors import DataError, MissingExtraError, ModelError, RecipeError
+from attar.model.checkpoint import load, save
+from attar.model.embedding import KEY, SentenceEncoder
+from attar.model.onnx import OnnxModel
+from attar.model.sentence_modules import Head
+
+WORDS = tiny.GOOD + tiny.BAD
+TEXTS = [f"the {a} film is a {b} story" for a in WORDS for b in WORDS]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """An embedding model of 24 dimensions."""
+    encoder = tiny.model("bert", head="base")
+    setattr(encoder.config, KEY, Head(normalize=True, max_length=40).written)
+    made = SentenceEncoder(encoder.config, encoder).eval()
+    return save(made, tiny.tokenizer(), tmp_path_factory.mktemp("teacher") / "t", lineage={})
+
+
+@pytest.fixture(scope="module")
+def student(teacher, tmp_path_factory):
+    """Where a static student of it is, and the report."""
+    out = tmp_path_factory.mktemp("static") / "s"
+    return out, static(teacher, texts=TEXTS, out=out, dimensions=16, epochs=4, lr=1e-2, batch_size=16)
+
+
+def embeddings(model, tokenizer, texts):
+    """What attar gives, one text at a time."""
+    rows = [tokenizer(text, return_tensors="pt", truncation=True, max_length=512) for text in texts]
+    with torch.inference_mode():
+        return torch.cat([model(**row).logits for row in rows]).numpy()
+
+
+def test_three_libraries_read_what_is_written(student):
+    texts = [*TEXTS[:3], "film " * 700 + "good", "a film"]
+    ours = load(student[0])
+    mine = embeddings(ours.model, ours.tokenizer, texts)
+    theirs = StaticModel.from_pretrained(str(student[0])).encode(texts)
+    np.testing.assert_allclose(mine, theirs, atol=2e-3)
+    library = SentenceTransformer(str(student[0]), device="cpu").encode(texts)
+    np.testing.assert_allclose(mine, library, atol=2e-3)
+    assert abs(mine[3] - mine[0]).max() > 0.01
+
+
+@pytest.mark.parametrize("shared", [None, 20])
+def test_a_directory_of_model2vec_is_read_as_it_reads_it(teacher, tmp_path, shared):
+    loaded = load(teacher)
+    given = {"pca_dims": 12, "vocabulary_quantization": shared, "device": "cpu"}
+    theirs = distill_from_model(loaded.model.encoder, loaded.tokenizer, **given)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = load(tmp_path / "theirs")
+    np.testing.assert_allclose(
+        embeddings(ours.model, ours.tokenizer, TEXTS[:4]), theirs.encode(TEXTS[:4]), atol=2e-3
+    )
+
+
+def test_a_teacher_that_is_static_itself_is_found(tmp_path):
+    """A layer whose matrices are 0 adds nothing, and a norm does not mix tokens: the teacher is a bag of vectors."""
+    encoder = tiny.model("bert", head="base", layers=1)
+    torch.nn.init.zeros_(encoder.embeddings.position_embeddings.weight)
+    layer = encoder.encoder.layer[0]
+    for part in (layer.attention.output.dense, layer.output.dense):
+        torch.nn.init.zeros_(part.weight)
+        torch.nn.init.zeros_(part.bias)
+    setattr(encoder.config, KEY, Head(normalize=True, max_length=40).written)
+    bag = save(
+        SentenceEncoder(encoder.config, encoder).eval(), tiny.tokenizer(), tmp_path / "bag", lineage={}
+    )
+    report = static(bag, texts=TEXTS, out=tmp_path / "s", dimensions=24, epochs=20, lr=0.03, batch_size=16)
+    assert report.rows[-1].metrics["agreement"] > 0.99
+
+
+def test_training_brings_it_nearer_to_the_teacher(teacher, student, tmp_path):
+    report = static(teacher, texts=TEXTS, out=tmp_path / "s", dimensions=16, epochs=0)
+    fitted, trained = (one.rows[-1].metrics["agreement"] for one in (report, student[1]))
+    plain = report.rows[1]
+    assert plain.name == "model2vec"
+    assert plain.role == "baseline"
+    assert plain.metrics["agreement"] < fitted < trained
+
+
+def test_one_report_has_both_ends(teacher, student, tmp_path):
+    export(student[0], out=tmp_path / "onnx", data=TEXTS)
+    report = compare(
+        [teacher, student[0], tmp_path / "onnx" / "fp32"], data=[{"text": text} for text in TEXTS[:40]]
+    )
+    rows = {row.name: row for row in report.rows}
+    assert rows["s"].metrics == pytest.approx(rows["fp32"].metrics, abs=1e-3)
+    assert rows["s"].bytes < rows["t"].bytes
+    ids = np.arange(6, 16)[None]
+    graph = OnnxModel(tmp_path / "onnx" / "fp32")({"input_ids": ids, "attention_mask": np.ones_like(ids)})
+    with torch.inference_mode():
+        assert graph == pytest.approx(load(student[0]).model(torch.from_numpy(ids)).logits.numpy(), abs=1e-5)
+
+
+def test_what_is_written_is_of_half_precision_and_says_where_it_is_from(teacher, student):
+    said = json.loads((student[0] / "config.json").read_text())
+    assert (said["model_type"], said["embedding_dtype"], said["hidden_dim"]) == ("model2vec", "float16", 16)
+    assert json.loads((student[0] / "lineage.json").read_text())["parent"] == str(teacher)
+
+
+def test_what_cannot_be_made_is_said(teacher, student, tmp_path, monkeypatch):
+    out = tmp_path / "s"
+    with pytest.raises(ModelError, match="a static model"):
+        static(student[0], texts=TEXTS, out=out)
+    with pytest.raises(RecipeError, match="24"):
+        static(teacher, texts=TEXTS, out=out, dimensions=25)
+    with pytest.raises(DataError, match="50"):
+        static(teacher, texts=TEXTS[:20], out=out)
+    monkeypatch.setattr("attar.distillation.static.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="attar\\[embeddings\\]"):
+        static(teacher, texts=TEXTS, out=out)
+    assert not list(tmp_path.iterdir())

@@ -164,7 +164,7 @@ class Study:
     @property
     def trimmed(self) -> Path:
         """The teacher with frequent tokens alone, which only teaches."""
-        options = {"method": "vocabulary", "min_count": 1 if self.quick else MIN_COUNT}
+        options: dict[str, Any] = {"method": "vocabulary", "min_count": 1 if self.quick else MIN_COUNT}
         return once(
             self.work / "trimmed", lambda out: prune(model_directory(), texts=self.texts, out=out, **options)
         )

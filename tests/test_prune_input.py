@@ -233,3 +233,9 @@ def test_an_output_that_is_taken(tmp_path, model):
                 model, tokenizer=tiny.tokenizer(), out=tmp_path / "out", budget=0.7, overwrite=overwrite
             )
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "thesis.txt"]
+
+
+def test_a_count_of_tokens_for_a_method_that_has_none(cut):
+    error = cut(budget=0.9, min_count=3)
+    assert error.type is PlanError
+    assert "vocabulary" in error.value.expected

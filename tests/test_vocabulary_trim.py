@@ -1,6 +1,7 @@
 """A trimmed tokenizer: same tokens for its corpus, and still a spelling for everything else."""
 
 import json
+from collections import Counter
 from functools import cache
 
 import pytest
@@ -359,3 +360,17 @@ def test_a_backend_that_loading_undoes_is_found_out():
     old.backend_tokenizer.normalizer = normalizers.Replace("film", "plot")
     with pytest.raises(ModelError, match="encode as the old one does"):
         trim(old, ["the film"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rare_tokens_go_and_texts_without_them_stay_as_they_were(kind):
+    old = tokenizer(kind)
+    corpus = ["the warm film was lovely", "the warm film was great", "the warm film was dull"]
+    counts = Counter(i for line in corpus for i in old(line, add_special_tokens=False)["input_ids"])
+    trimmed, all_used = trim(old, corpus, min_count=3), trim(old, corpus)
+    gone = set(all_used.kept) - set(trimmed.kept)
+    assert gone
+    assert all(0 < counts[i] < 3 or i not in counts for i in gone)
+    assert {i for i, count in counts.items() if count >= 3} <= set(trimmed.kept)
+    assert_same(old, trimmed, "the warm film was")
+    assert trimmed.tokenizer.unk_token_id not in trimmed.tokenizer(corpus[1])["input_ids"]

@@ -28,7 +28,7 @@ from attar.maths.directions import principal, ridge
 from attar.model.checkpoint import Loaded, digest, load, save, versions
 from attar.model.embedding import KEY, SentenceEncoder
 from attar.model.sentence_modules import Head
-from attar.model.static import StaticConfig, StaticEncoder, sizes
+from attar.model.static import StaticConfig, StaticEncoder
 from attar.model.views import Need
 from attar.options.base import Options
 from attar.progress import quiet_libraries, say
@@ -220,7 +220,7 @@ def token_vectors(loaded: Loaded, model: SentenceEncoder) -> tuple[Array, Array,
 
 def static_model(vectors: Array | Tensor, head: Head) -> SentenceEncoder:
     """A static model of token vectors (V, E)."""
-    config = StaticConfig(**sizes(vectors))
+    config = StaticConfig(*vectors.shape[::-1])
     setattr(config, KEY, head.written)
     made = SentenceEncoder(config, StaticEncoder(config))
     made.get_input_embeddings().weight.data.copy_(torch.as_tensor(vectors))

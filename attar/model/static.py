@@ -96,7 +96,11 @@ class StaticEncoder(PreTrainedModel):
         model = cls(config).eval()
         model.embedding.weight.data.copy_(vectors)
         model.name_or_path = config.name_or_path = str(source)
-        info = {"missing_keys": set(), "mismatched_keys": set(), "unexpected_keys": set()}
+        info: dict[str, set[str]] = {
+            "missing_keys": set(),
+            "mismatched_keys": set(),
+            "unexpected_keys": set(),
+        }
         return (model, info) if wants else model
 
     def write(self, place: Path, head: Head) -> None:

@@ -68,7 +68,7 @@ def _plan(found: Pruner, options: Options, precision: Precision) -> Plan:
     if o.shape is not None:
         return found.published(o.shape)
     if o.method == VOCABULARY:
-        return found.vocabulary()
+        return found.vocabulary(o.min_count)
     recovery = Recovery(o.loss, precision=precision, seed=o.seed) if o.rounds > 1 else None
     with tempfile.TemporaryDirectory() as place:
         made = found.rounds(o.budget, o.rounds, recovery, Path(place))
@@ -162,6 +162,12 @@ def _check_chosen(o: Options, plan: Any = None) -> None:
             fix="leave out all but one"
             if chosen
             else "pass budget=0.6, for six tenths of what the model costs",
+        )
+    if o.min_count > 1 and o.method != VOCABULARY:
+        raise PlanError(
+            expected="min_count with method='vocabulary' alone",
+            found=f"method={o.method!r}",
+            fix="leave it out, or prune the vocabulary in a step of its own",
         )
 
 

@@ -187,15 +187,15 @@ class Pruner:
         ]
         return self.plan(best(self.form, scores, sizes), f"shape {name}", 1.0)
 
-    def vocabulary(self) -> Plan:
-        """The plan that drops the tokens that the texts do not use."""
+    def vocabulary(self, min_count: int = 1) -> Plan:
+        """The plan that drops the tokens that the texts do not use, or use less than `min_count` times."""
         if self.texts is None:
             raise DataError(
                 expected="the texts whose tokens stay", found="none", fix="pass texts=… or data=…"
             )
         columns = [self.texts[name] for name in ("text", "text_pair") if name in self.texts.column_names]
         words = [text for column in columns for text in column]
-        kept = trim(self.tokenizer, words, min_count=self.options.min_count).kept
+        kept = trim(self.tokenizer, words, min_count=min_count).kept
         config_ids(self.model.config, kept)  # refuses what the model could not follow
         return self.plan(replace(everything(self.form), vocab=kept), "vocabulary", 1.0)
 

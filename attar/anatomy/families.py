@@ -289,6 +289,9 @@ MISTRAL = replace(LLAMA, name="mistral")
 QWEN2 = replace(LLAMA, name="qwen2", sizes=replace(LLAMA.sizes, head_dim=""))
 QWEN3 = replace(LLAMA, name="qwen3", query_norm="self_attn.q_norm", key_norm="self_attn.k_norm")
 
+# What model2vec's config says of its static models, which have no layers to know.
+STATIC = "model2vec"
+
 ENCODERS: dict[str, Anatomy] = {
     family.name: family
     for family in (BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA, DISTILBERT, ALBERT, MODERNBERT)

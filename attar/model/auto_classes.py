@@ -5,12 +5,10 @@ from typing import Any
 
 import wrapt
 
-from attar.anatomy.families import ENCODERS
+from attar.anatomy.families import ENCODERS, STATIC
 
 # Where every Auto class (of configs, models and tokenizers) looks a directory's model type up.
 PLACE = "transformers.models.auto.configuration_auto"
-# What model2vec's config says that its static models are.
-STATIC = "model2vec"
 
 
 def register_types() -> None:

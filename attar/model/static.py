@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from attar.anatomy.families import STATIC
 from attar.errors import ModelError
-from attar.model.auto_classes import STATIC
 from attar.model.sentence_modules import Head, file_of, write_static_head
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"

@@ -109,8 +109,8 @@ class Study:
     def minutes(self, arm: str) -> tuple[float, float]:
         """Of one core, for the teacher's pass over the texts, and for making the first seed's model."""
         way = "" if arm == TEACHER else ARMS[arm]["way"]
-        passed = {"attar": "pass, attar", "trained": "pass, sentence-transformers"}
-        passed["model2vec tuned"] = passed["trained"]
+        passed = {} if arm == TEACHER or "trimmed" in ARMS[arm] else {"attar": "pass, attar"}
+        passed |= {way: "pass, sentence-transformers" for way in ("trained", "model2vec tuned")}
         whats = [passed.get(way), self._name(arm, 0)]
         files = [self._clock(what) for what in whats if what]
         found = [float(json.loads(f.read_text(encoding="utf-8"))) / 60 if f.exists() else 0.0 for f in files]
@@ -139,8 +139,10 @@ class Study:
             if way == "attar":
                 said["layers"] = said.get("layers", 0) * times
         if way == "attar":
-            once(self.work / "pass", self._pass)
-            said["teacher"] = self.trimmed if said.pop("trimmed", False) else model_directory()
+            trimmed = said.pop("trimmed", False)
+            said["teacher"] = self.trimmed if trimmed else model_directory()
+            if not trimmed:  # whose teacher's pass is its own
+                once(self.work / "pass", self._pass)
         if way in ("model2vec tuned", "trained"):
             said["vectors"] = self.vectors()
         ways: dict[str, Callable[..., None]] = {

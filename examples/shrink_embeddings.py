@@ -29,5 +29,5 @@ print(
     attar.dimensions("out/embeddings/student", to=64, texts=texts, out="out/embeddings/short", overwrite=True)
 )
 
-# For ONNX Runtime, with pooling and the norm inside the graph: one input of tokens, one output.
+# For ONNX Runtime, pooling and the norm inside the graph: tokens go in, `sentence_embedding` comes out.
 attar.export("out/embeddings/student", out="out/embeddings/onnx", formats=["fp32"], overwrite=True)

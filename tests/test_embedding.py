@@ -1,6 +1,7 @@
 """Laws of embedding models: what sentence-transformers computes, losses at their zeros, students near teachers."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch.nn import functional as F
 
+import onnx_backend
 import tiny
 from attar import compare, dimensions, distill, evaluate, export, prune
 from attar.data.embedding_task import Embedding
@@ -105,8 +107,6 @@ def test_an_encoder_alone_is_pooled_as_asked(tmp_path):
 
 
 def test_modules_that_attar_does_not_know_are_named(plain, tmp_path):
-    import shutil
-
     shutil.copytree(plain, tmp_path / "odd")
     file = tmp_path / "odd" / "modules.json"
     modules = json.loads(file.read_text())
@@ -240,20 +240,48 @@ def test_dimensions_that_are_taught_by_themselves_are_better_alone(plain, tmp_pa
 # Exports
 
 
-@pytest.mark.parametrize("name", ["teacher"])
-def test_an_export_has_pooling_inside(name, request, tmp_path):
-    source = request.getfixturevalue(name)
-    export(source, out=tmp_path / "onnx", formats=["fp32"], data=Dataset.from_dict({"text": TEXTS[:20]}))
-    opened = OnnxModel(tmp_path / "onnx" / "fp32")
-    assert opened.outputs == ("sentence_embedding",)
+@pytest.fixture(scope="module")
+def exported(teacher, tmp_path_factory):
+    """fp32 and int8 of the model with Dense layers."""
+    place = tmp_path_factory.mktemp("onnx")
+    texts = Dataset.from_dict({"text": TEXTS[:60]})
+    export(teacher, out=place, formats=["fp32", "int8"], data=texts, max_drop=0.2)
+    return place
+
+
+def test_an_export_has_pooling_inside(teacher, exported):
+    opened = OnnxModel(exported / "fp32")
+    assert opened.outputs == ("sentence_embedding", "last_hidden_state")
     batch = tiny.tokenizer()(
         ["a film", "the film is a lovely story of it"], padding=True, return_tensors="np"
     )
-    library = SentenceTransformer(str(source), device="cpu")
+    library = SentenceTransformer(str(teacher), device="cpu")
     wanted = library.encode(["a film", "the film is a lovely story of it"])
     np.testing.assert_allclose(opened(batch), wanted, atol=1e-5)
-    report = compare([source, tmp_path / "onnx" / "fp32"], data=Dataset.from_dict({"text": TEXTS[:40]}))
+    report = compare([teacher, exported / "fp32"], data=Dataset.from_dict({"text": TEXTS[:40]}))
     assert report.student.metrics["agreement"] == pytest.approx(1, abs=1e-4)
+
+
+def test_an_export_opens_in_sentence_transformers_which_pools_itself(
+    teacher, exported, tmp_path, monkeypatch
+):
+    """Each format's directory, and a graph among others in the model's own directory, as models on the hub have it."""
+    wanted = SentenceTransformer(str(teacher), device="cpu").encode(TEXTS[:9])
+    onnx_backend.provide(monkeypatch)
+    found = {}
+    for precision in ("fp32", "int8"):
+        opened = SentenceTransformer(str(exported / precision), backend="onnx", device="cpu")
+        assert opened.max_seq_length == 40
+        found[precision] = opened.encode(TEXTS[:9])
+    np.testing.assert_allclose(found["fp32"], wanted, atol=1e-5)
+    assert 0 < np.abs(found["int8"] - wanted).max() < 0.1
+    shutil.copytree(teacher, tmp_path / "hub")
+    (tmp_path / "hub" / "onnx").mkdir()
+    for precision, name in (("fp32", "model.onnx"), ("int8", "model_int8.onnx")):
+        shutil.copy(exported / precision / "model.onnx", tmp_path / "hub" / "onnx" / name)
+    for precision, chosen in (("fp32", {}), ("int8", {"file_name": "onnx/model_int8.onnx"})):
+        hub = SentenceTransformer(str(tmp_path / "hub"), backend="onnx", device="cpu", model_kwargs=chosen)
+        np.testing.assert_allclose(hub.encode(TEXTS[:9]), found[precision], atol=1e-6)
 
 
 # Pruning

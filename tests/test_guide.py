@@ -8,6 +8,7 @@ from datasets import Dataset
 
 import asked
 import attar
+import onnx_backend
 import tiny
 from attar.model.checkpoint import load
 from attar.model.sentence_modules import Head, write_head
@@ -118,6 +119,7 @@ def test_the_examples_of_the_guide_to_embeddings_run(tmp_path, monkeypatch):
     tiny.saved(tmp_path / "my" / "embedder", head="base", hidden_size=256, intermediate_size=800)
     write_head(Head(normalize=True, max_length=64), {}, 256, tmp_path / "my" / "embedder")
     Path("texts.txt").write_text("\n".join(tiny.texts(320)) + "\n")
+    onnx_backend.provide(monkeypatch)
     names = run("guide-embeddings.md")
     assert names["report"].student.metrics["agreement"] > 0  # type: ignore[attr-defined]
     assert load("small-128").model.width == 128

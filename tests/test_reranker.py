@@ -6,6 +6,7 @@ import torch
 from datasets import Dataset
 from sentence_transformers import CrossEncoder
 
+import onnx_backend
 import tiny
 from attar import distill, export
 from attar.model.checkpoint import load
@@ -36,13 +37,19 @@ def test_a_student_of_a_reranker_is_one(activation, sizes, tmp_path):
     assert np.std(wanted) > 0
 
 
-def test_a_reranker_is_exported(tmp_path):
-    CrossEncoder(str(tiny.saved(tmp_path / "base", num_labels=1)), device="cpu").save_pretrained(
-        str(tmp_path / "teacher")
+def test_a_reranker_is_exported(tmp_path, monkeypatch):
+    """ONNX Runtime gives its logits, and CrossEncoder opens the directory, with what its scores go through."""
+    teacher = CrossEncoder(
+        str(tiny.saved(tmp_path / "base", num_labels=1)), device="cpu", activation_fn=torch.nn.Sigmoid()
     )
+    teacher.save_pretrained(str(tmp_path / "teacher"))
     export(tmp_path / "teacher", out=tmp_path / "onnx", formats=["fp32"])
     loaded = load(tmp_path / "teacher")
     batch = loaded.tokenizer(TEXTS[:4], TEXTS[4:8], padding=True, return_tensors="np")
     with torch.no_grad():
         wanted = loaded.model(**{name: torch.from_numpy(x) for name, x in batch.items()}).logits.numpy()
     np.testing.assert_allclose(OnnxModel(tmp_path / "onnx" / "fp32")(batch), wanted, atol=1e-4)
+    onnx_backend.provide(monkeypatch)
+    opened = CrossEncoder(str(tmp_path / "onnx" / "fp32"), backend="onnx", device="cpu")
+    pairs = list(zip(TEXTS[:9], TEXTS[4:13], strict=True))
+    np.testing.assert_allclose(opened.predict(pairs), teacher.predict(pairs), atol=1e-5)

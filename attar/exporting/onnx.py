@@ -120,6 +120,8 @@ def export(
         loaded.model.config.architectures = [type(loaded.model).__name__]
         loaded.model.config.save_pretrained(place)
         loaded.tokenizer.save_pretrained(place)
+        if isinstance(loaded.model, SentenceEncoder):  # sentence-transformers pools hidden states itself
+            loaded.model.save_head(place)
         record = work.compare(place / FILE, Path(out), precision, kept)
         if (
             keep_fp32 == "auto"
@@ -223,8 +225,9 @@ def _save(program: Any, path: Path) -> None:
     weights = sum(
         v.const_value.nbytes for v in program.graph.initializers.values() if v.const_value is not None
     )
-    # One protobuf holds at most 2 GB; larger weights go to a file beside it, which ONNX Runtime finds by itself.
-    onnx_ir.save(program, path, external_data=f"{path.name}.data" if weights > 1.5 * 2**30 else None)
+    # One protobuf holds at most 2 GB; larger weights go to a file beside it, which ONNX Runtime finds by itself, and
+    # optimum and transformers.js under this name only.
+    onnx_ir.save(program, path, external_data=f"{path.name}_data" if weights > 1.5 * 2**30 else None)
 
 
 @contextlib.contextmanager

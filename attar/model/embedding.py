@@ -1,5 +1,6 @@
 """Embedding models: an encoder, pooling, Dense layers and a norm as one model, whose output is the embedding."""
 
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_outputs import ModelOutput
 
 from attar.errors import ModelError
 from attar.model.pooling import MODES, pool
@@ -19,6 +20,21 @@ from attar.progress import quiet_libraries
 
 # Of a config: what follows the encoder.
 KEY = "sentence_embedding"
+
+
+@dataclass
+class EmbeddingOutput(ModelOutput):  # type: ignore[misc,unused-ignore]  # transformers' own is untyped
+    """What a `SentenceEncoder` gives.
+
+    Attributes:
+        logits: embeddings (B, E).
+        last_hidden_state: what was pooled, (B, T, D).
+        hidden_states: of all layers, where asked for.
+    """
+
+    logits: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 class SentenceEncoder(PreTrainedModel):
@@ -67,8 +83,8 @@ class SentenceEncoder(PreTrainedModel):
         token_type_ids: Tensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> SequenceClassifierOutput:
-        """Embeddings as `logits`, (B, E), and `hidden_states` where asked for."""
+    ) -> EmbeddingOutput:
+        """Embeddings and what they were made of."""
         assert input_ids is not None
         given = {} if token_type_ids is None or not self.kinds else {"token_type_ids": token_type_ids}
         output = self.encoder(
@@ -85,7 +101,7 @@ class SentenceEncoder(PreTrainedModel):
             x = x.tanh() if said.activation == "Tanh" else x
         if self.head.normalize:
             x = F.normalize(x, dim=-1)
-        return SequenceClassifierOutput(logits=x, hidden_states=output.hidden_states)
+        return EmbeddingOutput(x, output.last_hidden_state, output.hidden_states)
 
     @property
     def kinds(self) -> bool:
@@ -129,12 +145,15 @@ class SentenceEncoder(PreTrainedModel):
 
     def save_pretrained(self, save_directory: Any, **options: Any) -> None:
         """Write a sentence-transformers directory, without the tokenizer."""
-        place = Path(save_directory)
         if isinstance(self.encoder, StaticEncoder):
-            self.encoder.write(place, self.head)
+            self.encoder.write(Path(save_directory), self.head)
             return
         self.encoder.config.architectures = [type(self.encoder).__name__]
-        self.encoder.save_pretrained(place, **options)
+        self.encoder.save_pretrained(save_directory, **options)
+        self.save_head(Path(save_directory))
+
+    def save_head(self, place: Path) -> None:
+        """Write the modules after the encoder into a directory, as sentence-transformers has them."""
         weights = {
             name: value.detach().cpu()
             for name, value in self.state_dict().items()

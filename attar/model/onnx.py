@@ -12,7 +12,7 @@ from attar.errors import MissingExtraError, ModelError
 
 FILE = "model.onnx"
 REPORT = "export.json"
-SPAN = {"start_logits", "end_logits"}
+SPAN = ("start_logits", "end_logits")
 
 
 def require(*packages: str) -> None:
@@ -95,10 +95,8 @@ class OnnxModel:
                     found=", ".join(inputs),
                     fix=f"give {name} as well",
                 )
-        outputs = dict(zip(self.outputs, self._session.run(None, feed), strict=True))
-        if SPAN <= outputs.keys():
-            return np.stack([outputs["start_logits"], outputs["end_logits"]], axis=-1)
-        logits: NDArray[np.float32] = outputs[self.outputs[0]]
+        found = self._session.run(SPAN if set(SPAN) <= set(self.outputs) else self.outputs[:1], feed)
+        logits: NDArray[np.float32] = found[0] if len(found) == 1 else np.stack(found, axis=-1)
         return logits
 
     @property

@@ -5,10 +5,12 @@ import pytest
 import torch
 from datasets import Dataset
 from sentence_transformers import CrossEncoder
+from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
+from sklearn.metrics import ndcg_score
 
 import onnx_backend
 import tiny
-from attar import distill, export
+from attar import compare, distill, evaluate, export
 from attar.model.checkpoint import load
 from attar.model.onnx import OnnxModel
 
@@ -35,6 +37,81 @@ def test_a_student_of_a_reranker_is_one(activation, sizes, tmp_path):
     pairs = list(zip(PAIRS["text"][:6], PAIRS["text_pair"][:6], strict=True))
     np.testing.assert_allclose(opened.predict(pairs), wanted, atol=1e-5)
     assert np.std(wanted) > 0
+
+
+@pytest.fixture(scope="module")
+def rerankers(tmp_path_factory):
+    """A teacher and a student, and 60 queries of 12 graded passages each."""
+    place = tmp_path_factory.mktemp("rerankers")
+    for name, seed in (("teacher", 0), ("student", 1)):
+        base = str(tiny.saved(place / "base" / name, num_labels=1, seed=seed))
+        CrossEncoder(base, device="cpu").save_pretrained(str(place / name))
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "text": f"query {q}: {TEXTS[q]}",
+            "text_pair": TEXTS[p],
+            "label": int(rng.choice(4, p=(0.7, 0.1, 0.1, 0.1))),
+        }
+        for q in range(60)
+        for p in rng.permutation(len(TEXTS))[:12]
+    ]
+    return place, [rows[n] for n in rng.permutation(len(rows))]
+
+
+def test_a_reranker_is_measured_by_how_it_ranks(rerankers):
+    """As sentence-transformers does it; grades count as scikit-learn has them; intervals are of queries."""
+    place, rows = rerankers
+    binary = [row | {"label": int(row["label"] > 0)} for row in rows]
+    asked = {}
+    for row in binary:
+        sample = asked.setdefault(row["text"], {"query": row["text"], "positive": [], "negative": []})
+        sample["positive" if row["label"] else "negative"].append(row["text_pair"])
+    samples = [sample for sample in asked.values() if sample["positive"]]
+    library = CrossEncoderRerankingEvaluator(samples, write_csv=False)
+    report = compare([place / "teacher", place / "student"], Dataset.from_list(binary), latency_length=8)
+    assert report.main == "ndcg@10"
+    assert f"{len(samples)} queries" in report.title
+    for row, name in zip(report.rows, ("teacher", "student"), strict=True):
+        wanted = library(CrossEncoder(str(place / name), device="cpu"))
+        assert {name: row.metrics[name] for name in ("ndcg@10", "mrr@10")} == pytest.approx(
+            {name: wanted[name] for name in ("ndcg@10", "mrr@10")}, abs=1e-6
+        )
+    assert {"spearman", "agreement"} <= set(report.student.metrics)
+    kept = report.student.retained
+    assert kept.low < kept.value < kept.high
+    assert kept.value == pytest.approx(report.student.metrics["ndcg@10"] / report.rows[0].metrics["ndcg@10"])
+
+
+def test_grades_count_and_intervals_are_over_queries(rerankers):
+    from scipy.stats import bootstrap
+
+    place, rows = rerankers
+    row = evaluate(place / "teacher", Dataset.from_list(rows)).rows[0]
+    model = CrossEncoder(str(place / "teacher"), device="cpu")
+    scores = model.predict([(row["text"], row["text_pair"]) for row in rows])
+    each = []
+    for query in dict.fromkeys(row["text"] for row in rows):
+        at = [n for n, row in enumerate(rows) if row["text"] == query]
+        grades = [rows[n]["label"] for n in at]
+        each += [ndcg_score([grades], [scores[at]], k=10)] if max(grades) else []
+    assert row.metrics["ndcg@10"] == pytest.approx(np.mean(each), abs=1e-6)
+    theirs = bootstrap((each,), np.mean, method="percentile", rng=0).confidence_interval
+    assert (row.quality.low, row.quality.high) == pytest.approx(tuple(theirs), abs=0.01)
+
+
+@pytest.mark.parametrize("case", ["pairs", "scores below 0", "no labels"])
+def test_other_tables_are_judged_as_before(case, rerankers):
+    """Pairs whose first texts hardly recur, as those of STS, and labels that are no grades."""
+    place, rows = rerankers
+    if case == "pairs":
+        rows = [row | {"text": f"{n // 2 if n < 40 else n} film"} for n, row in enumerate(rows)]
+    rows = [row | {"label": row["label"] - float(case == "scores below 0")} for row in rows]
+    table = Dataset.from_list(rows)
+    table = table.remove_columns("label") if case == "no labels" else table
+    report = evaluate(place / "student", table, teacher=place / "teacher")
+    assert report.main == ("agreement" if case == "no labels" else "spearman")
+    assert "ndcg@10" not in report.rows[0].metrics
 
 
 def test_a_reranker_is_exported(tmp_path, monkeypatch):

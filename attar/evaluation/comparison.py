@@ -1,6 +1,6 @@
 """Several models on one table, side by side: quality with intervals, size and speed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def compare(
         memory=memory,
     )
     return Report(
-        title or f"{len(said)} models on {len(table)} texts",
+        title or f"{len(said)} models on {counted(table, said)}",
         main=next(iter(said.values()))[1].main,
         rows=rows,
         examples=examples(table, said, count=shown) if len(said) > 1 else (),
@@ -86,6 +86,14 @@ def compare(
         versions=versions(),
         machine=machine(),
     )
+
+
+def counted(table: Dataset, said: Mapping[str, tuple[Role, Evaluation]]) -> str:
+    """What a table has, in words: texts, or queries with passages that were ranked."""
+    _, found = next(iter(said.values()))
+    if not found.by_query:
+        return f"{len(table)} texts"
+    return f"{len(found.by_query[found.main])} queries, {len(table)} passages"
 
 
 def timed(
@@ -158,6 +166,9 @@ def measure(
         evaluator = TableEvaluator(
             opened.task, table, opened.tokenizer, batch_size=batch_size, max_length=length, stride=doc_stride
         )
+        if teacher is None and (queries := evaluator.queries) and queries.count > len(queries.rows):
+            lost = queries.count - len(queries.rows)
+            say(f"{lost} of {queries.count} queries are not ranked: one passage alone, or no label above 0")
         logits = evaluator.logits(opened.model)
         found = (
             evaluator.evaluate_teacher(logits)

@@ -1,8 +1,8 @@
 """What a model gets right on a table: metrics against labels, agreement and divergence against a teacher."""
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from attar.data.batches import Batches, encode
 from attar.data.tasks import Task
 from attar.errors import DataError
 from attar.evaluation.prediction import predict
+from attar.evaluation.ranking import MEAN, NDCG, Queries
 from attar.evaluation.task_metrics import agreement_metric, main_metric, main_of, pearson, spearman
 from attar.maths import statistics
 from attar.maths.statistics import Interval, Metric
@@ -36,6 +37,7 @@ class Evaluation:
         logits: (N, C), in row order; of a task that asks tokens those of the N tokens of all rows.
         labels: (S,) or (S, C), or None where the table has none.
         said: (S,) what the logits say of each row, where more than they are needed to read it.
+        by_query: figures (Q,) of each query, where rows are graded passages of queries.
     """
 
     task: Task
@@ -44,6 +46,7 @@ class Evaluation:
     logits: Array
     labels: Array | None
     said: Array | None = None
+    by_query: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def value(self) -> float:
@@ -183,9 +186,17 @@ def evaluate(
 
 
 def judge(
-    task: Task, logits: Array, labels: Array | None, *, teacher_logits: Array | None = None
+    task: Task,
+    logits: Array,
+    labels: Array | None,
+    *,
+    teacher_logits: Array | None = None,
+    queries: Queries | None = None,
 ) -> Evaluation:
     """The `Evaluation` of logits (N, C) that were computed before; see `evaluate`.
+
+    Args:
+        queries: whose passages the rows are; how well these are ranked is then the main figure.
 
     Raises:
         DataError: the teacher's logits are of another shape.
@@ -201,16 +212,25 @@ def judge(
         found["agreement"] = agreement(task, logits, teacher_logits)
         if task.kind != "regression":
             found["kl"] = kl(task, logits, teacher_logits)
-    return Evaluation(task, found, "agreement" if labels is None else main_of(task), logits, labels)
+    if labels is None:
+        return Evaluation(task, found, "agreement", logits, labels)
+    if queries is None:
+        return Evaluation(task, found, main_of(task), logits, labels)
+    each = queries.figures(task.predict(logits), labels)
+    found = {name: float(values.mean()) for name, values in each.items()} | found
+    return Evaluation(task, found, NDCG, logits, labels, by_query=each)
 
 
 def quality(evaluation: Evaluation, teacher: Evaluation, *, resamples: int = 2000, seed: int = 0) -> Interval:
-    """95% interval of the main figure over resampled rows (`statistics.bootstrap`); a teacher agrees with itself."""
+    """95% interval of the main figure over resampled rows (`statistics.bootstrap`); a teacher agrees with itself.
+
+    Where passages of queries are ranked, queries are drawn, here as below.
+    """
     metric, truth = _main(evaluation, teacher)
     alone = evaluation is teacher and evaluation.labels is None
     if alone and evaluation.task.kind not in ("regression", "embedding"):
         return Interval(1.0, 1.0, 1.0)
-    return statistics.bootstrap(metric, evaluation.predictions, truth, resamples=resamples, seed=seed)
+    return statistics.bootstrap(metric, _drawn(evaluation), truth, resamples=resamples, seed=seed)
 
 
 def retained(
@@ -223,11 +243,11 @@ def retained(
     """
     runs = [student] if isinstance(student, Evaluation) else list(student)
     metric, truth = _main(runs[0], teacher)
-    said = [run.predictions for run in runs]
+    said = [_drawn(run) for run in runs]
     return statistics.paired_bootstrap(
         metric,
         said[0] if len(said) == 1 else said,
-        teacher.predictions,
+        _drawn(teacher),
         truth,
         resamples=resamples,
         seed=seed,
@@ -237,7 +257,7 @@ def retained(
 def difference(student: Evaluation, teacher: Evaluation, *, resamples: int = 2000, seed: int = 0) -> Interval:
     """95% interval of the student's main figure less the teacher's; otherwise as `retained`."""
     metric, truth = _main(student, teacher)
-    said = student.predictions, teacher.predictions
+    said = _drawn(student), _drawn(teacher)
     return statistics.paired_bootstrap(
         metric, *said, truth, statistic="difference", resamples=resamples, seed=seed
     )
@@ -246,13 +266,18 @@ def difference(student: Evaluation, teacher: Evaluation, *, resamples: int = 200
 def luck(student: Evaluation, teacher: Evaluation, *, rounds: int = 2000, seed: int = 0) -> float:
     """Chance that two models of one quality differ by as much in the student's favour (`statistics.swap_test`)."""
     metric, truth = _main(student, teacher)
-    return statistics.swap_test(
-        metric, student.predictions, teacher.predictions, truth, rounds=rounds, seed=seed
-    )
+    return statistics.swap_test(metric, _drawn(student), _drawn(teacher), truth, rounds=rounds, seed=seed)
 
 
 def _main(evaluation: Evaluation, teacher: Evaluation) -> tuple[Metric, Array]:
     task = evaluation.task
     if evaluation.labels is None:
         return agreement_metric(task), teacher.predictions
+    if evaluation.by_query:
+        return MEAN, np.zeros(len(_drawn(evaluation)))
     return main_metric(task), evaluation.labels
+
+
+def _drawn(evaluation: Evaluation) -> Array:
+    """What is drawn anew for an interval: predictions (S,) of rows, or the main figure (Q,) of each query."""
+    return evaluation.by_query[evaluation.main] if evaluation.by_query else evaluation.predictions

@@ -15,7 +15,7 @@ from attar.data.tables import TABLE_COLUMNS, read_table
 from attar.errors import DataError, ModelError
 from attar.evaluation.benchmark import bench as bench_models
 from attar.evaluation.comparison import compare as compare_opened
-from attar.evaluation.comparison import measure, timed
+from attar.evaluation.comparison import counted, measure, timed
 from attar.evaluation.machine import machine
 from attar.evaluation.opening import Opened, Source, open_model, open_reader
 from attar.evaluation.perplexity import beside, is_language_model, read
@@ -58,7 +58,7 @@ def evaluate(
     rows, said = measure([*models, ("student", opened)], table, **o.model_dump(exclude={"sample_by"}))
     shown = rows if teacher is not None else tuple(_alone(row) for row in rows)
     main = next(iter(said.values()))[1].main
-    return Report(f"{opened.name} on {len(table)} texts", main, shown, versions=versions())
+    return Report(f"{opened.name} on {counted(table, said)}", main, shown, versions=versions())
 
 
 def compare(

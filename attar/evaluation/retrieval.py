@@ -1,6 +1,7 @@
 """Embedding models in search: nDCG, recall and MRR of a collection as sentence-transformers has them, and triplets."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,8 +16,9 @@ from attar.data.retrieval import Collection
 from attar.errors import DataError, MissingExtraError, ModelError
 from attar.evaluation.opening import Opened
 from attar.evaluation.prediction import predict
+from attar.evaluation.ranking import MEAN
+from attar.evaluation.ranking import NDCG as MAIN
 from attar.maths import statistics
-from attar.maths.statistics import Ratio
 from attar.model.checkpoint import versions
 from attar.model.embedding import KEY
 from attar.model.sentence_modules import Head
@@ -24,12 +26,9 @@ from attar.progress import say
 from attar.report.report import Report, Role, Row
 
 Array = NDArray[Any]
-MAIN = "ndcg@10"
-# Columns of a table of triplets.
 FOLDS, NEAR = 5, 10
+# Columns of a table of triplets.
 TRIPLET = ("anchor", "positive", "negative")
-# A figure that is a mean over queries, of numbers that each query has.
-MEAN = Ratio(lambda each, _: (each, np.ones(len(each))))
 
 
 class Embedder:
@@ -48,7 +47,8 @@ class Embedder:
             raise ModelError(
                 expected="embedding models, to search with",
                 found=f"{opened.name}, whose task is {opened.task.kind}",
-                fix="name a sentence-transformers directory, or its export",
+                fix="name a sentence-transformers directory, or its export; a reranker is measured on pairs of queries "
+                "and passages, which attar mine makes of a collection",
             )
         self.opened, self.task = opened, opened.task
         self.head = Head.of(getattr(opened.config, KEY))
@@ -218,6 +218,7 @@ def search_report(
     else:
         what = f"{len(source):,} {'triplets' if main == 'triplet_accuracy' else 'labelled texts'}"
     measure: Any = {MAIN: searched, "triplet_accuracy": chosen, "probe_accuracy": probed}[main]
+    mean = MEAN if main == MAIN else replace(MEAN, rows="texts")
     for role, opened in models:
         say(f"{opened.name} in {opened.runtime} on {what}")
         each: Mapping[str, Array] = measure(opened, source, max_length=max_length)
@@ -226,8 +227,8 @@ def search_report(
         nothing = np.zeros(len(found))
         around, kept = None, None
         try:
-            around = statistics.bootstrap(MEAN, found, nothing)
-            kept = None if role == "teacher" else statistics.paired_bootstrap(MEAN, found, teacher, nothing)
+            around = statistics.bootstrap(mean, found, nothing)
+            kept = None if role == "teacher" else statistics.paired_bootstrap(mean, found, teacher, nothing)
         except DataError as error:
             say(f"no interval for {opened.name}: {error.found}")
         metrics = {name: float(values.mean()) for name, values in each.items()}

@@ -14,6 +14,7 @@ from attar.data.tasks import Task
 from attar.errors import DataError
 from attar.evaluation import prediction, quality, task_metrics
 from attar.evaluation.quality import Evaluation
+from attar.evaluation.ranking import Queries
 
 if TYPE_CHECKING:
     from attar.model.onnx import OnnxModel
@@ -35,6 +36,7 @@ class TableEvaluator:
     Attributes:
         batches: the encoded rows.
         truth: (S,) or (S, C) what the labels say of each row, None where there are none.
+        queries: whose graded passages the rows are; None where they are none.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class TableEvaluator:
         self.encoded = task.encode(table, tokenizer, max_length=max_length or task.max_length, stride=stride)
         self.batches = Batches(self.encoded, tokenizer, batch_size=batch_size)
         self.truth = task.truth(table)
+        self.queries = Queries.of(task, table)
 
     def logits(self, model: "torch.nn.Module | OnnxModel") -> Array:
         """A model's logits, see `attar.evaluation.prediction.predict`."""
@@ -64,7 +67,7 @@ class TableEvaluator:
         """
         if self.task.answers_by_row:
             theirs = None if teacher is None else teacher.logits
-            return quality.judge(self.task, logits, self.truth, teacher_logits=theirs)
+            return self._judge(logits, theirs)
         said = self.task.answers(logits, self.encoded, self.table)
         metrics = {} if self.truth is None else task_metrics.prediction_metrics(self.task, said, self.truth)
         main = "agreement" if self.truth is None else task_metrics.main_of(self.task)
@@ -74,13 +77,17 @@ class TableEvaluator:
     def evaluate_teacher(self, logits: Array) -> Evaluation:
         """A teacher's evaluation: held against the labels and against itself."""
         if self.task.answers_by_row:
-            return quality.judge(self.task, logits, self.truth, teacher_logits=logits)
+            return self._judge(logits, logits)
         alone = self.evaluate_logits(logits)
         return self._against(alone, alone)
 
     def evaluate(self, model: "torch.nn.Module | OnnxModel", teacher: Evaluation | None = None) -> Evaluation:
         """Run a model over the table and evaluate its logits."""
         return self.evaluate_logits(self.logits(model), teacher)
+
+    def _judge(self, logits: Array, theirs: Array | None) -> Evaluation:
+        given: dict[str, Any] = {"teacher_logits": theirs, "queries": self.queries}
+        return quality.judge(self.task, logits, self.truth, **given)
 
     def _against(self, found: Evaluation, teacher: Evaluation) -> Evaluation:
         if len(found.predictions) != len(teacher.predictions):

@@ -55,10 +55,12 @@ class Ratio:
     """A metric that is a ratio of two sums over rows, so that thousands of resamples are one indexed sum.
 
     `parts(predictions (N, ...), labels (N, ...))` gives the numerator and denominator of each row, (N,) each.
-    Called like any metric it gives the ratio over all rows; 0 where the denominator is 0.
+    Called like any metric it gives the ratio over all rows; 0 where the denominator is 0. `rows` is what people call
+    the rows.
     """
 
     parts: Callable[[Array, Array], tuple[Array, Array]]
+    rows: str = "texts"
 
     def __call__(self, predictions: Array, labels: Array) -> float:
         """Ratio of the sums over all rows, 0 where there is nothing to divide."""
@@ -253,11 +255,12 @@ def _estimate(
 ) -> Interval:
     """The interval of `compare` (figures of all runs (..., R) to those of S seeds (..., S)), over resampled rows."""
     rows, figures = len(labels), np.array([metric(run, labels) for run in runs])
+    what = metric.rows if isinstance(metric, Ratio) else "texts"
     point = compare(figures)
     value = float(point.mean())
     if rows < ENOUGH and math.isfinite(value):
         needed = float(f"{rows_for(0.02, 0.95):.2g}")
-        return Interval.without(value, f"{too_few(rows)}; about {needed:.0f} give ±2 points around 95%")
+        return Interval.without(value, f"{too_few(rows, what)}; about {needed:.0f} give ±2 points around 95%")
     drawn = compare(_resample(metric, runs, labels, resamples=resamples, seed=seed))
     defined = np.isfinite(drawn).all(axis=1)
     if not math.isfinite(value) or (~defined).mean() > _UNDEFINED_ALLOWED:
@@ -270,7 +273,7 @@ def _estimate(
     if np.ptp(drawn) > np.finfo(np.float64).eps * abs(value):
         return _interval(point, drawn, rows=rows, confidence=confidence)
     if not _right_on_the_same_rows(metric, runs, labels):
-        return Interval.without(value, f"no interval: every resample of the {rows} texts gives the same")
+        return Interval.without(value, f"no interval: every resample of the {rows} {what} gives the same")
     most = 1 - ((1 - confidence) / 2) ** (1 / rows)
     # The last run, of two models the teacher, stays as it was measured.
     others = (

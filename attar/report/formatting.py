@@ -27,6 +27,8 @@ _NAMES = {
     "matthews": "Matthews correlation",
     "pearson": "Pearson correlation",
     "spearman": "Spearman correlation",
+    "ndcg@10": "nDCG@10",
+    "mrr@10": "MRR@10",
     "agreement": "agreement with the teacher",
     "kl": "KL to the teacher",
     "masked_accuracy": "accuracy on masked tokens",

@@ -35,10 +35,12 @@ def footing(report: ReportData) -> str:
     if student is None or teacher is None:
         return ""
     sure = student.retained is not None and not student.retained.missing
-    said = [f"{student.name} against {teacher.name}{', 95% interval over test texts' if sure else ''}."]
+    over = "queries" if report.main == "ndcg@10" else "test texts"
+    said = [f"{student.name} against {teacher.name}{f', 95% interval over {over}' if sure else ''}."]
     if report.main in student.metrics and report.main in teacher.metrics and report.main != "agreement":
         ours, theirs = (figure(report.main, row.metrics[report.main]) for row in (student, teacher))
-        said.append(f"{metric_name(report.main).capitalize()} {ours} against {theirs}.")
+        name = metric_name(report.main)
+        said.append(f"{name[:1].upper()}{name[1:]} {ours} against {theirs}.")
     if student.parameters and teacher.parameters:
         said.append(f"{count(student.parameters)} parameters against {count(teacher.parameters)}.")
     same, where = report.reference(student), report.settings.get("latency")

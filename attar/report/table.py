@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 # Columns that a narrow terminal does without, the first first, and one more where names are broken, too.
-_DISPENSABLE = ("memory", "texts/s", "FLOPs", "p90", "KL", "size", "agreement")
+_DISPENSABLE = ("memory", "MRR@10", "texts/s", "FLOPs", "p90", "KL", "size", "agreement")
 _LAST = ("p50",)
 _WORDS = ("model", "runtime")
 _GAP = 2
 # Metrics that have a column beside the main one.
 _BESIDE = (
     "exact_match",
+    "mrr@10",
     "agreement",
     "kl",
     "perplexity",

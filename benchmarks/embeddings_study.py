@@ -173,7 +173,14 @@ class Study:
 
     def _static(self, out: Path, *, texts: list[str], epochs: int, lr: float, seed: int) -> None:
         """A vector for each token, from the teacher's embeddings of the texts."""
-        static(model_directory(), texts=texts, out=out, epochs=epochs, lr=lr, max_length=LENGTH, seed=seed)
+        learn: dict[str, Any] = {
+            "epochs": epochs,
+            "lr": lr,
+            "max_length": LENGTH,
+            "seed": seed,
+            "cache": self.work / "cache",
+        }
+        static(model_directory(), texts=texts, out=out, **learn)
 
     def _attar(
         self,

@@ -63,7 +63,7 @@ class Embedding(Task):
         raise ModelError(
             expected="a teacher whose embeddings are learned from",
             found="labels to fine-tune an embedding model on",
-            fix="train it with sentence-transformers, which opens the directory, and distil the result",
+            fix="name its directory: attar finetune my-embedder --data pairs.csv",
         )
 
     def answers(self, logits: Array, encoded: Dataset, table: Dataset) -> Array:

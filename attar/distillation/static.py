@@ -139,7 +139,9 @@ class _Static:
         self.precision = precision
         batches = self._batches(loaded.tokenizer)
         name = digest(*batches.content)
-        found = teacher_of(model, Need(), batches, cache=place, precision=precision, name=name)
+        found = teacher_of(
+            model, Need(), batches, cache=Path(options.cache or place), precision=precision, name=name
+        )
         if not isinstance(found, CachedTeacher):
             raise OutputError(
                 expected=f"room for the teacher's embeddings beside {place}",

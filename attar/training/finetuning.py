@@ -16,11 +16,13 @@ from attar.errors import DataError, ModelError
 from attar.evaluation.quality import Evaluation
 from attar.evaluation.table import TableEvaluator
 from attar.model.checkpoint import digest, load, save, versions
+from attar.model.embedding import SentenceEncoder, embedding_head
 from attar.options.base import Options
 from attar.progress import say, track
 from attar.report.report import Point, Report, Row
 from attar.storage.writing import check_free
 from attar.training import resuming
+from attar.training.embedding_finetuning import finetune_embeddings
 from attar.training.loop import Precision, Step, broadcast, fit, is_main, processes
 from attar.training.used_embeddings import used_rows
 
@@ -39,6 +41,11 @@ def finetune(
 ) -> Report:
     """Fine-tune an encoder on a table with labels; see `attar.finetune`."""
     check_free(out, overwrite=overwrite)
+    if isinstance(model, SentenceEncoder) or (
+        not isinstance(model, PreTrainedModel) and embedding_head(model, None) is not None
+    ):
+        given: dict[str, Any] = {"columns": columns, "options": options, "precision": precision}
+        return finetune_embeddings(model, data, out=out, dev=dev, overwrite=overwrite, **given)
     table, task = read_table(data, columns=columns, problem_type=options.problem_type, require_label=True)
     assert task is not None  # a table with labels always has one
     table, held = _held_out(table, dev, columns, task, options.seed)

@@ -51,6 +51,9 @@ def finetune(
 ) -> "Report":
     """Fine-tune an encoder: labels or a score of a text or a pair, tags of words, or answers in a context.
 
+    An embedding model learns from pairs that belong together (text and text_pair, or anchor, positive and maybe
+    negative: MultipleNegativesRankingLoss) or from pairs with scores (CoSENTLoss), by sentence-transformers' trainer.
+
     Args:
         model: Model directory or hub name, or a model (then with its `tokenizer`).
         data: Training table with labels: .csv, .tsv, .jsonl, .parquet; SQuAD's .json; CoNLL columns.

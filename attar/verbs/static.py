@@ -1,10 +1,12 @@
 """`attar.static`: a static student of an embedding model."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from attar.options.base import (
+    RUNNING,
     TRAINING,
     ColumnNames,
     Count,
@@ -42,6 +44,7 @@ def static(
     tokenizer: Tokenizer = None,
     pooling: Pooling = None,
     max_length: TaskLength = None,
+    cache: Annotated[str | Path | None, RUNNING] = None,
     precision: Precision = "auto",
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -66,6 +69,7 @@ def static(
         tokenizer: Of a model that is given as an object.
         pooling: Makes an embedding model of an encoder alone; others say it themselves.
         max_length: Longest text in tokens; 128 where left out.
+        cache: Directory that keeps the teacher's embeddings for other students, too.
         precision: Of the training; auto takes bf16 where it is faster.
         seed: Seed of every random choice.
         overwrite: Replace what attar wrote there before.

@@ -1,0 +1,84 @@
+"""Embedding models that learn from pairs: by sentence-transformers' losses, for search that gets better."""
+
+import json
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+import attar
+import tiny
+from attar.errors import DataError, MissingExtraError
+from attar.model.checkpoint import load, save
+from attar.model.embedding import KEY, SentenceEncoder
+from attar.model.sentence_modules import Head
+
+# A query and its document share no word.
+PAIRS = [
+    {
+        "text": f"{tiny.GOOD[n % len(tiny.GOOD)]} film",
+        "text_pair": f"the {tiny.BAD[n % len(tiny.BAD)]} story is a plot",
+    }
+    for n in range(min(len(tiny.GOOD), len(tiny.BAD)))
+]
+LEARN = {"epochs": 4, "lr": 3e-3, "batch_size": 4, "precision": "fp32", "patience": None}
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory):
+    torch.manual_seed(0)
+    encoder = tiny.model("bert", head="base")
+    head = Head(normalize=True, max_length=40, prompts={"query": "the "})
+    setattr(encoder.config, KEY, head.written)
+    made = SentenceEncoder(encoder.config, encoder).eval()
+    return save(made, tiny.tokenizer(), tmp_path_factory.mktemp("embedder") / "e", lineage={})
+
+
+def test_search_gets_better_on_pairs(embedder, tmp_path):
+    rows = PAIRS * 20
+    report = attar.finetune(embedder, rows, dev=PAIRS, out=tmp_path / "out", **LEARN)
+    before, after = report.rows
+    assert report.main == "ndcg@10"
+    assert after.metrics["ndcg@10"] > before.metrics["ndcg@10"] + 0.1
+    found = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    assert found.prompts["query"] == "the "
+    lineage = json.loads((tmp_path / "out" / "lineage.json").read_text())
+    assert (lineage["stage"], lineage["parent"]) == ("finetune", str(embedder))
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_triplets_teach_as_pairs_with_a_negative(embedder, tmp_path):
+    rows = [
+        {"anchor": row["text"], "positive": row["text_pair"], "negative": other["text_pair"]}
+        for row, other in zip(PAIRS, PAIRS[1:] + PAIRS[:1], strict=True)
+    ] * 20
+    report = attar.finetune(embedder, rows, dev=rows[: len(PAIRS)], out=tmp_path / "out", **LEARN)
+    assert report.rows[1].metrics["ndcg@10"] > report.rows[0].metrics["ndcg@10"]
+
+
+def test_scores_are_learned_by_rank(embedder, tmp_path):
+    rows = [{**row, "label": float(n % 5)} for n, row in enumerate(PAIRS)]
+    report = attar.finetune(embedder, rows * 20, dev=rows, out=tmp_path / "out", **LEARN)
+    assert report.main == "spearman"
+    assert report.rows[1].metrics["spearman"] > report.rows[0].metrics["spearman"]
+
+
+def test_a_student_of_a_tuned_model_can_be_distilled(embedder, tmp_path):
+    attar.finetune(embedder, PAIRS * 20, dev=PAIRS, out=tmp_path / "tuned", **(LEARN | {"epochs": 1}))
+    assert isinstance(load(tmp_path / "tuned").model, SentenceEncoder)
+
+
+def test_what_cannot_be_learned_from_is_said(embedder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match="text_pair"):
+        attar.finetune(embedder, [{"text": "a film"}] * 20, out=out)
+    with pytest.raises(DataError, match="10 rows"):
+        attar.finetune(embedder, PAIRS[:4], out=out)
+    with pytest.raises(DataError, match="problem_type"):
+        attar.finetune(embedder, PAIRS * 3, out=out, problem_type="regression")
+    with pytest.raises(DataError, match="empty"):
+        attar.finetune(embedder, [{"anchor": "a", "positive": " "}, *PAIRS * 3][:1] * 12, out=out)
+    monkeypatch.setattr("attar.training.embedding_finetuning.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="embeddings"):
+        attar.finetune(embedder, PAIRS * 3, out=out)
+    assert not list(tmp_path.iterdir())

@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import pdist
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch.nn import functional as F
@@ -134,6 +135,17 @@ def test_losses_are_zero_where_embeddings_are_equal_and_relations_know_no_turn()
     )
 
 
+def test_distances_are_compared_as_parts_of_their_mean():
+    x, y = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(1)).double()
+    turn = torch.linalg.qr(torch.randn(7, 7, generator=torch.Generator().manual_seed(2)).double())[0]
+    assert losses.distance_error(3 * x @ turn + 1, x) == pytest.approx(0, abs=1e-6)
+    apart = [pdist(side.numpy()) for side in (x, y)]
+    wrong = np.abs(apart[0] / apart[0].mean() - apart[1] / apart[1].mean())
+    huber = np.where(wrong < 1, wrong**2 / 2, wrong - 0.5).mean()
+    assert float(losses.distance_error(x, y)) == pytest.approx(losses.RKD_WEIGHT * huber, rel=1e-4)
+    assert losses.distance_error(x[:1], y[:1]) == 0
+
+
 def test_similarity_divergence_is_scipys():
     from scipy.spatial.distance import cosine
     from scipy.special import log_softmax, rel_entr
@@ -235,6 +247,19 @@ def test_dimensions_that_are_taught_by_themselves_are_better_alone(plain, tmp_pa
     assert agreed[1] > agreed[0]
     with pytest.raises(RecipeError, match="below"):
         distill(plain, out=tmp_path / "c", prediction={"dimensions": [99]}, **options)
+
+
+def test_relations_of_texts_are_learned_as_they_are_asked_for(plain, tmp_path):
+    sizes = {"layers": 1, "hidden": 12, "heads": 2, "ffn": 24, "dense": False, "init": "random"}
+    options = {"general": None, "intermediate": None, "texts": TEXTS, "student": sizes}
+    theirs = torch.from_numpy(_embed(load(plain).model, TEXTS[:40]))
+    apart = {}
+    for relations in ("similarities", "distances"):
+        phase = {"epochs": 6, "lr": 3e-3, "relations": relations}
+        distill(plain, out=tmp_path / relations, prediction=phase, **options)
+        ours = torch.from_numpy(_embed(load(tmp_path / relations).model, TEXTS[:40]))
+        apart[relations] = losses.distance_error(ours, theirs)
+    assert apart["distances"] < apart["similarities"]
 
 
 # Exports

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from attar.data.batches import Batch
-from attar.distillation.objective import EmbeddingMatch
+from attar.distillation.objective import EmbeddingMatch, Relations
 from attar.errors import RecipeError
 from attar.maths.directions import ridge
 from attar.model.embedding import SentenceEncoder
@@ -75,6 +75,7 @@ def embedding_match(
     student: SentenceEncoder,
     start: Mapping[int, Tensor] | None,
     dimensions: Sequence[int],
+    relations: Relations,
 ) -> EmbeddingMatch:
     """How the embeddings of a student are compared with its teacher's.
 
@@ -82,6 +83,7 @@ def embedding_match(
         start: student layer -> (d, D), the linear maps that its projection found; their last one says what the
             dimensions of a student without a Dense layer are.
         dimensions: numbers of leading dimensions that are to be good by themselves.
+        relations: what of the texts of a batch is compared.
 
     Raises:
         RecipeError: more dimensions than the student has.
@@ -97,4 +99,4 @@ def embedding_match(
         last = start[max(start)]
         if teacher.width == last.shape[1] and student.width == last.shape[0]:
             space = last.T.contiguous()
-    return EmbeddingMatch(space, tuple(dimensions))
+    return EmbeddingMatch(space, tuple(dimensions), relations)

@@ -16,6 +16,8 @@ from attar.model.views import Need, View
 
 Attention = Literal["auto", "scores", "relations", "none"]
 Projection = Literal["per-layer", "shared"]
+Relations = Literal["similarities", "distances"]
+RELATIONS = {"similarities": losses.similarity_divergence, "distances": losses.distance_error}
 
 
 @dataclass(frozen=True)
@@ -193,19 +195,22 @@ class EmbeddingMatch:
             such a student learns the relations of texts alone.
         dimensions: numbers of leading dimensions that are taught by themselves, too (Matryoshka, 2205.13147 eq. 1), so
             that embeddings can be cut.
+        relations: what of the texts of a batch is compared: which are alike (KL), or how far apart they are (RKD).
     """
 
     space: Tensor | None = None
     dimensions: tuple[int, ...] = ()
+    relations: Relations = "similarities"
 
     def __call__(self, student: Tensor, teacher: Tensor, *, count: float) -> Tensor:
         """The loss of embeddings (B, d) beside (B, E), averaged over `count` texts."""
         target = teacher if self.space is None else teacher.float() @ self.space.to(teacher.device)
-        total = losses.similarity_divergence(student, teacher, count=count)
+        related = RELATIONS[self.relations]
+        total = related(student, teacher, count=count)
         if target.shape == student.shape:
             total = total + losses.embedding_error(student, target, count=count)
         for width in self.dimensions:
-            total = total + losses.similarity_divergence(student[:, :width], teacher, count=count)
+            total = total + related(student[:, :width], teacher, count=count)
         return total
 
 

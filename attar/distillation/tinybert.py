@@ -218,7 +218,8 @@ class TinyBert:
         temperature = o.prediction.temperature
         given: dict[str, Any] = {"task": self.setup.task, "temperature": temperature, "dropout": o.dropout}
         if isinstance(student, SentenceEncoder):
-            given["embeddings"] = embedding_match(self.teacher, student, self._start, o.prediction.dimensions)
+            relations = {"dimensions": o.prediction.dimensions, "relations": o.prediction.relations}
+            given["embeddings"] = embedding_match(self.teacher, student, self._start, **relations)
         return Distiller(student, view, **given)
 
     def _match(self, teacher: PreTrainedModel) -> Match:

@@ -13,6 +13,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+# Of distances beside a loss of the outputs themselves, which are that much larger.
+RKD_WEIGHT = 25.0
+
 
 def soft_cross_entropy(
     student: Tensor, teacher: Tensor, *, temperature: float = 1.0, count: float | None = None
@@ -110,6 +113,24 @@ def similarity_divergence(
     ours, theirs = ((x @ x.T / temperature).masked_fill(own, -1e9).log_softmax(-1) for x in units)
     apart = F.kl_div(ours, theirs, reduction="none", log_target=True).masked_fill(own, 0.0)
     return apart.sum() / (count or len(student))
+
+
+def distance_error(student: Tensor, teacher: Tensor, *, count: float | None = None) -> Tensor:
+    """Huber loss of the distances between the texts of a batch, each side's as parts of their mean.
+
+    RKD's distance-wise loss (1904.05068 eq. 5 and 6) as a mean over pairs, times the weight of section 4.2. Relational
+    as `similarity_divergence` is: neither the teacher's space nor its number of dimensions matter, nor lengths in all.
+
+    Args:
+        student, teacher: (B, d) and (B, E).
+        count: texts to average over; B where None.
+    """
+    if len(student) < 2:
+        return 0.0 * student.float().sum()
+    pairs = torch.triu_indices(len(student), len(student), 1, device=student.device)
+    ours, theirs = (F.pairwise_distance(x.float()[pairs[0]], x.float()[pairs[1]]) for x in (student, teacher))
+    ours, theirs = (x / x.mean().clamp(min=1e-12) for x in (ours, theirs))
+    return RKD_WEIGHT * F.huber_loss(ours, theirs) * len(student) / (count or len(student))
 
 
 def log_probabilities(logits: Tensor, index: Tensor, *, temperature: float = 1.0) -> Tensor:

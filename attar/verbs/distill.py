@@ -118,6 +118,8 @@ class Prediction(Options):
         temperature: Divides the logits of both.
         metric: Decides which epoch is best: f1 or matthews where one label is rare; the task's own where None.
         dimensions: Of an embedding model: numbers of leading dimensions that are to be good by themselves (Matryoshka).
+        relations: Of an embedding model, what of the texts of a batch is compared: similarities (KL of which texts are
+            alike) or distances (RKD, 1904.05068).
     """
 
     epochs: Count = 3
@@ -126,6 +128,7 @@ class Prediction(Options):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     metric: str | None = None
     dimensions: Annotated[Sequence[Count], Flag("--dimensions", "Losses")] = ()
+    relations: Literal["similarities", "distances"] = "similarities"
 
 
 @verb(stage=True)

@@ -81,6 +81,9 @@ def test_a_teacher_that_is_static_itself_is_found(tmp_path):
     )
     report = static(bag, texts=TEXTS, out=tmp_path / "s", dimensions=24, epochs=20, lr=0.03, batch_size=16)
     assert report.rows[-1].metrics["agreement"] > 0.99
+    whole, found = load(bag), load(tmp_path / "s")
+    theirs, ours = (embeddings(one.model, one.tokenizer, TEXTS[:9]) for one in (whole, found))
+    assert (theirs * ours).sum(1).min() > 0.95  # in the teacher's own space
 
 
 def test_training_brings_it_nearer_to_the_teacher(teacher, student, tmp_path):

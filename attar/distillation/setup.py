@@ -23,6 +23,7 @@ from attar.evaluation.quality import Evaluation, quality, retained
 from attar.evaluation.table import TableEvaluator
 from attar.maths.statistics import Interval
 from attar.model.checkpoint import Loaded, digest, load
+from attar.model.embedding import SentenceEncoder
 from attar.options.base import Options
 from attar.progress import say
 from attar.report.report import Row
@@ -82,6 +83,15 @@ class Setup:
             self.length = self.task.window(self.teacher, self.options.max_length)
         else:
             self.length = fitting(self.options.max_length or Task.max_length, self.teacher)
+        if (
+            isinstance(self.teacher, SentenceEncoder)
+            and not self.teacher.head.normalize
+            and getattr(self.task, "similarity", "") == "cosine"
+        ):
+            say(
+                "the teacher compares embeddings by cosine and does not normalise them: the student learns "
+                "their lengths, too, which no cosine reads; who compares by dot products instead gets another order"
+            )
         windows = (self.length, self.options.doc_stride)
         self.key = digest(self.teacher, self.options.seed, windows, self.precision)
 

@@ -149,6 +149,8 @@ class _Static:
                 fix="free some of the disk",
             )
         self.teacher = found
+        # (E, n) from the teacher's embeddings to the student's, where these have fewer dimensions.
+        self.space: Tensor | None = None
 
     def _batches(self, tokenizer: Any) -> Batches:
         o = self.options
@@ -161,7 +163,9 @@ class _Static:
         The map is linear and fitted by least squares; dimensions are the principal directions of these embeddings.
         """
         raw, weights, tokenizer = token_vectors(self.loaded, self.model)
-        head = Head(pooling=("mean",), normalize=True, similarity=self.task.similarity, max_length=LONGEST)
+        # A teacher whose dot products are read has lengths to learn; cosines read none.
+        unit = self.model.head.normalize or self.task.similarity == "cosine"
+        head = Head(pooling=("mean",), normalize=unit, similarity=self.task.similarity, max_length=LONGEST)
         plain = static_model(_reduced(raw, width) * weights, head)
         half(plain)
         targets = self.teacher.logits
@@ -172,21 +176,21 @@ class _Static:
         bare = static_model(raw * weights, head.but(normalize=False))
         ours = torch.from_numpy(predict(bare, Batches(encoded, tokenizer, batch_size=64)))
         theirs = targets[torch.from_numpy(rows)]
-        # Lengths say nothing here: texts count alike.
-        scale = ours.norm(dim=1, keepdim=True).clamp(min=1e-6)
-        found, _ = ridge(
-            ours / scale, torch.nn.functional.normalize(theirs, dim=1), penalty=PENALTY, bias=False
-        )
-        self.space = principal(theirs.numpy(), width)
-        vectors = torch.from_numpy(raw * weights).float() @ found @ self.space
+        if unit:  # texts count alike, however long
+            ours = ours / ours.norm(dim=1, keepdim=True).clamp(min=1e-6)
+            theirs = theirs / theirs.norm(dim=1, keepdim=True).clamp(min=1e-6)
+        found, _ = ridge(ours, theirs, penalty=PENALTY, bias=False)
+        if width < self.model.width:  # else its embeddings can be compared with the teacher's own
+            self.space = principal(theirs.numpy(), width)
+            found = found @ self.space
+        vectors = torch.from_numpy(raw * weights).float() @ found
         return plain, Loaded(static_model(vectors, head), tokenizer, "static")
 
     def learn(self, made: Loaded, judge: Judge) -> Any:
         """Train the token vectors on the teacher's embeddings, in place; the best epoch on held-out texts is kept."""
         o, student = self.options, made.model
         assert isinstance(student, SentenceEncoder)
-        same = student.width == self.model.width
-        match = EmbeddingMatch(None if same else self.space)
+        match = EmbeddingMatch(self.space)
         learner = Distiller(student, self.teacher.logits_only(), task=self.task, embeddings=match)
         batches = self._batches(made.tokenizer)
         place = self.place / f"static-{digest(student, *batches.content, o.settings())}"

@@ -9,13 +9,11 @@ from attar.augmentation.sources import candidates_from
 from attar.augmentation.tinybert import augment as augment_table
 from attar.augmentation.words import Candidates
 from attar.data.columns import Columns
+from attar.data.files import check_table, write_table
 from attar.data.tables import read_table
-from attar.errors import DataError, OutputError
+from attar.errors import DataError
 from attar.model.checkpoint import load
 from attar.options.base import Options
-from attar.storage.writing import new_file
-
-WRITERS = {".csv": "to_csv", ".jsonl": "to_json", ".parquet": "to_parquet"}
 
 
 def augment(
@@ -31,7 +29,8 @@ def augment(
     batch_size: int,
 ) -> Dataset:
     """The rows of a table and their augmented copies; see `attar.augment`."""
-    file = None if out is None else _free(Path(out))
+    if out is not None:
+        check_table(out)
     table, task = (source, None) if isinstance(source, Dataset) else read_table(source, columns=columns)
     if candidates is None:
         if model is None:
@@ -45,19 +44,10 @@ def augment(
         candidates = candidates_from(*words, masks=options.masks)
     sizes = {"copies": options.copies, "k": options.k, "seed": seed, "batch_size": batch_size}
     more = augment_table(table, candidates, probability=options.probability, **sizes)
-    if file is not None:
+    if out is not None:
         written = more
         if task is not None and task.kind == "single_label":
             named = [task.labels[label] for label in more["label"]]
             written = more.remove_columns("label").add_column("label", named)
-        with new_file(file) as part:
-            getattr(written, WRITERS[file.suffix])(str(part))
+        write_table(written, out)
     return more
-
-
-def _free(out: Path) -> Path:
-    if out.suffix not in WRITERS:
-        raise DataError(expected="a .csv, .jsonl or .parquet file to write", found=out.name, fix="name one")
-    if out.exists():
-        raise OutputError(expected=f"{out} to be new", found="a file", fix="name another file or remove it")
-    return out

@@ -29,7 +29,7 @@ PANELS = {
         "dimensions",
         "export",
     ),
-    "Train": ("finetune", "pretrain", "tokenizer", "augment"),
+    "Train": ("finetune", "pretrain", "tokenizer", "augment", "mine"),
     "Measure and look": ("evaluate", "compare", "bench", "probe", "temperature", "generate", "anatomy"),
     "Whole runs": ("run", "check"),
 }
@@ -150,7 +150,7 @@ def _tokenizer(found: Any, asked: Mapping[str, Any]) -> None:
     console.print(f"{len(found)} tokens in {asked['out']}; a token is {letters:.2f} letters of the texts")
 
 
-def _augment(found: Any, asked: Mapping[str, Any]) -> None:
+def _table(found: Any, asked: Mapping[str, Any]) -> None:
     console.print(f"{len(found)} rows in {asked['out']}")
 
 
@@ -176,7 +176,7 @@ PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "generate": lambda found, asked: console.print(found.table()),
     "anatomy": lambda found, asked: console.print(found),
     "tokenizer": _tokenizer,
-    "augment": _augment,
+    **dict.fromkeys(("augment", "mine"), _table),
     "check": _check,
 }
 

@@ -11,8 +11,11 @@ from datasets import Dataset, config
 from datasets.exceptions import DatasetGenerationError
 
 from attar.data import conll, squad
-from attar.errors import AttarError, DataError
+from attar.errors import AttarError, DataError, OutputError
 from attar.storage.faults import is_write_error, write_error
+from attar.storage.writing import new_file
+
+WRITERS = {".csv": "to_csv", ".jsonl": "to_json", ".parquet": "to_parquet"}
 
 
 def open_table(source: str | Path | Dataset | Sequence[Mapping[str, Any]], encoding: str) -> Dataset:
@@ -41,6 +44,27 @@ def open_table(source: str | Path | Dataset | Sequence[Mapping[str, Any]], encod
         raise undecodable(str(path), error) from error
     except (csv.Error, DatasetGenerationError, pyarrow.ArrowInvalid, ValueError) as error:
         raise unreadable(str(path), error) from error
+
+
+def check_table(out: str | Path) -> None:
+    """Raise where no table can be written at `out`: before the work, not after it.
+
+    Raises:
+        DataError: its name does not say how: .csv, .jsonl or .parquet.
+        OutputError: it is there already.
+    """
+    out = Path(out)
+    if out.suffix not in WRITERS:
+        raise DataError(expected="a .csv, .jsonl or .parquet file to write", found=out.name, fix="name one")
+    if out.exists():
+        raise OutputError(expected=f"{out} to be new", found="a file", fix="name another file or remove it")
+
+
+def write_table(table: Dataset, out: str | Path) -> None:
+    """Write a table whole or not at all, as its name says; see `check_table`."""
+    out = Path(out)
+    with new_file(out) as part:
+        getattr(table, WRITERS[out.suffix])(str(part))
 
 
 def _read_lines(path: Path, encoding: str) -> Dataset:

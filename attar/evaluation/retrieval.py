@@ -79,6 +79,16 @@ class Embedder:
         return torch.from_numpy(found).float()
 
 
+def require_library(why: str) -> None:
+    """Raise MissingExtraError where sentence-transformers is not installed."""
+    if find_spec("sentence_transformers") is None:
+        raise MissingExtraError(
+            expected=f"sentence-transformers, which {why}",
+            found="it is not installed",
+            fix='pip install "attar[embeddings]"',
+        )
+
+
 def searched(opened: Opened, collection: Collection, *, max_length: int | None = None) -> dict[str, Array]:
     """Figures (Q,) of each query: ndcg@10, recall@10, recall@100, mrr@10, as `InformationRetrievalEvaluator` has them.
 
@@ -87,12 +97,7 @@ def searched(opened: Opened, collection: Collection, *, max_length: int | None =
     Raises:
         MissingExtraError: sentence-transformers is not installed.
     """
-    if find_spec("sentence_transformers") is None:
-        raise MissingExtraError(
-            expected="sentence-transformers, whose evaluators measure search",
-            found="it is not installed",
-            fix='pip install "attar[embeddings]"',
-        )
+    require_library("measures search")
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
     from sentence_transformers.util import SimilarityFunction
 

@@ -17,6 +17,7 @@ from attar.verbs.evaluate import evaluate
 from attar.verbs.export import export
 from attar.verbs.finetune import finetune
 from attar.verbs.generate import generate
+from attar.verbs.mine import mine
 from attar.verbs.plan import plan
 from attar.verbs.pretrain import pretrain
 from attar.verbs.probe import probe
@@ -41,6 +42,7 @@ __all__ = [
     "export",
     "finetune",
     "generate",
+    "mine",
     "plan",
     "pretrain",
     "probe",

@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
+from datasets import Dataset
+from sentence_transformers import CrossEncoder, SentenceTransformer
 
 import attar
 import tiny
@@ -66,6 +67,18 @@ def test_scores_are_learned_by_rank(embedder, tmp_path):
 def test_a_student_of_a_tuned_model_can_be_distilled(embedder, tmp_path):
     attar.finetune(embedder, PAIRS * 20, dev=PAIRS, out=tmp_path / "tuned", **(LEARN | {"epochs": 1}))
     assert isinstance(load(tmp_path / "tuned").model, SentenceEncoder)
+
+
+def test_its_encoder_gets_a_head_for_other_labels(embedder, tmp_path):
+    """Classes of single texts, and a reranker's score where the problem type says so."""
+    quick = {"epochs": 1, "batch_size": 24, "precision": "fp32"}
+    report = attar.finetune(embedder, tiny.table(24, 0), dev=tiny.table(24, 1), out=tmp_path / "a", **quick)
+    assert report.main == "accuracy"
+    assert load(tmp_path / "a").model.config.num_labels == 2
+    scored = Dataset.from_list([pair | {"label": n % 2} for n, pair in enumerate(PAIRS * 4)])
+    attar.finetune(embedder, scored, dev=scored, out=tmp_path / "b", problem_type="regression", **quick)
+    made = CrossEncoder(str(tmp_path / "b"), device="cpu")
+    assert made.num_labels == 1
 
 
 def test_what_cannot_be_learned_from_is_said(embedder, tmp_path, monkeypatch):

@@ -24,6 +24,18 @@ RANKED, SCORED = "ndcg@10", "spearman"
 FEWEST = 10
 
 
+def teaches_embeddings(data: Any, columns: Columns | None, problem_type: str | None) -> bool:
+    """Whether a table is for an embedding model as such, and not for a head on its encoder.
+
+    Pairs and triplets are, and pairs with scores where no `problem_type` says what head they are for; labels of single
+    texts, tags and answers are for a head.
+    """
+    named = {*open_table(data, "utf-8-sig").column_names, *(columns or {})}
+    if "label" in named:
+        return "text_pair" in named and problem_type is None
+    return set(TRIPLET[:2]) <= named or "text_pair" in named or named == {"text"}
+
+
 def finetune_embeddings(
     model: Any,
     data: Any,

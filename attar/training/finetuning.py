@@ -22,7 +22,7 @@ from attar.progress import say, track
 from attar.report.report import Point, Report, Row
 from attar.storage.writing import check_free
 from attar.training import resuming
-from attar.training.embedding_finetuning import finetune_embeddings
+from attar.training.embedding_finetuning import finetune_embeddings, teaches_embeddings
 from attar.training.loop import Precision, Step, broadcast, fit, is_main, processes
 from attar.training.used_embeddings import used_rows
 
@@ -41,8 +41,9 @@ def finetune(
 ) -> Report:
     """Fine-tune an encoder on a table with labels; see `attar.finetune`."""
     check_free(out, overwrite=overwrite)
+    embeds = not isinstance(model, PreTrainedModel) and embedding_head(model, None) is not None
     if isinstance(model, SentenceEncoder) or (
-        not isinstance(model, PreTrainedModel) and embedding_head(model, None) is not None
+        embeds and teaches_embeddings(data, columns, options.problem_type)
     ):
         given: dict[str, Any] = {"columns": columns, "options": options, "precision": precision}
         return finetune_embeddings(model, data, out=out, dev=dev, overwrite=overwrite, **given)

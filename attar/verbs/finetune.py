@@ -52,7 +52,8 @@ def finetune(
     """Fine-tune an encoder: labels or a score of a text or a pair, tags of words, or answers in a context.
 
     An embedding model learns from pairs that belong together (text and text_pair, or anchor, positive and maybe
-    negative: MultipleNegativesRankingLoss) or from pairs with scores (CoSENTLoss), by sentence-transformers' trainer.
+    negative: MultipleNegativesRankingLoss) or from pairs with scores (CoSENTLoss), by sentence-transformers' trainer;
+    its encoder gets a head for other labels, and for pairs with `problem_type` (regression makes a reranker).
 
     Args:
         model: Model directory or hub name, or a model (then with its `tokenizer`).

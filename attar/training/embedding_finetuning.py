@@ -27,12 +27,13 @@ FEWEST = 10
 def teaches_embeddings(data: Any, columns: Columns | None, problem_type: str | None) -> bool:
     """Whether a table is for an embedding model as such, and not for a head on its encoder.
 
-    Pairs and triplets are, and pairs with scores where no `problem_type` says what head they are for; labels of single
-    texts, tags and answers are for a head.
+    Pairs and triplets are, and pairs with scores (numbers with a fraction) where no `problem_type` says what head they
+    are for; classes of texts and of pairs, tags and answers are for a head.
     """
     named = {*open_table(data, "utf-8-sig").column_names, *(columns or {})}
     if "label" in named:
-        return "text_pair" in named and problem_type is None
+        task = read_table(data, columns=columns)[1] if "text_pair" in named and problem_type is None else None
+        return task is not None and task.kind == "regression"
     return set(TRIPLET[:2]) <= named or "text_pair" in named or named == {"text"}
 
 

@@ -48,6 +48,14 @@ def test_search_gets_better_on_pairs(embedder, tmp_path):
     assert not list(tmp_path.glob(".out*"))
 
 
+def test_a_model_that_got_no_better_is_said_to_be_so(embedder, tmp_path):
+    report = attar.finetune(
+        embedder, PAIRS * 4, dev=PAIRS, out=tmp_path / "out", **(LEARN | {"lr": 1e-9, "epochs": 1})
+    )
+    assert report.rows[1].metrics["ndcg@10"] <= report.rows[0].metrics["ndcg@10"]
+    assert "no epoch was better" in report.notes[0]
+
+
 def test_triplets_teach_as_pairs_with_a_negative(embedder, tmp_path):
     rows = [
         {"anchor": row["text"], "positive": row["text_pair"], "negative": other["text_pair"]}

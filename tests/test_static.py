@@ -10,7 +10,7 @@ from model2vec.distill import distill_from_model
 from sentence_transformers import SentenceTransformer
 
 import tiny
-from attar import compare, export, static
+from attar import compare, export, finetune, static
 from attar.errors import DataError, MissingExtraError, ModelError, RecipeError
 from attar.model.checkpoint import load, save
 from attar.model.embedding import KEY, SentenceEncoder
@@ -127,3 +127,16 @@ def test_what_cannot_be_made_is_said(teacher, student, tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError, match="attar\\[embeddings\\]"):
         static(teacher, texts=TEXTS, out=out)
     assert not list(tmp_path.iterdir())
+
+
+def test_it_learns_from_pairs(student, tmp_path):
+    pairs = [
+        {"text": f"{a} film", "text_pair": f"the {b} plot"} for a, b in zip(tiny.GOOD, tiny.BAD, strict=False)
+    ]
+    learn = {"epochs": 4, "lr": 0.05, "batch_size": 4, "precision": "bf16"}
+    report = finetune(student[0], pairs * 20, dev=pairs, out=tmp_path / "tuned", **learn)
+    assert report.rows[1].metrics["ndcg@10"] > report.rows[0].metrics["ndcg@10"] + 0.1
+    assert json.loads((tmp_path / "tuned" / "config.json").read_text())["embedding_dtype"] == "float16"
+    theirs = StaticModel.from_pretrained(str(tmp_path / "tuned")).encode(TEXTS[:3])
+    ours = load(tmp_path / "tuned")
+    np.testing.assert_allclose(embeddings(ours.model, ours.tokenizer, TEXTS[:3]), theirs, atol=2e-3)

@@ -100,7 +100,7 @@ def static(
         watched, evaluator = (_evaluator(task, held, one.tokenizer, length) for one in (loaded, made))
         teachers = watched.evaluate_teacher(watched.logits(model))
         curve = work.learn(made, Judge(evaluator, teachers)) if o.epochs else ()
-        half(made.model)
+        made.model.encoder.round()
         found = {"model2vec": (plain, evaluator.evaluate(plain, teachers))}
         found[Path(out).name] = (made.model, evaluator.evaluate(made.model, teachers))
         lineage = {"stage": "static", "parent": loaded.name, "options": o.settings()}
@@ -167,7 +167,7 @@ class _Static:
         unit = self.model.head.normalize or self.task.similarity == "cosine"
         head = Head(pooling=("mean",), normalize=unit, similarity=self.task.similarity, max_length=LONGEST)
         plain = static_model(_reduced(raw, width) * weights, head)
-        half(plain)
+        plain.encoder.round()
         targets = self.teacher.logits
         assert targets is not None
         rows = np.arange(len(self.texts))
@@ -232,13 +232,6 @@ def static_model(vectors: Array | Tensor, head: Head) -> SentenceEncoder:
     made.get_input_embeddings().weight.data.copy_(torch.as_tensor(vectors))
     made.eval()
     return made
-
-
-@torch.no_grad()
-def half(model: Any) -> None:
-    """Round token vectors to the half precision in which they are written."""
-    weight = model.encoder.embedding.weight
-    weight.copy_(weight.half().float())
 
 
 def _reduced(vectors: Array, width: int) -> Array:

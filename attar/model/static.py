@@ -78,13 +78,15 @@ class StaticEncoder(PreTrainedModel):
         wants, written = options.pop("output_loading_info", False), options.pop("config", None)
         found = file_of(source, WEIGHTS)
         tensors = {} if found is None else load_file(found)
-        if "embeddings" not in tensors:
+        vectors = tensors.get(
+            "embeddings", tensors.get("embedding.weight")
+        )  # model2vec's name, and of its module
+        if vectors is None:
             raise ModelError(
                 expected=f"{WEIGHTS} with a tensor named embeddings in {source}",
                 found=", ".join(tensors) or "none",
                 fix="name the directory that model2vec wrote",
             )
-        vectors = tensors["embeddings"]
         kind = str(vectors.dtype).removeprefix("torch.")
         vectors = vectors.float()
         if "mapping" in tensors:
@@ -102,6 +104,12 @@ class StaticEncoder(PreTrainedModel):
             "unexpected_keys": set(),
         }
         return (model, info) if wants else model
+
+    @torch.no_grad()
+    def round(self) -> None:
+        """Take the vectors to half precision, in which model2vec writes them, too."""
+        self.config.embedding_dtype = "float16"
+        self.embedding.weight.copy_(self.embedding.weight.half().float())
 
     def write(self, place: Path, head: Head) -> None:
         """Write the files of model2vec but for the tokenizer's, with the settings of a head."""

@@ -1,17 +1,22 @@
 """Embedding models learn from pairs and triplets of a user's data, by sentence-transformers' trainer and losses."""
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers import AutoTokenizer
 
+from attar.anatomy.families import STATIC
 from attar.data.columns import Columns, name_of
 from attar.data.files import open_table
 from attar.data.tables import read_table
 from attar.errors import DataError, MissingExtraError, ModelError
 from attar.model.checkpoint import digest, load, save, versions
+from attar.model.pretrained import from_pretrained
+from attar.model.static import StaticEncoder
 from attar.options.base import Options
 from attar.progress import quiet_libraries, say
 from attar.report.report import Point, Report, Row
@@ -99,10 +104,16 @@ def finetune_embeddings(
         )
     with resuming.work_directory(out) as place:
         before, after, curve, trained = _train(str(model), train, held, o, precision, place)
-        loaded = load(trained)
+        loaded, tokenizer = load(trained), from_pretrained(AutoTokenizer, model)  # which stays as it was
+        if isinstance(loaded.model.encoder, StaticEncoder):
+            loaded.model.encoder.round()
         lineage = {"stage": "finetune", "parent": str(model), "options": o.settings(), "metrics": after}
-        save(loaded.model, loaded.tokenizer, out, lineage=lineage, overwrite=overwrite)
+        save(loaded.model, tokenizer, out, lineage=lineage, overwrite=overwrite)
     main = SCORED if "score" in train.column_names else RANKED
+    advice = "no epoch was better than the model before: try a lower learning rate, or more pairs"
+    worse = (advice,) if after[main] <= before[main] else ()
+    for line in worse:
+        say(line)
     rows = (
         Row("before", "baseline", metrics=before, parameters=loaded.model.num_parameters()),
         Row(
@@ -120,7 +131,7 @@ def finetune_embeddings(
         {"fine-tuning": curve},
         settings=o.settings(),
         versions=versions(),
-        notes=(f"measured on {len(held)} rows, which also chose the best epoch",),
+        notes=(*worse, f"measured on {len(held)} rows, which also chose the best epoch"),
     )
 
 
@@ -175,7 +186,7 @@ def _train(
             say(f"epoch {state.epoch:g}: dev {SCORED if scored else RANKED} {metrics[f'eval_{key}']:.4f}")
 
     with quiet_libraries():
-        model = SentenceTransformer(source)
+        model = SentenceTransformer(source).float()
     if o.max_length is not None:
         model.max_seq_length = o.max_length
     scored = "score" in train.column_names
@@ -202,7 +213,8 @@ def _train(
         greater_is_better=True,
         logging_strategy="epoch",
         report_to="none",
-        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not torch.accelerator.is_available(),
+        dataloader_pin_memory=torch.accelerator.is_available(),
         disable_tqdm=True,
     )
     callbacks: list[Any] = [Epochs()]
@@ -221,6 +233,9 @@ def _train(
     log = trainer.state.log_history
     curve = tuple((int(entry["step"]), {"loss": float(entry["loss"])}) for entry in log if "loss" in entry)
     model.save(str(place / "trained"))
+    config = place / "trained" / "config.json"
+    if not config.is_file():  # of a static model, of which that library keeps none
+        config.write_text(json.dumps({"model_type": STATIC}), encoding="utf-8")
     return before, _figures(evaluator(model)), curve, place / "trained"
 
 

@@ -21,6 +21,7 @@ ARGUMENTS = {
     "prune_to_latency": ["classifier", "train.csv", "test.csv"],
     "halve_gpt": ["gpt", "texts.txt"],
     "shrink_embeddings": ["embedder", "texts.txt"],
+    "shrink_reranker": ["reranker", "embedder", "texts.txt"],
     "new_language": [],
 }
 PHASE = {"epochs": 1, "batch_size": 24}
@@ -70,6 +71,7 @@ def place(tmp_path_factory):
     tiny.saved(place / "embedder", head="base", max_position_embeddings=130, **sizes)
     head = Head(normalize=True, max_length=64)
     write_head(head, {}, sizes["hidden_size"], place / "embedder")
+    tiny.saved(place / "reranker", num_labels=1, max_position_embeddings=130, **sizes)
     tiny.model("gpt2", "causal-lm", max_position_embeddings=130).save_pretrained(place / "gpt")
     tiny.decoder_tokenizer().save_pretrained(place / "gpt")
     (place / "texts.txt").write_text("\n".join(tiny.texts(60)) + "\n")

@@ -1,5 +1,6 @@
 """The examples of the guides run, on a tiny model in place of the reader's."""
 
+import json
 import re
 from functools import partial
 from pathlib import Path
@@ -123,3 +124,33 @@ def test_the_examples_of_the_guide_to_embeddings_run(tmp_path, monkeypatch):
     names = run("guide-embeddings.md")
     assert names["report"].student.metrics["agreement"] > 0  # type: ignore[attr-defined]
     assert load("small-128").model.width == 128
+
+
+def test_the_examples_of_the_guide_to_rerankers_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    phase = {"epochs": 1, "batch_size": 16}
+    quick = {"intermediate": phase, "prediction": phase, "precision": "fp32"}
+    real = attar.distill
+    monkeypatch.setattr(attar, "distill", lambda *given, **named: real(*given, **{**named, **quick}))
+    monkeypatch.setattr(attar, "mine", partial(attar.mine, max_queries=20))
+    monkeypatch.setattr(attar, "compare", partial(attar.compare, latency_length=8))
+    monkeypatch.setattr(attar, "export", partial(attar.export, max_drop=2))  # random weights suffer more
+    sizes = {"hidden_size": 192, "intermediate_size": 800, "max_position_embeddings": 260}
+    tiny.saved(tmp_path / "my" / "reranker", num_labels=1, **sizes)
+    tiny.saved(tmp_path / "my" / "embedder", head="base")
+    write_head(Head(normalize=True, max_length=64), {}, 24, tmp_path / "my" / "embedder")
+    texts = tiny.texts(120)
+    (tmp_path / "documents").mkdir()
+    passages = (". ".join(texts[n : n + 3]) for n in range(0, 120, 3))
+    (tmp_path / "documents" / "all.md").write_text("\n\n".join(passages))
+    place = tmp_path / "my" / "collection"
+    (place / "qrels").mkdir(parents=True)
+    for name, some in (("corpus", texts), ("queries", texts[:12])):
+        rows = [{"_id": f"{name[0]}{n}", "text": text} for n, text in enumerate(some)]
+        (place / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    rows = [f"q{q}\tc{c}\t1" for q in range(12) for c in range(0, 120, 2)]
+    (place / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]))
+    names = run("guide-rerankers.md")
+    assert names["report"].student.metrics["agreement"] > -1  # type: ignore[attr-defined]
+    assert set(names["graded"].unique("label")) == {0, 1}  # type: ignore[attr-defined]
+    assert load("small").model.config.num_labels == 1

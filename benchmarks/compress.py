@@ -7,6 +7,8 @@ untrained: `--time 0` at the numbers of parameters of prune_peers.py, whole voca
     lose there without recovery, by its committed result: of another fine-tuning of the same model, so losses are held
     against each other.
 search: the search against random search without halving, same time and candidates, `--seeds`.
+costs: predicted latency and size of 24 candidates, students and pruned forms, against those of their exports: the part
+    within a tenth, what repeating the measurement gives, and the largest error of the size.
 sst2: SST-2 from ../shared/data with nothing changed but the texts.
 
 One thread. What a run is given is time on the clock: the share of a core that it got is in the settings.
@@ -20,13 +22,14 @@ from typing import Any
 
 import numpy as np
 from compress_study import Runs
+from export_costs_study import shares
 from rich.console import Console
 from rich.table import Table
 
 from attar.maths.statistics import seed_interval
 from common import Figure, Result, benchmark, figure
 
-PARTS = ("headline", "untrained", "latency", "search", "sst2")
+PARTS = ("headline", "untrained", "latency", "search", "costs", "sst2")
 SMALLER, QUICKER = 7.5, 9.4
 HEADLINE = f"{SMALLER}x fewer parameters, {QUICKER}x faster"
 FASTER = ("2x faster", "4x faster")
@@ -102,6 +105,25 @@ def search(runs: Runs, minutes: float, seeds: list[int]) -> dict[str, Figure]:
     return {"search over random search, points": figure(around.value, 0.0)}
 
 
+def costs(runs: Runs) -> dict[str, Figure]:
+    """How near predictions are to exports."""
+    figures: dict[str, Figure] = {}
+    for precision, rows in runs.export_costs().items():
+        found = shares(rows)
+        figures[f"{precision}, latency within 10% of predicted, part"] = figure(
+            found["latency within a tenth"], 0.9
+        )
+        figures[f"{precision}, latency within 10%, timed in turns, part"] = figure(
+            found["latency within a tenth, in turns"], 0.9
+        )
+        figures[f"{precision}, repeats within 10%, part"] = figure(found["repeats within a tenth"])
+        figures[f"{precision}, spread of repeats, median"] = figure(found["spread of repeats"])
+        figures[f"{precision}, error of size, largest"] = figure(
+            found["largest error of size"], 0.01, at_least=False
+        )
+    return figures
+
+
 def sst2(runs: Runs, minutes: float) -> dict[str, Figure]:
     """What is kept of SST-2."""
     one = runs.compressed("sst2", data="sst2", to=HEADLINE, time=60 * minutes)
@@ -133,6 +155,7 @@ def main(options: argparse.Namespace, work: Path) -> Result:
         "untrained": lambda: untrained(runs),
         "latency": lambda: latency(runs, short),
         "search": lambda: search(runs, short, options.seeds),
+        "costs": lambda: costs(runs),
         "sst2": lambda: sst2(runs, sorted(minutes)[len(minutes) // 2]),
     }
     figures: dict[str, Figure] = {}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from export_costs_study import export_costs
 
 from attar import finetune
 from attar.compression.pipeline import compress as compress_with
@@ -64,6 +65,13 @@ class Runs:
             finetune(model_directory(), tables["train"], dev=tables["dev"], out=out, **options)
 
         return once(self.work / f"teacher-{data}", make), tables
+
+    def export_costs(self) -> dict[str, Any]:
+        """Predicted and measured costs of candidates that are built and exported."""
+        teacher, tables = self._of("reviews")
+        rows = tables["dev"].select(range(32))
+        make = lambda: export_costs(teacher, rows, self.work / "export-costs", quick=self.quick)  # noqa: E731
+        return dict(remembered(self.work / "runs" / "export-costs.json", make))
 
     def compressed(self, name: str, *, data: str = "reviews", blind: bool = False, **options: Any) -> Any:
         """A compression's figures.

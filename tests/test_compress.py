@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +18,7 @@ from attar.compression import pipeline, shipping
 from attar.compression.budget import CEILINGS, Budget, budget_of, seconds_of
 from attar.compression.candidate import Architecture, Candidate, teacher_architecture
 from attar.compression.candidate_costs import CandidateCosts, operations
+from attar.compression.export_costs import ExportCosts
 from attar.compression.live_table import live_table
 from attar.compression.search import FACTOR, Clock, Search, Tried
 from attar.compression.space import Space
@@ -383,14 +385,12 @@ def teacher(tmp_path_factory):
 
 @pytest.fixture
 def seconds(monkeypatch):
-    """A clock of looks and a pace that is given, and predicted seconds without a table: no test waits for the time."""
+    """A clock of looks and a pace that is given: no test waits for the time."""
     monkeypatch.setattr(pipeline, "Clock", Ticks)
     monkeypatch.setattr(pipeline.Learning, "pace", lambda self, architecture: 0.2)
     monkeypatch.setattr(pipeline.Learning, "probed", lambda self, learner, batches: 0.2)
     monkeypatch.setattr(pipeline.Compression, "ending", 5.0)
     monkeypatch.setattr(pipeline, "FINALISTS", 1)
-    table = lambda form, precision: 1e-9 * form.hidden * len(form.layers)  # noqa: E731
-    monkeypatch.setattr(pipeline.Compression, "latencies", lambda self, teacher: table)
 
 
 def test_a_compressed_model_is_within_its_budget_and_loads_for_a_stranger(teacher, seconds, tmp_path):
@@ -564,8 +564,11 @@ def test_operations_of_a_candidate_are_those_of_its_student(embedding):
         texts=SimpleNamespace(loaded=SimpleNamespace(model=teacher)),
         form=lambda a: a.student_form(bound, bound.shape.vocab),
     )
-    options = {"vocabularies": {"all": bound.shape.vocab}, "tokenizer_bytes": {"all": 0}}
-    costs_of = CandidateCosts(learning, lambda form, precision: 1.0, length=32, batch=2, **options)
+    options = {"exact": (), "vocabularies": {"all": bound.shape.vocab}, "tokenizer_bytes": {"all": 0}}
+    costs_of = CandidateCosts(
+        learning, ExportCosts(learning, Path("none"), length=32, batch=2, threads=1), **options
+    )
+    costs_of.latency.learn(learning.form(teacher_architecture(bound)), "fp32", 1.0)
     sizes = {"layers": 2, "hidden": 32, "heads": 4, "ffn": 48, "embedding": min(embedding, 32)}
     counted = flops(student(teacher, init="random", **sizes).model, 2, 32)
     found = costs_of(Candidate(Architecture("distil", **sizes)))["flops"]

@@ -89,6 +89,7 @@ def test_each_layer_is_one_fused_attention_and_no_slow_norm(exported):
     assert kinds.count("Attention") == 1
     assert "SkipLayerNormalization" not in kinds
     assert "Where" not in kinds  # the mask goes into the attention as it is
+    assert b".py" not in (exported[1] / "electra" / "model.onnx").read_bytes()  # nor where it was traced
 
 
 def test_a_stranger_needs_onnxruntime_and_tokenizers_only(exported):

@@ -1,24 +1,21 @@
 """What candidates cost, by the names of the limits: counted exactly, or predicted."""
 
-from collections.abc import Callable
+from collections.abc import Collection
 from functools import cached_property, lru_cache
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from attar.anatomy.form import Form
-from attar.anatomy.resolve import resolve
 from attar.compression.candidate import Architecture, Candidate
+from attar.compression.export_costs import ExportCosts, PredictedLatency
 from attar.compression.learning import Learning
 from attar.distillation.student import head_of
-from attar.distillation.student_config import config_of, shape_for
-from attar.maths.mapping import layer_map
 from attar.model.checkpoint import HEADS
 from attar.pruning.cost import Operations
 
-# The graph of an export and its records, beside weights and tokenizer.
-GRAPH_BYTES = 60_000
+# About what is beside the weights, where the graph itself was not made; and the record that lies beside it.
+GRAPH_BYTES, RECORD_BYTES = 20_000, 500
 
 
 class CandidateCosts:
@@ -26,7 +23,8 @@ class CandidateCosts:
 
     Args:
         learning: which knows the forms.
-        latency: seconds of one call of a form in a precision.
+        exports: bytes and seconds of exports.
+        exact: costs that have a limit, or are minimised: size and latency then are of the graphs of the candidates.
         vocabularies: tokens that stay, by name.
         tokenizer_bytes: files of the tokenizer, by name of the vocabulary.
     """
@@ -34,31 +32,41 @@ class CandidateCosts:
     def __init__(
         self,
         learning: Learning,
-        latency: Callable[[Form, str], float],
+        exports: ExportCosts,
         *,
+        exact: Collection[str],
         vocabularies: dict[str, int],
         tokenizer_bytes: dict[str, int],
-        length: int,
-        batch: int,
     ) -> None:
-        self.learning, self.latency = learning, latency
+        self.learning, self.exports, self.exact = learning, exports, exact
         self.vocabularies, self.tokenizer_bytes = vocabularies, tokenizer_bytes
-        self.length, self.batch = length, batch
+        self.length, self.batch = exports.call["length"], exports.call["batch"]
+        self.latency = PredictedLatency(self.flops)
         self.counted = lru_cache(maxsize=4096)(self._counted)
 
     def __call__(self, candidate: Candidate) -> dict[str, float]:
         """Parameters, operations of a call, megabytes, milliseconds."""
-        architecture, tokens = candidate.architecture, self.vocabularies[candidate.vocabulary]
         form = self.form(candidate)
-        parameters = self.counted(architecture, tokens)
-        quarter = 0.26 if candidate.precision == "int8" else 1.0
-        size = 4 * parameters * quarter + self.tokenizer_bytes[candidate.vocabulary] + GRAPH_BYTES
+        parameters = self.counted(candidate.architecture, form.vocab)
+        graph = self.exports.bytes(candidate, form) if "size" in self.exact else None
+        if graph is None:
+            graph = round(4 * parameters * (0.26 if candidate.precision == "int8" else 1.0)) + GRAPH_BYTES
         return {
             "parameters": float(parameters),
             "flops": self.flops(form),
-            "size": size / 1e6,
+            "size": (graph + self.tokenizer_bytes[candidate.vocabulary] + RECORD_BYTES) / 1e6,
             "latency": 1e3 * self.latency(form, candidate.precision),
         }
+
+    def measure(self, candidate: Candidate) -> bool:
+        """Time what a candidate will be exported as, which corrects what is predicted of others; False where known."""
+        form = self.form(candidate)
+        if "latency" not in self.exact or self.latency.knows(form, candidate.precision):
+            return False
+        seconds = self.exports.seconds(candidate, form)
+        if seconds is not None:
+            self.latency.learn(form, candidate.precision, seconds)
+        return seconds is not None
 
     def form(self, candidate: Candidate) -> Form:
         """The sizes of a candidate."""
@@ -82,23 +90,16 @@ class CandidateCosts:
             form = self.learning.form(architecture)
             smaller = Form(form.hidden, form.embedding, tokens, form.layers)
             return self.learning.pruned.cost()(smaller)
-        empty = _empty(self.learning, architecture)
-        whole = self.learning.bound.shape.vocab
+        bound = self.learning.bound
+        with torch.device("meta"):
+            empty: PreTrainedModel = HEADS[head_of(bound.model)].from_config(
+                self.exports.config(architecture)
+            )
+        whole = bound.shape.vocab
         ends = (empty.get_input_embeddings(), empty.get_output_embeddings())
         by_token = {id(w): w for end in ends if end is not None for w in end.parameters()}
         each: int = sum(weight.numel() // weight.shape[0] for weight in by_token.values())
         return int(empty.num_parameters()) - (whole - tokens) * each
-
-
-def _empty(learning: Learning, architecture: Architecture) -> PreTrainedModel:
-    """A student without weights."""
-    bound = resolve(learning.texts.loaded.model)
-    a = architecture
-    shape = shape_for(bound, a.layers, a.hidden, a.heads, a.ffn, a.embedding)
-    config: Any = config_of(bound, shape, layer_map(a.layers, bound.shape.layers, "uniform"))
-    with torch.device("meta"):
-        made: PreTrainedModel = HEADS[head_of(bound.model)].from_config(config)
-    return made
 
 
 def operations(form: Form, length: int) -> float:

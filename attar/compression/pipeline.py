@@ -5,7 +5,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +15,12 @@ import numpy as np
 import optuna
 from transformers import PreTrainedModel
 
-from attar.anatomy.form import Form, form_of
 from attar.anatomy.resolve import resolve
 from attar.compression.budget import CEILINGS, SAID, Budget, budget_of, seconds_of
 from attar.compression.candidate import Architecture, Candidate, teacher_architecture
-from attar.compression.candidate_costs import CandidateCosts, operations
+from attar.compression.candidate_costs import CandidateCosts
 from attar.compression.data import BATCH, SHORT, Texts
+from attar.compression.export_costs import ExportCosts
 from attar.compression.last_training import LastTraining
 from attar.compression.learning import EPOCHS, FINE, Learning
 from attar.compression.live_table import live_table
@@ -37,7 +37,6 @@ from attar.model.checkpoint import digest, load, save
 from attar.model.onnx import require
 from attar.options.base import Options
 from attar.progress import picture, say
-from attar.pruning.latency import Latency
 from attar.pruning.vocabulary import config_ids, restrict, trim
 from attar.report.report import Report, Role
 from attar.storage.locking import locked
@@ -217,19 +216,21 @@ class Compression:
             with tempfile.TemporaryDirectory() as directory:
                 files[name] = tokenizer_bytes(self.tokenizer(name), Path(directory))
         wanted = {"auto": ("all", "used"), "all": ("all",), "used": ("used",)}[o.vocabulary]
-        costs = CandidateCosts(
-            learning,
-            self.latencies({name: made.costs["latency"] / 1e3 for name, made in exports.items()}),
-            vocabularies=sizes,
-            tokenizer_bytes=files,
-            length=self.length,
-            batch=o.batch,
-        )
-        axes = pruned.axes() if "prune" in o.ways else ()
-        ways = tuple(way for way in o.ways if way != "prune" or axes)
         free = None
         if self.budget.keep is not None:
             free = next((name for name in ("latency", "size") if getattr(self.budget, name) is None), None)
+        costs = CandidateCosts(
+            learning,
+            ExportCosts(learning, self.place.parent / "call-times.json", **self.call),
+            exact={*self.budget.limited, free or ""},
+            vocabularies=sizes,
+            tokenizer_bytes=files,
+        )
+        for name, made in exports.items():
+            form = costs.form(Candidate(teacher_architecture(self.bound)))
+            costs.latency.learn(form, name, made.costs["latency"] / 1e3)
+        axes = pruned.axes() if "prune" in o.ways else ()
+        ways = tuple(way for way in o.ways if way != "prune" or axes)
         space = Space(
             self.bound,
             costs,
@@ -239,6 +240,7 @@ class Compression:
             [name for name in wanted if name in sizes],
             o.formats,
             free,
+            costs.measure,
         )
         self._check(space, teacher)
         return learning, space
@@ -246,6 +248,7 @@ class Compression:
     def _check(self, space: Space, teacher: Shipped) -> None:
         """Refuse a budget that nothing can meet, or that needs nothing."""
         smallest = space.smallest()
+        space.measure(smallest)
         if over := space.broken(space.costs(smallest)):
             costs = space.costs(smallest)
             said = ", ".join(f"{SAID[name](float(f'{costs[name]:.3g}'))}" for name in over)
@@ -273,27 +276,6 @@ class Compression:
                 say(
                     f"{rows} test texts are few to tell whether {keep:.1%} is kept: about {needed:,} would do"
                 )
-
-    def latencies(self, teacher: Mapping[str, float]) -> Callable[[Form, str], float]:
-        """Predicted seconds of a form's export in a precision.
-
-        PyTorch's layers are timed over many sizes, and their times scaled so that the teacher's own exports take what
-        they took here. Narrow models gain less by int8 than wide ones, so what is chosen is measured as it is exported.
-        """
-        if self.bound.anatomy.causal:
-            whole = operations(
-                teacher_architecture(self.bound).student_form(self.bound, self.bound.shape.vocab), self.length
-            )
-            return lambda form, precision: teacher[precision] * operations(form, self.length) / whole
-        model, file = self.texts.loaded.model, self.place / f"layer-times-{digest(self.call)[:8]}.json"
-        if file.is_file():
-            table = Latency.read(file, model, **self.call)
-        else:
-            table = Latency.measure(model, **self.call)
-            table.write(file)
-        own = table(form_of(model.config))
-        scale = {name: seconds / own for name, seconds in teacher.items()}
-        return lambda form, precision: scale[precision] * table(form)
 
     def tokens(self, name: str) -> tuple[int, ...] | None:
         """The token numbers of a vocabulary; None where the tokenizer or the family cannot be trimmed."""

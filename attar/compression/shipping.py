@@ -132,11 +132,19 @@ def _int8(
 def latency(
     opened: OnnxModel, model: PreTrainedModel, tokenizer: Any, *, length: int, batch: int, threads: int
 ) -> float:
+    """Seconds of one call, p50."""
+    return seconds_of_call(
+        opened, random_batch(model, tokenizer, batch, length), threads=threads, repeats=REPEATS
+    )
+
+
+def seconds_of_call(
+    opened: OnnxModel, inputs: dict[str, torch.Tensor], *, threads: int, repeats: int
+) -> float:
     """Seconds of one call, p50; by the processor's clock where one thread computes, which other work disturbs less."""
-    inputs = random_batch(model, tokenizer, batch, length)
     inputs["attention_mask"][:] = 1
     seconds = interleaved(
-        {"export": lambda: opened(inputs)}, repeats=REPEATS, clock="cpu" if threads == 1 else "wall"
+        {"export": lambda: opened(inputs)}, repeats=repeats, clock="cpu" if threads == 1 else "wall"
     )["export"]
     low, middle, high = np.quantile(seconds, (0.25, 0.5, 0.75))
     if high - low > BUSY * middle:

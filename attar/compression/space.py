@@ -1,7 +1,7 @@
 """The candidates of a budget: proportions are suggested by Optuna, and the size that fills the budget is computed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -18,8 +18,10 @@ FFN_RATIOS = (1.0, 2.0, 3.0, 4.0)
 EMBEDDINGS = (1.0, 0.5)
 # Parts of the parameters of which a pruned model is tried.
 FINEST = 100
-# Predicted latencies are right within a tenth: what is filled leaves some room.
+# Times of the same export differ by a few hundredths: what is filled leaves some room.
 MARGIN = {"latency": 0.96, "memory": 0.96}
+# Candidates that are measured, of the same proportions, until one fills the budget.
+SETTLING = 3
 # A candidate that minimises a cost is looked for between these parts of the teacher's.
 LEAST, MOST = 0.02, 0.9
 
@@ -37,6 +39,7 @@ class Space:
         ways, axes: how candidates come about, and what pruned ones are cut along.
         vocabularies, precisions: of exports.
         free: the cost that is minimised where quality has a floor; None where quality is maximised.
+        measure: makes what is predicted of a candidate, and of those like it, more certain; False where it did not.
     """
 
     bound: Bound
@@ -47,6 +50,7 @@ class Space:
     vocabularies: Sequence[str]
     precisions: Sequence[str]
     free: str | None = None
+    measure: Callable[[Candidate], bool] = lambda candidate: False
 
     def fits(self, candidate: Candidate, scale: float = 1.0) -> bool:
         """Whether the predicted costs are within the ceilings times a factor."""
@@ -84,7 +88,7 @@ class Space:
             return space.largest_student(candidate, **shape)
         if way == "drop":
             found = candidate.but(architecture=self._dropped(trial.suggest_int("kept", 1, max(1, depth - 1))))
-            return found if space.fits(found) else None
+            return space.settled(lambda: found if space.fits(found) else None)
         return space.largest_pruned(candidate, trial.suggest_categorical("axes", list(self.axes)))
 
     def _at(self, trial: optuna.trial.BaseTrial) -> "Space":
@@ -94,7 +98,15 @@ class Space:
         part = trial.suggest_float("part", LEAST, MOST, log=True)
         whole = self.costs(Candidate(teacher_architecture(self.bound)))[self.free]
         budget = Budget(**{**self.budget.given, self.free: part * whole})
-        return Space(self.bound, self.costs, budget, self.ways, self.axes, self.vocabularies, self.precisions)
+        return replace(self, budget=budget, free=None)
+
+    def settled(self, find: Callable[[], Candidate | None]) -> Candidate | None:
+        """What is found once the costs of what is found first are measured, which may change what fits."""
+        for _ in range(SETTLING):
+            found = find()
+            if found is None or not self.measure(found):
+                return found
+        return find()
 
     @property
     def embeddings(self) -> list[float]:
@@ -108,9 +120,7 @@ class Space:
         if self.free is not None:
             given[self.free] = self.costs(candidate)[self.free]
         budget = {name: value * scale if name in CEILINGS else value for name, value in given.items()}
-        space = Space(
-            self.bound, self.costs, Budget(**budget), self.ways, self.axes, self.vocabularies, self.precisions
-        )
+        space = replace(self, budget=Budget(**budget), free=None)
         a = candidate.architecture
         if a.way == "prune":
             return space.largest_pruned(candidate, a.axes)
@@ -153,7 +163,7 @@ class Space:
             sizes = Architecture("distil", layers, hidden, heads, max(step, round(hidden * ratio)), embedding)
             return candidate.but(architecture=sizes)
 
-        return _largest(of, self.bound.shape.hidden // step, self.fits)
+        return self.settled(lambda: _largest(of, self.bound.shape.hidden // step, self.fits))
 
     def largest_pruned(self, candidate: Candidate, axes: str) -> Candidate | None:
         """The largest pruned form that fits."""
@@ -169,11 +179,14 @@ class Space:
             except PlanError:  # smaller than what must stay, so it is no candidate, but larger ones may be
                 return True
 
-        found = _largest(of, FINEST - 1, within)
-        try:
-            return found if found is not None and self.fits(found) else None
-        except PlanError:
-            return None
+        def find() -> Candidate | None:
+            found = _largest(of, FINEST - 1, within)
+            try:
+                return found if found is not None and self.fits(found) else None
+            except PlanError:
+                return None
+
+        return self.settled(find)
 
     @property
     def step(self) -> int:

@@ -166,6 +166,7 @@ def trace(model: "PreTrainedModel", tokenizer: Any, *, max_length: int = 128) ->
     expected = [torch_logits(model, batch) for batch in batches]
     graph_rewrites.join_projections(program)
     graph_rewrites.split_skip_normalization(program)
+    graph_rewrites.drop_origins(program)
     mended = program.clone()
     if graph_rewrites.mask_by_padding(mended) and _difference(mended, batches, expected) <= TOLERANCE:
         return mended

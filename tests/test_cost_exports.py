@@ -1,0 +1,147 @@
+"""What candidates' exports cost is known before they are built: graphs of their sizes are those that they export to."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import onnx_ir
+import pytest
+import torch
+
+import tiny
+from attar.anatomy.form import Form, LayerForm
+from attar.anatomy.resolve import resolve
+from attar.compression.budget import budget_of
+from attar.compression.candidate import Architecture, Candidate
+from attar.compression.export_costs import ExportCosts, PredictedLatency
+from attar.compression.space import Space
+from attar.distillation.student import student
+from attar.exporting import int8
+from attar.exporting.comparison import quiet
+from attar.exporting.onnx import trace
+from attar.model.onnx import OnnxModel
+from attar.model.slim import class_for, config_for
+
+PRUNED = Architecture("prune", 2, 24, 4, 40, 24, "all", 0.5)
+FORM = Form(21, 21, tiny.VOCAB, (LayerForm(3, 5, 5, 30), LayerForm(2, 6, 4, 31)))
+STUDENT = Architecture("distil", 3, 32, 4, 72, 16)
+
+
+def costs_of(teacher, place):
+    bound = resolve(teacher)
+    learning = SimpleNamespace(
+        bound=bound,
+        texts=SimpleNamespace(loaded=SimpleNamespace(model=teacher, tokenizer=tiny.tokenizer())),
+        form=lambda a: FORM if a.way == "prune" else a.student_form(bound, bound.shape.vocab),
+    )
+    return ExportCosts(learning, place / "times.json", length=16, batch=1, threads=1)
+
+
+def operators(graph):
+    """How often each operator is in a graph with constants of each shape; heads of two layers may be one constant."""
+    constants = {
+        node: [x for x in node.inputs if x is not None and x.const_value is not None]
+        for node in graph
+        if node.op_type != "Concat"
+    }
+    return Counter(
+        (node.op_type, *(tuple(x.const_value.shape) for x in few)) for node, few in constants.items()
+    )
+
+
+@pytest.fixture(scope="module", params=["pruned", "student"])
+def made(request, tmp_path_factory):
+    """Graphs of sizes beside those of a model of these sizes."""
+    place = tmp_path_factory.mktemp(request.param)
+    teacher = tiny.model("distilbert" if request.param == "student" else "bert")
+    costs = costs_of(teacher, place)
+    architecture = PRUNED if request.param == "pruned" else STUDENT
+    if request.param == "pruned":
+        config = config_for(teacher.config, FORM)
+        model = class_for(teacher, config)(config)
+    else:
+        sizes = {name: getattr(STUDENT, name) for name in ("layers", "hidden", "heads", "ffn", "embedding")}
+        model = student(teacher, init="random", **sizes).model
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.05)
+    with quiet():
+        fp32 = trace(model.eval(), tiny.tokenizer(), max_length=16)
+        real = {"fp32": fp32, "int8": int8.quantize(fp32, model, "int8")}
+    return SimpleNamespace(costs=costs, architecture=architecture, real=real, place=place)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_graph_of_a_form_is_the_one_that_a_model_of_it_exports_to(made, precision):
+    costs, architecture = made.costs, made.architecture
+    form, config = costs.learning.form(architecture), costs.config(architecture)
+    graph = costs.graph(type(config).__name__, form.embedding != form.hidden, precision)
+    ours, theirs = graph.of(form), made.real[precision]
+    assert operators(ours.graph) == operators(theirs.graph)
+    weights = [sum(x.const_value.nbytes for x in one.graph.initializers.values()) for one in (ours, theirs)]
+    assert weights[0] == pytest.approx(weights[1], abs=500)
+    onnx_ir.save(theirs, made.place / "theirs.onnx")
+    said = costs.bytes(Candidate(architecture, "all", precision), form) - len(config.to_json_string())
+    assert said == pytest.approx((made.place / "theirs.onnx").stat().st_size, abs=2500)
+    onnx_ir.save(ours, made.place / "ours.onnx")
+    assert said == pytest.approx((made.place / "ours.onnx").stat().st_size, abs=150)
+    logits = OnnxModel(made.place / "ours.onnx")(tiny.tokenizer()(["a good film"], return_tensors="np"))
+    assert logits.shape == (1, 2)
+
+
+def test_nothing_is_timed_twice(made, monkeypatch):
+    candidate, form = Candidate(made.architecture), made.costs.learning.form(made.architecture)
+    first = made.costs.seconds(candidate, form)
+    assert first > 0
+    again = costs_of(made.costs.loaded.model, made.place)
+    monkeypatch.setattr(again, "graph", None)
+    assert again.seconds(candidate, form) == first
+
+
+@pytest.mark.parametrize("family", ["modernbert", "albert"])
+def test_a_family_whose_layers_cannot_be_told_apart_is_not_guessed_at(family, tmp_path):
+    teacher = tiny.model(family)
+    shape = resolve(teacher).shape
+    sizes = (shape.layers, shape.hidden, shape.heads, shape.ffn, shape.embedding)
+    candidate = Candidate(Architecture("drop", *sizes))
+    costs = costs_of(teacher, tmp_path)
+    assert costs.seconds(candidate, costs.learning.form(candidate.architecture)) is None
+
+
+def test_what_was_timed_corrects_what_is_predicted_of_others_like_it():
+    def of(hidden, layers=4):
+        return Form(hidden, hidden, 1000, (LayerForm(4, hidden // 4, hidden // 4, 2 * hidden),) * layers)
+
+    def operations(form):
+        return len(form.layers) * form.hidden**2
+
+    def true(form):
+        return 1e-9 * operations(form) + 1e-6 * form.hidden  # narrow models take longer for what they do
+
+    found = PredictedLatency(operations)
+    found.learn(of(512), "fp32", true(of(512)))
+    assert found(of(512), "fp32") == true(of(512))
+    far = abs(found(of(128), "fp32") / true(of(128)) - 1)
+    found.learn(of(112), "fp32", true(of(112)))
+    found.learn(of(112), "int8", 1.0)
+    assert abs(found(of(128), "fp32") / true(of(128)) - 1) < far / 4
+    assert found(of(512), "fp32") == true(of(512))
+
+
+def test_a_candidate_fills_the_budget_as_it_is_measured():
+    """Predictions are half of what is true until a candidate was measured."""
+    known = set()
+
+    def costs(candidate):
+        true = candidate.architecture.hidden * candidate.architecture.layers / 10
+        return {"latency": true if known else true / 2}
+
+    def measure(candidate):
+        if candidate in known:
+            return False
+        known.add(candidate)
+        return True
+
+    bound = resolve(tiny.model(hidden_size=128, num_hidden_layers=4))
+    space = Space(bound, costs, budget_of("20 ms"), ("distil",), (), ("all",), ("fp32",), measure=measure)
+    found = space.largest_student(Candidate(space._dropped(4)), layers=4, size=16, ratio=2.0, part=1.0)
+    assert 0.8 * 20 < costs(found)["latency"] <= 20
+    assert len(known) <= 3

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
 from sklearn.metrics import ndcg_score
@@ -11,6 +13,7 @@ from sklearn.metrics import ndcg_score
 import onnx_backend
 import tiny
 from attar import compare, distill, evaluate, export
+from attar.data.tables import hold_out
 from attar.model.checkpoint import load
 from attar.model.onnx import OnnxModel
 
@@ -98,6 +101,22 @@ def test_grades_count_and_intervals_are_over_queries(rerankers):
     assert row.metrics["ndcg@10"] == pytest.approx(np.mean(each), abs=1e-6)
     theirs = bootstrap((each,), np.mean, method="percentile", rng=0).confidence_interval
     assert (row.quality.low, row.quality.high) == pytest.approx(tuple(theirs), abs=0.01)
+
+
+@given(st.integers(0, 9), st.sampled_from([(60, 12), (3, 2), (2, 40)]))
+@settings(deadline=None, max_examples=12)
+def test_queries_are_held_out_whole(seed, sizes):
+    """A tenth of the rows, or one query; pairs whose first texts do not recur are parted by rows."""
+    queries, passages = sizes
+    rows = [{"text": f"query {q}", "text_pair": f"{p}"} for p in range(passages) for q in range(queries)]
+    table = Dataset.from_list(rows)
+    learned, held = hold_out(table, seed=seed)
+    assert not set(learned["text"]) & set(held["text"])
+    assert sorted(map(str, [*learned, *held])) == sorted(map(str, rows))
+    assert len(held) == passages * max(1, queries // 10)
+    assert held.to_list() == hold_out(table, seed=seed)[1].to_list()
+    other = table.select(range(queries))
+    assert len(hold_out(other, seed=seed)[1]) == max(1, queries // 10)
 
 
 @pytest.mark.parametrize("case", ["pairs", "scores below 0", "no labels"])

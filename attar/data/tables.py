@@ -164,7 +164,23 @@ def hold_out(table: Dataset, *, seed: int = 0) -> tuple[Dataset, Dataset]:
             found=str(len(table)),
             fix="give more texts, or dev=…",
         )
-    parts = table.train_test_split(test_size=min(HELD, max(1, len(table) // 10)), seed=seed)
+    return part(table, min(HELD, max(1, len(table) // 10)), seed=seed)
+
+
+def part(table: Dataset, size: int, *, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Part a table in the rows to learn from and `size` rows to measure on, drawn at random.
+
+    Passages of queries (pairs with half as many first texts as rows, or fewer) are parted by queries, about `size`
+    rows: none is then in both parts, and those that are held out can be ranked.
+    """
+    texts = table["text"][:] if "text_pair" in table.column_names else []
+    if 1 < (distinct := len(set(texts))) <= len(texts) // 2:
+        from sklearn.model_selection import GroupShuffleSplit
+
+        queries = GroupShuffleSplit(1, test_size=max(1, distinct * size // len(table)), random_state=seed)
+        (rows,) = queries.split(texts, groups=texts)
+        return table.select(rows[0]), table.select(rows[1])
+    parts = table.train_test_split(test_size=size, seed=seed)
     return parts["train"], parts["test"]
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from attar.data.batches import Batches
 from attar.data.columns import Columns
 from attar.data.model_task import task_of
-from attar.data.tables import read_table
+from attar.data.tables import part, read_table
 from attar.data.tasks import Supervised, Task
 from attar.errors import DataError, ModelError
 from attar.evaluation.quality import Evaluation
@@ -183,6 +183,6 @@ def _held_out(
             found=str(len(table)),
             fix="give a dev table",
         )
-    parts = table.train_test_split(test_size=0.1, seed=seed)
-    say(f"no dev table: {len(parts['test'])} of {len(table)} rows are held out to choose the best epoch")
-    return parts["train"], parts["test"]
+    train, held = part(table, -(-len(table) // 10), seed=seed)
+    say(f"no dev table: {len(held)} of {len(table)} rows are held out to choose the best epoch")
+    return train, held

@@ -44,11 +44,15 @@ class Figure(TypedDict):
 
 
 class Result(NamedTuple):
-    """What a benchmark found, with the settings that the figures belong to, and drawings (SVG) by file name."""
+    """What a benchmark found, with the settings that the figures belong to, and drawings (SVG) by file name.
+
+    `part` names what of a benchmark was run, where its parts take hours each and are kept beside each other.
+    """
 
     figures: Mapping[str, Figure]
     settings: Mapping[str, Any]
     drawings: Mapping[str, str] = {}
+    part: str = ""
 
 
 Measure = Callable[[argparse.Namespace, Path], Result]
@@ -234,7 +238,7 @@ def report(options: argparse.Namespace, result: Result) -> None:
 
 
 def save(name: str, result: Result, directory: Path | None = None) -> Path:
-    """Write `directory/name.json`, the figures with the command, the machine and the date that they belong to."""
+    """Write `directory/name.json` (of a part `name-part.json`), the figures with the command, the machine and the date that they belong to."""
     directory = directory or RESULTS
     content = {
         "benchmark": name,
@@ -247,7 +251,7 @@ def save(name: str, result: Result, directory: Path | None = None) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     for drawing, svg in result.drawings.items():
         write_atomic(directory / drawing, svg)
-    path = directory / f"{name}.json"
+    path = directory / f"{name}{result.part and '-'}{result.part}.json"
     write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return path
 

@@ -246,9 +246,10 @@ class Study:
         return {arm: (seconds, Interval(*ratio)) for arm, (seconds, *ratio) in found.items()}
 
     def _call(self, arm: str) -> Callable[[], Any]:
-        ids = np.random.default_rng(0).integers(1000, 20000, (1, LENGTH))
-        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         place, written = self.model(arm), self.work / f"onnx-{self._name(arm, 0)}"
+        tokens = len(SentenceTransformer(str(place), device="cpu").tokenizer.get_vocab())
+        ids = np.random.default_rng(0).integers(tokens // 2, tokens, (1, LENGTH))
+        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         if arm != TEACHER and ARMS[arm]["way"] in ("model2vec", "model2vec tuned", "static"):
             return static_call(place, ids[0])
         once(written, lambda out: export(place, out, precision="fp32"))

@@ -116,7 +116,8 @@ def show(run: Headline, said: Mapping[str, Sequence[Evaluation]]) -> Result:
     }  # fmt: skip
     papers = {arm: PAPER for arm in kept if arm in TARGETS}
     picture = draw("Of the teacher's accuracy on Rotten Tomatoes", kept, "share kept, 95%", papers=papers)
-    return Result(figures, settings, {"headline.svg": picture})
+    part = next((size for size in TARGETS if all(arm.startswith(size) for arm in said)), "")
+    return Result(figures, settings, {f"headline{part and '-'}{part}.svg": picture}, part)
 
 
 if __name__ == "__main__":

@@ -238,7 +238,11 @@ def report(options: argparse.Namespace, result: Result) -> None:
 
 
 def save(name: str, result: Result, directory: Path | None = None) -> Path:
-    """Write `directory/name.json` (of a part `name-part.json`), the figures with the command, the machine and the date that they belong to."""
+    """Write the figures with the command, the machine and the date that they belong to.
+
+    Returns:
+        `directory/name.json`, or of a part `name-part.json`.
+    """
     directory = directory or RESULTS
     content = {
         "benchmark": name,

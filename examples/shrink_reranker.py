@@ -28,7 +28,7 @@ train, test = (known.filter(lambda row, side=side: (row["text"] in held) == side
 
 if len(sys.argv) == 1:
     score = {"problem_type": "regression", "epochs": 2, "lr": 1e-4}
-    attar.finetune(embedder, train, dev=test, out=whole, overwrite=True, **score)
+    attar.finetune(embedder, train, out=whole, overwrite=True, **score)
 
 # The student learns the teacher's scores; the labels only measure: how high the passage stands that a query is of.
 sizes, phase = {"layers": 3, "hidden": 192, "heads": 6, "ffn": 400}, {"epochs": 4, "lr": 5e-4}

@@ -103,6 +103,23 @@ def test_grades_count_and_intervals_are_over_queries(rerankers):
     assert (row.quality.low, row.quality.high) == pytest.approx(tuple(theirs), abs=0.01)
 
 
+def test_without_grades_it_is_said_how_often_the_same_passage_is_first(rerankers):
+    place, rows = rerankers
+    table = Dataset.from_list(rows).remove_columns("label")
+    report = compare([place / "teacher", place / "student"], table, latency_length=8)
+    pairs = [(row["text"], row["text_pair"]) for row in rows]
+    best = []
+    for name in ("teacher", "student"):
+        scores = CrossEncoder(str(place / name), device="cpu").predict(pairs)
+        best.append({query: passage for _, (query, passage) in sorted(zip(scores, pairs, strict=True))})
+    same = np.mean([best[0][query] == best[1][query] for query in best[0]])
+    assert 0 < same < 1
+    assert report.main == "agreement"
+    assert report.student.metrics["top_1_agreement"] == pytest.approx(same)
+    assert report.rows[0].metrics["top_1_agreement"] == 1
+    assert "ndcg@10" not in report.student.metrics
+
+
 @given(st.integers(0, 9), st.sampled_from([(60, 12), (3, 2), (2, 40)]))
 @settings(deadline=None, max_examples=12)
 def test_queries_are_held_out_whole(seed, sizes):

@@ -196,7 +196,7 @@ def judge(
     """The `Evaluation` of logits (N, C) that were computed before; see `evaluate`.
 
     Args:
-        queries: whose passages the rows are; how well these are ranked is then the main figure.
+        queries: whose passages the rows are; how well these are ranked is the main figure where there are labels.
 
     Raises:
         DataError: the teacher's logits are of another shape.
@@ -210,6 +210,8 @@ def judge(
                 fix="run the teacher on the same table; both models need the same labels",
             )
         found["agreement"] = agreement(task, logits, teacher_logits)
+        if queries is not None:
+            found["top_1_agreement"] = queries.same_first(task.predict(logits), task.predict(teacher_logits))
         if task.kind != "regression":
             found["kl"] = kl(task, logits, teacher_logits)
     if labels is None:

@@ -20,7 +20,8 @@ class Queries:
     """Which rows of a table are passages of one query.
 
     Attributes:
-        rows: row numbers of each query that can be ranked: two passages or more, one of them with a grade above 0.
+        rows: row numbers of each query that can be ranked: two passages or more, one of them with a grade above 0 where
+            there are grades.
         count: how many queries there are, those that cannot be ranked among them.
     """
 
@@ -29,14 +30,14 @@ class Queries:
 
     @classmethod
     def of(cls, task: Task, table: Dataset) -> "Queries | None":
-        """Those of a table of pairs with grades (0 and more) for a model of one score; None of any other table.
+        """Those of a table of pairs, with grades of 0 and more or none, for a model of one score; else None.
 
         Pairs whose first texts hardly recur, as those of STS, are no ranking: more rows than not have to be of queries
         that can be ranked.
         """
-        if task.kind != "regression" or not {"text", "text_pair", "label"} <= set(table.column_names):
+        if task.kind != "regression" or not {"text", "text_pair"} <= set(table.column_names):
             return None
-        grades = np.asarray(table["label"][:], dtype=float)
+        grades = np.asarray(table["label"][:], dtype=float) if task.labelled(table) else np.ones(len(table))
         if grades.min() < 0:
             return None
         _, query = np.unique(np.asarray(table["text"][:], dtype=object), return_inverse=True)
@@ -59,3 +60,7 @@ class Queries:
             found = np.flatnonzero(grades[rows][np.argsort(-scores[rows], kind="stable")][:BEST] > 0)
             mrr[n] = 1 / (1 + found[0]) if len(found) else 0.0
         return {NDCG: ndcg, MRR: mrr}
+
+    def same_first(self, scores: Array, others: Array) -> float:
+        """Share of queries of which two models' scores (S,) put the same passage first."""
+        return float(np.mean([scores[rows].argmax() == others[rows].argmax() for rows in self.rows]))

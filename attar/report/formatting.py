@@ -29,6 +29,7 @@ _NAMES = {
     "spearman": "Spearman correlation",
     "ndcg@10": "nDCG@10",
     "mrr@10": "MRR@10",
+    "top_1_agreement": "top-1 agreement",
     "agreement": "agreement with the teacher",
     "kl": "KL to the teacher",
     "masked_accuracy": "accuracy on masked tokens",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 # Columns that a narrow terminal does without, the first first, and one more where names are broken, too.
-_DISPENSABLE = ("memory", "MRR@10", "texts/s", "FLOPs", "p90", "KL", "size", "agreement")
+_DISPENSABLE = ("memory", "MRR@10", "top-1 agreement", "texts/s", "FLOPs", "p90", "KL", "size", "agreement")
 _LAST = ("p50",)
 _WORDS = ("model", "runtime")
 _GAP = 2
@@ -19,6 +19,7 @@ _BESIDE = (
     "exact_match",
     "mrr@10",
     "agreement",
+    "top_1_agreement",
     "kl",
     "perplexity",
     "pseudo_perplexity",

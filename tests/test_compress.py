@@ -20,6 +20,7 @@ from attar.compression.candidate import Architecture, Candidate, teacher_archite
 from attar.compression.candidate_costs import CandidateCosts, operations
 from attar.compression.export_costs import ExportCosts
 from attar.compression.live_table import live_table
+from attar.compression.pruned import PrunedForms
 from attar.compression.search import FACTOR, Clock, Search, Tried
 from attar.compression.space import Space
 from attar.data.model_task import task_of
@@ -573,3 +574,20 @@ def test_operations_of_a_candidate_are_those_of_its_student(embedding):
     counted = flops(student(teacher, init="random", **sizes).model, 2, 32)
     found = costs_of(Candidate(Architecture("distil", **sizes)))["flops"]
     assert found == pytest.approx(counted, rel=1e-3 if embedding == 64 else 0.02)
+
+
+def test_scores_of_some_axes_are_those_of_all_that_are_there(tmp_path):
+    """One pass of gradients ranks the units of every set of axes."""
+    model = tiny.model()
+    texts = SimpleNamespace(
+        loaded=SimpleNamespace(model=model),
+        task=task_of(model),
+        batches=lambda table: tiny.batches(tiny.table(64), batch_size=16),
+        tables=SimpleNamespace(train=None),
+    )
+    forms = PrunedForms(texts, tmp_path, learned=False, precision="fp32", seed=0)
+    found, alone = forms.scores("heads, FFN"), forms._measured(("heads", "ffn"))
+    assert found.shared == {}
+    for ours, theirs in zip(found.layers, alone.layers, strict=True):
+        assert ours.keys() == theirs.keys() == {"heads", "ffn"}
+        assert all(torch.allclose(ours[axis], theirs[axis], rtol=1e-4) for axis in ours)

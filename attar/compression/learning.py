@@ -85,6 +85,8 @@ class Learning:
         place: a directory that the teacher, the texts and the seed name.
         pruned: which units stay in pruned forms of the teacher.
         tokens: of the texts that students are projected on.
+        same: where architectures are that are the same however many tokens students see: all but students; `place`
+            where None.
     """
 
     def __init__(
@@ -97,16 +99,18 @@ class Learning:
         precision: Precision,
         seed: int,
         tokens: int = SKETCH,
+        same: Path | None = None,
     ) -> None:
         self.texts, self.table, self.place, self.pruned = texts, table, place, pruned
         self.precision, self.seed, self.tokens = precision, seed, tokens
+        self.same = same or place
         self.bound = resolve(texts.loaded.model)
         self._paces: dict[Architecture, float] = {}
 
     def on_more_text(self, place: Path, tokens: int) -> "Learning":
         """The same, whose students are projected on so many tokens."""
         options: Any = {"precision": self.precision, "seed": self.seed}
-        return Learning(self.texts, self.table, place, self.pruned, **options, tokens=tokens)
+        return Learning(self.texts, self.table, place, self.pruned, **options, tokens=tokens, same=self.place)
 
     def form(self, architecture: Architecture) -> Form:
         """The sizes of an architecture, without building it."""
@@ -305,7 +309,7 @@ class Learning:
 
     def home(self, architecture: Architecture) -> Path:
         """Where what an architecture became is kept."""
-        return self.place / "candidates" / architecture.key
+        return (self.place if architecture.way == "distil" else self.same) / "candidates" / architecture.key
 
     @staticmethod
     def _weights(place: Path, steps: int) -> Path:

@@ -153,11 +153,10 @@ class Compression:
         teacher = self.teacher_exports()
         learning, space = self.prepared(teacher)
         search = self.search(learning, space)
-        searched = learning
         if not self.training:  # few are measured in the end, and are worth more text
             learning = learning.on_more_text(self.place / "fine", FINE)
         finalist = self.verified(learning, space, search)
-        neighbours = self.neighbours(searched, space, finalist.tried)
+        neighbours = self.neighbours(learning, space, finalist.tried) if self.training else []
         final = self.final(learning, space, finalist)
         outcome = Outcome(
             self.budget,
@@ -403,10 +402,8 @@ class Compression:
             if candidate is None or candidate == chosen.candidate:
                 continue
             # As its pace is not known before it is built, which takes about as long as it then learns.
-            seconds = (
-                2 * learning.pace(chosen.candidate.architecture) * chosen.steps if self.training else 0.0
-            )
-            if self.training and seconds > BESIDE * (self.clock.left - self.ending):
+            seconds = 2 * learning.pace(chosen.candidate.architecture) * chosen.steps
+            if seconds > BESIDE * (self.clock.left - self.ending):
                 continue
             trained = learning.trained(candidate.architecture, chosen.steps)
             costs = dict(space.costs(candidate))
@@ -484,7 +481,9 @@ class Compression:
         drops = [
             one for one in search.tried.values() if one.candidate.architecture.way == "drop" and one.rungs
         ]
-        if drops and chosen.architecture.way != "drop":
+        if (
+            self.training and drops and chosen.architecture.way != "drop"
+        ):  # else the search measured all that it is
             best = max(drops, key=lambda one: one.kept)
             model = learning.at(best.candidate.architecture, best.steps)
             found[str(best.candidate)] = self.shipped(model, best.candidate, best.steps)

@@ -96,9 +96,17 @@ class PrunedForms:
         return small, {m: back for m in range(1, len(kept.layers) + 1)}
 
     def _scores(self, name: str) -> Scores:
+        axes = axes_of(self.model, AXES[name])
+        if not self.learned and name != "all":  # a unit's gradient is the same whatever else has an alpha
+            every = self.scores("all")
+            parts = (
+                {axis: x for axis, x in part.items() if axis in axes}
+                for part in (every.shared, *every.layers)
+            )
+            return Scores(next(parts), tuple(parts))
         file = self.place / f"scores-{'alphas' if self.learned else 'taylor'}-{'-'.join(name.split(', '))}.pt"
         if not file.is_file():
-            found = self._measured(axes_of(self.model, AXES[name]))
+            found = self._measured(axes)
             self.place.mkdir(parents=True, exist_ok=True)
             save_tensors({"shared": dict(found.shared), "layers": [dict(x) for x in found.layers]}, file)
         read = torch.load(file, weights_only=True)

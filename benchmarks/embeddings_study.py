@@ -39,7 +39,7 @@ LAYERS = {"3 layers": (2, 4, 6), "1 layer": (6,)}
 ARMS: dict[str, dict[str, Any]] = {
     "attar, fast": {"way": "attar", "student": FAST, "lr": 2e-3, "layers": 1, "passes": 3, "trimmed": True},
     "attar, half": {"way": "attar", "student": {"layers": 3, "init": "layers"}, "lr": 2e-4, "passes": 1},
-    "attar, static": {"way": "static", "lr": 3e-2, "passes": 5},
+    "attar, static": {"way": "static", "lr": 3e-2, "dimensions": 384, "passes": 5, "trimmed": True},
     "model2vec": {"way": "model2vec"},
     "model2vec, fine-tuned": {"way": "model2vec tuned", "lr": 1e-3, "passes": 8},
     "sentence-transformers, 3 layers": {
@@ -138,7 +138,7 @@ class Study:
             said |= {"texts": self.texts, "epochs": said.pop("passes") * times, "seed": seed}
             if way == "attar":
                 said["layers"] = said.get("layers", 0) * times
-        if way == "attar":
+        if way in ("attar", "static"):
             trimmed = said.pop("trimmed", False)
             said["teacher"] = self.trimmed if trimmed else model_directory()
             if not trimmed:  # whose teacher's pass is its own
@@ -171,16 +171,9 @@ class Study:
             self.work / "trimmed", lambda out: prune(model_directory(), texts=self.texts, out=out, **options)
         )
 
-    def _static(self, out: Path, *, texts: list[str], epochs: int, lr: float, seed: int) -> None:
+    def _static(self, out: Path, *, teacher: Path, texts: list[str], **learn: Any) -> None:
         """A vector for each token, from the teacher's embeddings of the texts."""
-        learn: dict[str, Any] = {
-            "epochs": epochs,
-            "lr": lr,
-            "max_length": LENGTH,
-            "seed": seed,
-            "cache": self.work / "cache",
-        }
-        static(model_directory(), texts=texts, out=out, **learn)
+        static(teacher, texts=texts, out=out, max_length=LENGTH, cache=self.work / "cache", **learn)
 
     def _attar(
         self,

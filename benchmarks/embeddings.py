@@ -1,11 +1,12 @@
 """A smaller all-MiniLM-L6-v2 from plain texts: 8 times as fast and 7 times smaller, or at half of the teacher's time.
 
-The first with layers (fast) and without (static). Beside them, on the same texts and about the same minutes: model2vec's distillation, plain and fine-tuned,
-sentence-transformers' layer reduction, the teacher with dropped layers as it stands, and the fast student with a random
-start. All are measured through sentence-transformers: Spearman on STS-B's test, nDCG@10 of SQuAD's questions over the
-paragraphs of articles that nothing was learned from, accuracy of a logistic probe on SST-2's dev. Latency: ONNX Runtime
-fp32 (of static models numpy), one text of 128 tokens, one thread, in turns. Speed of learning: attar against
-sentence-transformers' trainer, the same student, batches and loss, each with its own pass of the teacher.
+The first with layers (fast) and without (static). Beside them, on the same texts and about the same minutes:
+model2vec's distillation, plain and fine-tuned, sentence-transformers' layer reduction, the teacher with dropped
+layers as it stands, and the fast student with a random start. All are measured through sentence-transformers:
+Spearman on STS-B's test, nDCG@10 of SQuAD's questions over the paragraphs of articles that nothing was learned from,
+accuracy of a logistic probe on SST-2's dev. Latency: ONNX Runtime fp32 (of static models numpy), one text of 128
+tokens, one thread, in turns. Speed of learning: attar against sentence-transformers' trainer, the same student,
+batches and loss, each with its own pass of the teacher.
 """
 
 import argparse

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from embeddings_data import labelled, learned, search, similar
 from embeddings_peers import cut, model2vec_distilled, model2vec_tuned, static_call, trained
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from sentence_transformers import SentenceTransformer
 from sklearn.linear_model import LogisticRegression
 
 from attar import distill, prune, static
+from attar.data.tables import hold_out
 from attar.demo.data import model_directory
 from attar.evaluation.timing import interleaved, median_interval
 from attar.exporting import export
@@ -84,6 +86,11 @@ class Study:
         found: list[str] = remembered(self.work / "texts.json", lambda: learned(self.quick))
         return found[: self.read]
 
+    @cached_property
+    def split(self) -> tuple[Dataset, Dataset]:
+        """What attar learns from, and the few texts that choose an epoch: one split, so one pass of the teacher."""
+        return hold_out(Dataset.from_dict({"text": self.texts}))
+
     def vectors(self) -> Array:
         """The teacher's embeddings of the texts, (N, E), for those that learn with another library than attar."""
 
@@ -135,7 +142,7 @@ class Study:
         way = said.pop("way")
         if "passes" in said:
             times = 1 if self.quick else self.passes
-            said |= {"texts": self.texts, "epochs": said.pop("passes") * times, "seed": seed}
+            said |= {"epochs": said.pop("passes") * times, "seed": seed}
             if way == "attar":
                 said["layers"] = said.get("layers", 0) * times
         if way in ("attar", "static"):
@@ -144,7 +151,7 @@ class Study:
             if not trimmed:  # whose teacher's pass is its own
                 once(self.work / "pass", self._pass)
         if way in ("model2vec tuned", "trained"):
-            said["vectors"] = self.vectors()
+            said |= {"texts": self.texts, "vectors": self.vectors()}
         ways: dict[str, Callable[..., None]] = {
             "attar": self._attar,
             "static": self._static,
@@ -159,9 +166,7 @@ class Study:
     def _pass(self, out: Path) -> None:
         """Fill the cache of embeddings that students learn from; what the least of students takes is counted, too."""
         with self._timed("pass, attar"):
-            self._attar(
-                out, teacher=model_directory(), student=LEAST, texts=self.texts, epochs=1, lr=1e-3, seed=0
-            )
+            self._attar(out, teacher=model_directory(), student=LEAST, epochs=1, lr=1e-3, seed=0)
 
     @property
     def trimmed(self) -> Path:
@@ -171,9 +176,10 @@ class Study:
             self.work / "trimmed", lambda out: prune(model_directory(), texts=self.texts, out=out, **options)
         )
 
-    def _static(self, out: Path, *, teacher: Path, texts: list[str], **learn: Any) -> None:
+    def _static(self, out: Path, *, teacher: Path, **learn: Any) -> None:
         """A vector for each token, from the teacher's embeddings of the texts."""
-        static(teacher, texts=texts, out=out, max_length=LENGTH, cache=self.work / "cache", **learn)
+        given = {"texts": self.split[0], "data": self.split[1], "max_length": LENGTH}
+        static(teacher, out=out, cache=self.work / "cache", **given, **learn)
 
     def _attar(
         self,
@@ -181,7 +187,6 @@ class Study:
         *,
         teacher: Path,
         student: dict[str, Any],
-        texts: list[str],
         epochs: int,
         lr: float,
         seed: int,
@@ -192,7 +197,8 @@ class Study:
         distill(
             teacher,
             out=out,
-            texts=texts,
+            texts=self.split[0],
+            dev=self.split[1],
             student=student,
             intermediate=learn | {"epochs": layers} if layers else None,
             attention="none",

@@ -90,9 +90,10 @@ def static(
         raise DataError(
             expected=f"at least {FEWEST} texts", found=str(len(table)), fix="give more of what you embed"
         )
-    learned, held = hold_out(table, seed=o.seed)
-    if data is not None:
-        held = read_table(data, columns=columns, task=task)[0]
+    if data is None:
+        learned, held = hold_out(table, seed=o.seed)
+    else:
+        learned, held = table, read_table(data, columns=columns, task=task)[0]
     length = task.window(model, o.max_length)
     with resuming.work_directory(out) as place:
         work = _Static(loaded, model, task, o, precision, place, learned, length)

@@ -1,6 +1,7 @@
 """Laws of compression: budgets mean what they say, candidates fill them, the search spends and repeats nothing."""
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,11 +19,13 @@ from attar.compression import pipeline, shipping
 from attar.compression.budget import CEILINGS, Budget, budget_of, seconds_of
 from attar.compression.candidate import Architecture, Candidate, teacher_architecture
 from attar.compression.candidate_costs import CandidateCosts, operations
+from attar.compression.data import split
 from attar.compression.export_costs import ExportCosts
 from attar.compression.live_table import live_table
 from attar.compression.pruned import PrunedForms
 from attar.compression.search import FACTOR, Clock, Search, Tried
 from attar.compression.space import Space
+from attar.compression.task_texts import TaskTexts
 from attar.data.model_task import task_of
 from attar.distillation.student import student
 from attar.errors import ModelError, OutputError, PlanError, RecipeError
@@ -159,6 +162,15 @@ def test_a_suggested_candidate_fits_and_the_next_size_does_not(limit):
             assert not found.fits(one.but(architecture=type(a)(**larger))) or part < 1
 
 
+@pytest.mark.parametrize("ways", [("distil",), ("prune",), ("drop",), ("prune", "drop")])
+def test_what_is_tried_first_comes_about_in_the_ways_that_are_asked_for(ways):
+    import optuna
+
+    found = space("60k params", ways=ways, axes=("all",) if "prune" in ways else ())
+    first = [found.suggest(optuna.trial.FixedTrial(params)) for params in found.defaults()]
+    assert {one.architecture.way for one in first} == set(ways)
+
+
 def test_a_smaller_budget_has_a_smaller_candidate_of_the_same_proportions():
     found = space("60k params")
     one = found.largest_student(Candidate(found._dropped(4)), layers=3, size=16, ratio=2.0, part=1.0)
@@ -289,6 +301,15 @@ def test_a_killed_search_goes_on_and_repeats_nothing(tmp_path):
     assert learning.calls[: len(before)] == before
     known = {one.candidate.architecture for one in again.tried.values()}
     assert {architecture for architecture, _ in before} <= known
+
+
+def test_other_ways_are_another_search_in_the_same_place(tmp_path):
+    options = {"figure": lambda metrics: metrics["agreement"], "rungs": (0, 10), "floor": None, "seed": 0}
+    for ways in (("distil", "drop"), ("drop",)):
+        search = Search(space("40k params", ways=ways, axes=()), Pretended(), tmp_path, **options)
+        search.run(Ticks(40, tmp_path / "clock"), 40)
+        assert {one.candidate.architecture.way for one in search.tried.values()} <= set(ways)
+        assert search.tried
 
 
 def test_time_that_a_killed_sitting_used_counts(tmp_path):
@@ -591,3 +612,26 @@ def test_scores_of_some_axes_are_those_of_all_that_are_there(tmp_path):
     for ours, theirs in zip(found.layers, alone.layers, strict=True):
         assert ours.keys() == theirs.keys() == {"heads", "ffn"}
         assert all(torch.allclose(ours[axis], theirs[axis], rtol=1e-4) for axis in ours)
+
+
+def test_int8_with_fixed_scales_is_another_export_and_the_better_one_counts(teacher, tmp_path, monkeypatch):
+    """Calibrated on training texts; what is within the budget counts before what is near to the teacher."""
+    model, rows = teacher
+    loaded = load(model)
+    task = task_of(loaded.model)
+    tables = split(
+        task, data=rows, texts=None, dev=rows, test=rows, columns=None, sample_by="line", seed=0, rows=40
+    )
+    texts = TaskTexts(loaded, tables, max_length=16, stride=8, seed=0)
+    options = {"length": 16, "batch": 1, "threads": 1, "max_drop": 1.0}
+    candidate = Candidate(teacher_architecture(resolve(loaded.model)), "all", "int8")
+    found = shipping.ship(
+        loaded.model, loaded.tokenizer, candidate, tmp_path / "static", texts, **options, static=True
+    )
+    assert json.loads((tmp_path / "static" / "export.json").read_text())["precision"] == "int8-static"
+    assert found.metrics["agreement"] > 0.8
+    near = replace(found, costs={"latency": 3.0}, metrics={"agreement": 0.99})
+    cheap = replace(found, costs={"latency": 1.0}, metrics={"agreement": 0.9})
+    for limit, best in ((2.0, cheap), (4.0, near), (0.5, cheap)):
+        chosen = SimpleNamespace(budget=Budget(latency=limit))
+        assert min(near, cheap, key=lambda one: pipeline.Compression.rank(chosen, one)) is best

@@ -58,6 +58,21 @@ class Budget:
                 found = replace(found, **{name: most if own is None else min(most, own), factor: None})
         return found
 
+    def broken(
+        self, costs: Mapping[str, float], scale: float = 1.0, margin: Mapping[str, float] | None = None
+    ) -> dict[str, float]:
+        """The limits, times a factor, that costs are over, with the factor by which.
+
+        Args:
+            margin: part of a limit that is filled, by its name; all of it where left out.
+        """
+        over = {}
+        for name in self.limited:
+            limit = getattr(self, name) * scale * (margin or {}).get(name, 1.0)
+            if costs.get(name, 0.0) > limit:
+                over[name] = costs[name] / limit
+        return over
+
     def __str__(self) -> str:
         return ", ".join(SAID[name](value) for name, value in self.given.items()) or "nothing"
 

@@ -32,7 +32,7 @@ from attar.compression.shipping import Shipped, ship, tokenizer_bytes, trimmed
 from attar.compression.space import Space
 from attar.data.batches import positions
 from attar.data.columns import Columns
-from attar.errors import ModelError, RecipeError
+from attar.errors import ExportError, ModelError, RecipeError
 from attar.model.checkpoint import digest, load, save
 from attar.model.onnx import require
 from attar.options.base import Options
@@ -342,16 +342,18 @@ class Compression:
         small, tokenizer = trimmed(
             model, self.texts.loaded.tokenizer, self.tokens(candidate.vocabulary) or ()
         )
-        made = ship(
-            small,
-            tokenizer,
-            candidate,
-            self.place / "exports" / name,
-            self.texts,
-            **self.call,
-            max_drop=1.0 if whole else DROP,  # the teacher's is what a user has without a search
-            memory_too=self.budget.memory is not None,
-        )
+        asked = (small, tokenizer, candidate)
+        options: dict[str, Any] = {**self.call, "memory_too": self.budget.memory is not None}
+        options["max_drop"] = 1.0 if whole else DROP  # the teacher's is what a user has without a search
+        made = ship(*asked, self.place / "exports" / name, self.texts, **options)
+        if candidate.precision == "int8" and not whole:
+            try:
+                static = ship(
+                    *asked, self.place / "exports" / f"{name}-static", self.texts, **options, static=True
+                )
+                made = min(made, static, key=self.rank)
+            except ExportError as error:
+                say(f"int8 with fixed scales: expected {error.expected}, found {error.found}")
         seconds = time.monotonic() - began
         if self.exporting == 0 or seconds > 0.2 * self.exporting:  # else it was read from disk
             self.exporting = seconds
@@ -377,11 +379,13 @@ class Compression:
                 search.tried[-len(found)] = smaller
                 found.append(self.exported(learning, space, smaller))
         fitting = [made for made in found if not space.broken(made.shipped.costs)]
-        if not fitting:
-            return min(found, key=lambda made: max(space.broken(made.shipped.costs).values()))
-        if space.free is not None:
+        if fitting and space.free is not None:
             return fitting[0]
-        return min(fitting, key=lambda made: distance(made.shipped.metrics))
+        return min(found, key=lambda made: self.rank(made.shipped))
+
+    def rank(self, made: Shipped) -> tuple[float, float]:
+        """The least is the best export: what is over the budget counts first, then the distance from the teacher."""
+        return max([1.0, *self.budget.broken(made.costs).values()]), distance(made.metrics)
 
     def exported(self, learning: Learning, space: Space, one: Tried) -> Finalist:
         """A candidate as it is now, exported and measured."""

@@ -136,9 +136,11 @@ class Search:
         )
         if blind:
             self.sampler, pruner = self.random, optuna.pruners.NopPruner()
+        # Optuna refuses a study whose choices are others than they were.
+        choices = [space.ways, space.axes, space.vocabularies, space.precisions]
         storage = JournalStorage(JournalFileBackend(str(place / "study.log")))
         self.study = optuna.create_study(
-            study_name=f"compress-{digest(space.budget.given, rungs, floor, seed, blind)}",
+            study_name=f"compress-{digest(space.budget.given, choices, rungs, floor, seed, blind)}",
             storage=storage,
             load_if_exists=True,
             direction="minimize",

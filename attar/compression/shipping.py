@@ -79,12 +79,17 @@ def ship(
     threads: int,
     max_drop: float,
     memory_too: bool = False,
+    static: bool = False,
 ) -> Shipped:
     """Export a model, and measure size, latency and quality on dev; what was exported before is read.
 
     Args:
         model, tokenizer: of the vocabulary that is shipped.
         max_drop: of the metric that int8 may cost; layers are kept in fp32 until it is met. None are at 1.
+        static: fix the scales of int8 beforehand, on training texts; all that can be is int8 then.
+
+    Raises:
+        ExportError: a graph that ONNX Runtime cannot quantize with fixed scales.
     """
     record = out.with_name(f"{out.name}.json")
     if record.is_file():
@@ -94,6 +99,13 @@ def ship(
     kept: tuple[str, ...] = ()
     if candidate.precision == "fp32":
         export(model, out, tokenizer=tokenizer, max_length=texts.max_length)
+    elif static:
+        options: dict[str, Any] = {
+            "tokenizer": tokenizer,
+            "data": texts.compared,
+            "max_length": texts.max_length,
+        }
+        export(model, out, precision="int8-static", calibration=texts.tables.train, max_drop=1.0, **options)
     else:
         kept = _int8(model, tokenizer, out, texts, max_drop)
     opened = OnnxModel(out, threads=threads)

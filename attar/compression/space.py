@@ -60,14 +60,7 @@ class Space:
         self, costs: Mapping[str, float], scale: float = 1.0, margin: Mapping[str, float] | None = None
     ) -> dict[str, float]:
         """The limits that costs are over, with the factor by which."""
-        over = {}
-        for name in CEILINGS:
-            limit = getattr(self.budget, name)
-            if limit is not None and name in costs:
-                ratio = costs[name] / (limit * scale * (margin or {}).get(name, 1.0))
-                if ratio > 1:
-                    over[name] = ratio
-        return over
+        return self.budget.broken(costs, scale, margin)
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Candidate | None:
         """A candidate that fits, with the largest size that does; None where there is none of these proportions."""
@@ -204,7 +197,8 @@ class Space:
         found: list[dict[str, Any]] = []
         for precision in self.precisions:
             common = {"vocabulary": self.vocabularies[-1], "precision": precision}
-            for layers in dict.fromkeys((max(1, round(depth * 2 / 3)), max(1, depth // 2))):
+            depths = (max(1, round(depth * 2 / 3)), max(1, depth // 2)) if "distil" in self.ways else ()
+            for layers in dict.fromkeys(depths):
                 sizes = {"layers": layers, "head": 32, "ffn": 2.0, "embedding": self.embeddings[-1]}
                 found.append({**common, "way": "distil", **sizes})
         for axes in self.axes:

@@ -108,7 +108,7 @@ def compress(
         doc_stride: Tokens that windows of a long context or sentence share.
         tokenizer: Of a model that is given as an object.
         ways: How smaller models come about: distil (students), prune, drop (layers).
-        formats: Numbers that the export may compute in: fp32, int8.
+        formats: Numbers that the export may compute in: fp32, int8 (scales found while it runs, or fixed: the better).
         vocabulary: Tokens of the export: all, those that the texts use, or what is better (auto).
         work: Directory that keeps what was tried and trained, for another budget or another sitting.
         seed: Seed of every random choice.

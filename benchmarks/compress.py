@@ -44,7 +44,7 @@ def headline(runs: Runs, minutes: list[float]) -> dict[str, Figure]:
     """What is kept at the headline's budget, and how the time was kept."""
     figures: dict[str, Figure] = {}
     found = {time: runs.compressed(f"headline-{time:g}m", to=HEADLINE, time=60 * time) for time in minutes}
-    target = _committed("headline", "small, of the teacher's accuracy")
+    target = _committed("headline-small", "small, of the teacher's accuracy")
     for time, one in found.items():
         goal = target - 0.01 if time == max(found) else None
         figures[f"headline, {time:g} minutes, kept"] = figure(one["kept"], goal)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from datasets import Dataset
@@ -20,12 +20,17 @@ from sentence_transformers import SentenceTransformer
 from sklearn.linear_model import LogisticRegression
 
 from attar import distill, prune, static
+from attar.data.batches import Batches, encode
 from attar.data.tables import hold_out
 from attar.demo.data import model_directory
+from attar.distillation.cache import CachedTeacher, Teacher
+from attar.distillation.phases import teacher_of
 from attar.evaluation.timing import interleaved, median_interval
 from attar.exporting import export
 from attar.maths.statistics import Interval
+from attar.model.checkpoint import digest, load
 from attar.model.onnx import OnnxModel
+from attar.model.views import Need
 from attar.storage.writing import write_atomic
 from attar.training.loop import autocast
 from common import once, remembered
@@ -41,9 +46,9 @@ LAYERS = {"3 layers": (2, 4, 6), "1 layer": (6,)}
 ARMS: dict[str, dict[str, Any]] = {
     "attar, fast": {"way": "attar", "student": FAST, "lr": 2e-3, "layers": 1, "passes": 3, "trimmed": True},
     "attar, half": {"way": "attar", "student": {"layers": 3, "init": "layers"}, "lr": 2e-4, "passes": 1},
-    "attar, static": {"way": "static", "lr": 3e-2, "dimensions": 384, "passes": 5, "trimmed": True},
+    "attar, static": {"way": "static", "lr": 3e-2, "dimensions": 216, "passes": 5},
     "model2vec": {"way": "model2vec"},
-    "model2vec, fine-tuned": {"way": "model2vec tuned", "lr": 1e-3, "passes": 8},
+    "model2vec, fine-tuned": {"way": "model2vec tuned", "lr": 1e-2, "passes": 2},
     "sentence-transformers, 3 layers": {
         "way": "trained",
         "layers": LAYERS["3 layers"],
@@ -68,8 +73,6 @@ ARMS: dict[str, dict[str, Any]] = {
     },
 }
 TEACHER = "teacher"
-# For the teacher's pass alone.
-LEAST = {"layers": 1, "hidden": 32, "heads": 1, "ffn": 32, "embedding": 8, "init": "random"}
 
 Array = NDArray[Any]
 
@@ -91,16 +94,25 @@ class Study:
         """What attar learns from, and the few texts that choose an epoch: one split, so one pass of the teacher."""
         return hold_out(Dataset.from_dict({"text": self.texts}))
 
-    def vectors(self) -> Array:
-        """The teacher's embeddings of the texts, (N, E), for those that learn with another library than attar."""
+    def embeddings(self) -> Array:
+        """(N, E), the teacher's of what is learned from: one pass, which all ways share."""
+        loaded = load(model_directory())
+        encoded = encode(self.split[0], loaded.tokenizer, max_length=LENGTH)
+        batches = Batches(encoded, loaded.tokenizer)
+        name = digest(*batches.content)
+
+        def run() -> Teacher:
+            return teacher_of(
+                loaded.model, Need(), batches, cache=self.work / "cache", precision="auto", name=name
+            )
 
         def make(out: Path) -> None:
-            model = SentenceTransformer(str(model_directory()), device="cpu")
-            with self._timed("pass, sentence-transformers"):
-                found = _embed(model, self.texts)
-            np.save(out, found)
+            with self._timed("pass"):
+                run()
+            out.mkdir()
 
-        return np.asarray(np.load(once(self.work / "vectors.npy", make)))
+        once(self.work / "pass", make)
+        return np.asarray(cast(CachedTeacher, run()).logits)
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:
@@ -116,9 +128,8 @@ class Study:
     def minutes(self, arm: str) -> tuple[float, float]:
         """Of one core, for the teacher's pass over the texts, and for making the first seed's model."""
         way = "" if arm == TEACHER else ARMS[arm]["way"]
-        passed = {} if arm == TEACHER or "trimmed" in ARMS[arm] else {"attar": "pass, attar"}
-        passed |= {way: "pass, sentence-transformers" for way in ("trained", "model2vec tuned")}
-        whats = [passed.get(way), self._name(arm, 0)]
+        shares = way in ("attar", "static", "trained", "model2vec tuned") and "trimmed" not in ARMS[arm]
+        whats = ["pass" if shares else "", self._name(arm, 0)]
         files = [self._clock(what) for what in whats if what]
         found = [float(json.loads(f.read_text(encoding="utf-8"))) / 60 if f.exists() else 0.0 for f in files]
         return (found[0], found[1]) if len(found) == 2 else (0.0, found[0])
@@ -149,9 +160,9 @@ class Study:
             trimmed = said.pop("trimmed", False)
             said["teacher"] = self.trimmed if trimmed else model_directory()
             if not trimmed:  # whose teacher's pass is its own
-                once(self.work / "pass", self._pass)
+                self.embeddings()
         if way in ("model2vec tuned", "trained"):
-            said |= {"texts": self.texts, "vectors": self.vectors()}
+            said |= {"texts": self.split[0]["text"][:], "vectors": self.embeddings()}
         ways: dict[str, Callable[..., None]] = {
             "attar": self._attar,
             "static": self._static,
@@ -162,11 +173,6 @@ class Study:
         }
         with self._timed(out.name):
             ways[way](out, **said)
-
-    def _pass(self, out: Path) -> None:
-        """Fill the cache of embeddings that students learn from; what the least of students takes is counted, too."""
-        with self._timed("pass, attar"):
-            self._attar(out, teacher=model_directory(), student=LEAST, epochs=1, lr=1e-3, seed=0)
 
     @property
     def trimmed(self) -> Path:

@@ -213,7 +213,7 @@ def quiet_libraries() -> Iterator[None]:
     from huggingface_hub.utils.tqdm import progress_bar_states
     from transformers.utils import logging as models
 
-    loggers = [logging.getLogger("transformers"), logging.getLogger("accelerate")]
+    loggers = [logging.getLogger(name) for name in ("transformers", "accelerate", "model2vec", "skeletoken")]
     levels = [logger.level for logger in loggers]
     bars = models.is_progress_bar_enabled(), are_progress_bars_disabled(), dict(progress_bar_states)
     with warnings.catch_warnings():  # where an environment variable has the last word, each of these warns

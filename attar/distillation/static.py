@@ -1,7 +1,10 @@
 """A static student of an embedding model: model2vec's token vectors, then distilled from the teacher's embeddings."""
 
 import copy
+import sys
+from contextlib import nullcontext, redirect_stderr
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +208,9 @@ def token_vectors(loaded: Loaded, model: SentenceEncoder) -> tuple[Array, Array,
     from model2vec.distill.inference import compute_weights
 
     say(f"model2vec runs the teacher over each of about {model.config.vocab_size:,} tokens")
-    with quiet_libraries():  # a copy: the library cuts the model's own embeddings
+    # Its bar cannot be turned off, and where nobody looks on it fills a log. A copy: it cuts the model's own embeddings.
+    unseen = nullcontext() if sys.stderr.isatty() else redirect_stderr(StringIO())
+    with quiet_libraries(), unseen:
         found = distill_from_model(
             copy.deepcopy(model.encoder).float().cpu(),
             loaded.tokenizer,

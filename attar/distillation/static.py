@@ -208,7 +208,7 @@ def token_vectors(loaded: Loaded, model: SentenceEncoder) -> tuple[Array, Array,
     from model2vec.distill.inference import compute_weights
 
     say(f"model2vec runs the teacher over each of about {model.config.vocab_size:,} tokens")
-    # Its bar cannot be turned off, and where nobody looks on it fills a log. A copy: it cuts the model's own embeddings.
+    # Its bar cannot be turned off, and fills a log that nobody looks at. A copy: it cuts the model's own embeddings.
     unseen = nullcontext() if sys.stderr.isatty() else redirect_stderr(StringIO())
     with quiet_libraries(), unseen:
         found = distill_from_model(

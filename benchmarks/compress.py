@@ -162,7 +162,8 @@ def main(options: argparse.Namespace, work: Path) -> Result:
     for part in ["headline"] if options.quick else options.parts:
         figures |= parts[part]()
     show(runs)
-    return Result(figures, {"runs": runs.done, "intervals_95": runs.bounds})
+    alone = options.parts[0] if len(options.parts) == 1 else ""
+    return Result(figures, {"runs": runs.done, "intervals_95": runs.bounds}, part=alone)
 
 
 if __name__ == "__main__":

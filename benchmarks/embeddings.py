@@ -47,9 +47,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--split": {"choices": ("dev", "test"), "default": "test", "help": "dev to choose settings by"},
     "--all-seeds": {
         "nargs": "*",
-        "default": [],
+        "default": list(TARGETS),
         "choices": list(ARMS),
-        "help": "arms beside attar's of all seeds",
+        "help": "arms of all seeds, the others of the first",
     },
     "--no-learning": {
         "dest": "learning",
@@ -70,7 +70,7 @@ def main(options: argparse.Namespace, work: Path) -> Result:
     # Seed by seed, so that what is there after a stop is a whole table of fewer seeds.
     for seed in options.seeds:
         for arm in (TEACHER, *options.arms):
-            if seed == options.seeds[0] or arm in TARGETS or (arm in options.all_seeds and study.learns(arm)):
+            if seed == options.seeds[0] or (arm in options.all_seeds and study.learns(arm)):
                 for kind, values in study.score(arm, seed, options.split).items():
                     said.setdefault(arm, {}).setdefault(kind, []).append(values)
                 progress.say(f"seed {seed}, {arm}: measured")

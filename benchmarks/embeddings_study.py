@@ -46,7 +46,7 @@ LAYERS = {"3 layers": (2, 4, 6), "1 layer": (6,)}
 ARMS: dict[str, dict[str, Any]] = {
     "attar, fast": {"way": "attar", "student": FAST, "lr": 2e-3, "layers": 1, "passes": 3, "trimmed": True},
     "attar, half": {"way": "attar", "student": {"layers": 3, "init": "layers"}, "lr": 2e-4, "passes": 1},
-    "attar, static": {"way": "static", "lr": 3e-2, "dimensions": 216, "passes": 5},
+    "attar, static": {"way": "static", "lr": 1e-2, "dimensions": 216, "passes": 5},
     "model2vec": {"way": "model2vec"},
     "model2vec, fine-tuned": {"way": "model2vec tuned", "lr": 1e-2, "passes": 2},
     "sentence-transformers, 3 layers": {

@@ -39,7 +39,7 @@ def static(
     columns: ColumnNames = None,
     dimensions: Count | None = None,
     epochs: Annotated[int, Field(ge=0), TRAINING] = 10,
-    lr: Annotated[Rate, TRAINING] = 3e-2,
+    lr: Annotated[Rate, TRAINING] = 1e-2,
     batch_size: Annotated[Count, TRAINING] = 256,
     tokenizer: Tokenizer = None,
     pooling: Pooling = None,

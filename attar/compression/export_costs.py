@@ -5,7 +5,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,11 +20,11 @@ from attar.anatomy.form import Form, LayerForm
 from attar.anatomy.resolve import family
 from attar.compression.candidate import Architecture, Candidate
 from attar.compression.learning import Learning
-from attar.compression.shipping import seconds_of_call
 from attar.distillation.student import head_of
 from attar.distillation.student_config import config_of, shape_for
 from attar.errors import AttarError, ExportError
 from attar.evaluation.machine import machine
+from attar.evaluation.timing import Clock, interleaved
 from attar.exporting.comparison import quiet, random_batch
 from attar.maths.mapping import layer_map
 from attar.model.checkpoint import HEADS, digest
@@ -42,12 +42,17 @@ UNEVEN = (
     LayerForm(9, 19, 23, 167),
     LayerForm(6, 29, 29, 173),
 )
+# Layers, hidden size, heads, FFN and embedding size of the reference that every call is timed beside.
+REFERENCE = (1, 512, 8, 2048, 512)
 # Rows of the embedding that is timed: a call reads few of them. Rounds of timing.
 ROWS, REPEATS = 2048, 25
 
 
 class ExportCosts:
     """Bytes and seconds of the exports of candidates; what was timed is on disk and not timed again.
+
+    A machine that others share has fast hours and slow ones: what is kept is how many times as long as a call of a
+    reference, a graph of fixed sizes, timed in turns. The reference is timed anew in each run.
 
     Args:
         file: of the times, for any model and call on this machine.
@@ -69,23 +74,51 @@ class ExportCosts:
         return None if graph is None else graph.bytes(form) + len(config.to_json_string())
 
     def seconds(self, candidate: Candidate, form: Form) -> float | None:
-        """Seconds of a call, p50; None where the family's graphs are not known."""
+        """Seconds of a call, p50, as fast as the machine was when this run began; None as for `bytes`."""
         config = self.config(candidate.architecture)
         few = dataclasses.replace(form, vocab=min(form.vocab, ROWS))
         known = json.loads(self.file.read_text()) if self.file.is_file() else {}
         key = digest(type(config).__name__, dataclasses.asdict(few), candidate.precision, self.call, _here())
         if key not in known:
             graph = self._of(config, form, candidate.precision)
-            if graph is None:
+            if graph is None or self.reference is None:
                 return None
-            known[key] = self._timed(graph.of(few), few)
+            known[key] = self._times_reference(self._call(graph.of(few), few))
             write_atomic(self.file, json.dumps(known, indent=1))
-        return float(known[key])
+        return float(known[key]) * self.reference_seconds
+
+    @cached_property
+    def reference(self) -> Callable[[], Any] | None:
+        """A call of the reference: of the family, of sizes that are the same whatever the model."""
+        bound = self.learning.bound
+        shape = shape_for(bound, *REFERENCE)
+        config = config_of(bound, shape, layer_map(shape.layers, bound.shape.layers, "uniform"))
+        layer = LayerForm(shape.heads, shape.hidden // shape.heads, shape.hidden // shape.heads, shape.ffn)
+        form = Form(shape.hidden, shape.embedding, min(bound.shape.vocab, ROWS), (layer,) * shape.layers)
+        graph = self._of(config, form, "fp32")
+        return None if graph is None else self._call(graph.of(form), form)
+
+    @cached_property
+    def reference_seconds(self) -> float:
+        """Seconds of a call of the reference in this run."""
+        assert self.reference is not None
+        return float(np.median(interleaved({"": self.reference}, repeats=REPEATS, clock=self._clock)[""]))
+
+    def _times_reference(self, call: Callable[[], Any]) -> float:
+        """How many times as long as the reference a call takes, the median of rounds in turns."""
+        assert self.reference is not None
+        took = interleaved({"reference": self.reference, "": call}, repeats=REPEATS, clock=self._clock)
+        return float(np.median(took[""]) / np.median(took["reference"]))
+
+    @property
+    def _clock(self) -> Clock:
+        return "cpu" if self.call["threads"] == 1 else "wall"
 
     def _of(self, config: Any, form: Form, precision: str) -> Any:
         return self.graph(type(config).__name__, form.embedding != form.hidden, precision)
 
-    def _timed(self, program: Any, form: Form) -> float:
+    def _call(self, program: Any, form: Form) -> Callable[[], Any]:
+        """What calls a graph with a random batch."""
         import onnx_ir
 
         own = SimpleNamespace(
@@ -94,10 +127,11 @@ class ExportCosts:
         model: Any = SimpleNamespace(config=own)
         inputs = random_batch(model, self.loaded.tokenizer, self.call["batch"], self.call["length"])
         inputs["input_ids"].clamp_(max=form.vocab - 1)
+        inputs["attention_mask"][:] = 1
         with tempfile.TemporaryDirectory() as place, quiet():
             onnx_ir.save(program, Path(place) / FILE)
             opened = OnnxModel(place, threads=self.call["threads"])
-            return seconds_of_call(opened, inputs, threads=self.call["threads"], repeats=REPEATS)
+        return lambda: opened(inputs)
 
     def _config(self, architecture: Architecture) -> Any:
         model, bound = self.loaded.model, self.learning.bound

@@ -113,11 +113,8 @@ def costs(runs: Runs) -> dict[str, Figure]:
         figures[f"{precision}, latency within 10% of predicted, part"] = figure(
             found["latency within a tenth"], 0.9
         )
-        figures[f"{precision}, latency within 10%, the machine's pace timed anew, part"] = figure(
-            found["latency within a tenth, the reference timed anew"], 0.9
-        )
-        figures[f"{precision}, latency within 10%, timed in turns, part"] = figure(
-            found["latency within a tenth, in turns"], 0.9
+        figures[f"{precision}, latency within 10%, as multiples of a reference, part"] = figure(
+            found["latency within a tenth, as multiples"], 0.9
         )
         figures[f"{precision}, repeats within 10%, part"] = figure(found["repeats within a tenth"])
         figures[f"{precision}, spread of repeats, median"] = figure(found["spread of repeats"])

@@ -1,6 +1,7 @@
 """Predicted size and latency of candidates against those of their exports, for `benchmarks/compress.py`."""
 
 import random
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from attar.model.slim import class_for, config_for
 from attar.progress import say
 
 STUDENTS, PRUNED = 16, 8
-# Each export is timed in so many rounds, all in turns, and beside it the graph that predicts it.
+# Each export is timed in so many rounds, all in turns: by itself, and in turns with the reference of all predictions.
 ROUNDS = 3
 CALL = {"length": 128, "batch": 1, "threads": 1}
 CLOSE = 0.1
@@ -72,25 +73,20 @@ def export_costs(teacher: Path, rows: Any, work: Path, *, quick: bool = False) -
                     "predicted_bytes": 1e6 * predicted["size"],
                     "bytes": directory_bytes(out),
                     "ms": [],
-                    "graph_ms": [],
-                    "anew_ms": [],
+                    "times": [],
                     "out": str(out),
                     "candidate": candidate,
                 }
             )
         say(f"{architecture}: exported")
-    then = costs.exports.reference_seconds
-    for n in range(ROUNDS):
-        now = ExportCosts(learning, work / "call-times.json", **CALL).reference_seconds
-        again = ExportCosts(learning, work / f"call-times-{n}.json", **CALL)
+    for _ in range(ROUNDS):
         for one in (one for rest in found.values() for one in rest):
-            one["anew_ms"].append(one["predicted_ms"] * now / then)  # by a run that began now
-            graph = again.seconds(one["candidate"], costs.form(one["candidate"]))
-            one["graph_ms"].append(1e3 * (graph or np.nan))
             inputs = random_batch(loaded.model, loaded.tokenizer, CALL["batch"], CALL["length"])
             opened = OnnxModel(one["out"], threads=CALL["threads"])
             one["ms"].append(1e3 * seconds_of_call(opened, inputs, threads=CALL["threads"], repeats=REPEATS))
+            one["times"].append(costs.exports.times_reference(partial(opened, inputs)))
     for one in (one for rest in found.values() for one in rest):
+        one["predicted_times"] = one["predicted_ms"] / 1e3 / costs.exports.reference_seconds
         del one["out"], one["candidate"]
     return found
 
@@ -100,16 +96,15 @@ def shares(rows: list[dict[str, Any]]) -> dict[str, float]:
     times = np.array([row["ms"] for row in rows])
     middle = np.median(times, axis=1)
     ratio = np.array([row["predicted_ms"] for row in rows]) / middle
-    beside = np.median([row["graph_ms"] for row in rows], axis=1) / middle
-    anew = np.median(np.array([row["anew_ms"] for row in rows]) / times, axis=1)
+    times_as_long = np.median([row["times"] for row in rows], axis=1)
+    beside = np.array([row["predicted_times"] for row in rows]) / times_as_long
     sizes = np.array([row["predicted_bytes"] / row["bytes"] for row in rows])
     return {
         "latency within a tenth": float((abs(ratio - 1) <= CLOSE).mean()),
-        "latency within a tenth, the reference timed anew": float((abs(anew - 1) <= CLOSE).mean()),
-        "latency within a tenth, in turns": float((abs(beside - 1) <= CLOSE).mean()),
+        "latency within a tenth, as multiples": float((abs(beside - 1) <= CLOSE).mean()),
         "repeats within a tenth": float((abs(times / middle[:, None] - 1) <= CLOSE).mean()),
         "median error of latency": float(np.median(abs(ratio - 1))),
-        "median error of latency, in turns": float(np.median(abs(beside - 1))),
+        "median error of latency, as multiples": float(np.median(abs(beside - 1))),
         "spread of repeats": float(np.median(times.max(axis=1) / times.min(axis=1) - 1)),
         "largest error of size": float(abs(sizes - 1).max()),
     }

@@ -83,7 +83,7 @@ class ExportCosts:
             graph = self._of(config, form, candidate.precision)
             if graph is None or self.reference is None:
                 return None
-            known[key] = self._times_reference(self._call(graph.of(few), few))
+            known[key] = self.times_reference(self._call(graph.of(few), few))
             write_atomic(self.file, json.dumps(known, indent=1))
         return float(known[key]) * self.reference_seconds
 
@@ -102,9 +102,10 @@ class ExportCosts:
     def reference_seconds(self) -> float:
         """Seconds of a call of the reference in this run."""
         assert self.reference is not None
-        return float(np.median(interleaved({"": self.reference}, repeats=REPEATS, clock=self._clock)[""]))
+        calls = interleaved({"": self.reference}, repeats=4 * REPEATS, clock=self._clock)
+        return float(np.median(calls[""]))
 
-    def _times_reference(self, call: Callable[[], Any]) -> float:
+    def times_reference(self, call: Callable[[], Any]) -> float:
         """How many times as long as the reference a call takes, the median of rounds in turns."""
         assert self.reference is not None
         took = interleaved({"reference": self.reference, "": call}, repeats=REPEATS, clock=self._clock)

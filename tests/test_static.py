@@ -55,15 +55,20 @@ def test_three_libraries_read_what_is_written(student):
     assert abs(mine[3] - mine[0]).max() > 0.01
 
 
-@pytest.mark.parametrize("shared", [None, 20])
-def test_a_directory_of_model2vec_is_read_as_it_reads_it(teacher, tmp_path, shared):
+@pytest.mark.parametrize(("shared", "numbers"), [(None, "float16"), (20, "float16"), (20, "int8")])
+def test_a_directory_of_model2vec_is_read_as_it_reads_it(teacher, tmp_path, shared, numbers):
     loaded = load(teacher)
-    given = {"pca_dims": 12, "vocabulary_quantization": shared, "device": "cpu"}
+    given = {"pca_dims": 12, "vocabulary_quantization": shared, "quantize_to": numbers, "device": "cpu"}
     theirs = distill_from_model(loaded.model.encoder, loaded.tokenizer, **given)
     theirs.save_pretrained(tmp_path / "theirs")
     ours = load(tmp_path / "theirs")
     np.testing.assert_allclose(
         embeddings(ours.model, ours.tokenizer, TEXTS[:4]), theirs.encode(TEXTS[:4]), atol=2e-3
+    )
+    save(ours.model, ours.tokenizer, tmp_path / "again", lineage={})
+    again = load(tmp_path / "again")
+    np.testing.assert_allclose(
+        embeddings(again.model, again.tokenizer, TEXTS[:4]), theirs.encode(TEXTS[:4]), atol=4e-3
     )
 
 

@@ -8,7 +8,24 @@ from attar.data.embedding_task import Embedding
 from attar.data.question_answering import Answering
 from attar.data.tasks import Task
 from attar.data.token_classification import Tagging
+from attar.errors import ModelError
 from attar.model.embedding import SentenceEncoder
+
+
+def embedding_task_of(model: Any) -> Embedding:
+    """The task of an embedding model.
+
+    Raises:
+        ModelError: it is none.
+    """
+    task = task_of(model) if isinstance(model, SentenceEncoder) else None
+    if not isinstance(task, Embedding):
+        raise ModelError(
+            expected="an embedding model",
+            found=type(model).__name__,
+            fix="name a sentence-transformers directory, or say how its tokens are pooled: pooling=… (--pooling)",
+        )
+    return task
 
 
 def task_of(source: Any) -> Task:

@@ -6,7 +6,7 @@ from contextlib import nullcontext, redirect_stderr
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from attar.data.batches import Batches, encode
 from attar.data.columns import Columns
 from attar.data.embedding_task import Embedding
-from attar.data.model_task import task_of
+from attar.data.model_task import embedding_task_of
 from attar.data.tables import hold_out, read_table, read_texts
 from attar.distillation.cache import CachedTeacher
 from attar.distillation.objective import EmbeddingMatch
@@ -41,7 +41,7 @@ from attar.training import resuming
 from attar.training.loop import Precision
 
 Array = NDArray[Any]
-# As model2vec sets them: dimensions, the weight of frequent tokens (2020.acl SIF), tokens that are read of a text.
+# As model2vec sets them: dimensions, the weight of frequent tokens (SIF, Arora et al. 2017), longest text in tokens.
 DIMENSIONS, SIF, LONGEST = 256, 1e-4, 512
 # Texts that the map to the teacher's embeddings is fitted on, and how much the fit leans on none.
 SAMPLE, PENALTY = 20_000, 1e-2
@@ -70,16 +70,12 @@ def static(
             fix='pip install "attar[embeddings]"',
         )
     loaded = load(teacher, tokenizer=tokenizer, pooling=o.pooling)
-    model, task = loaded.model, task_of(loaded.model)
-    if (
-        not isinstance(model, SentenceEncoder)
-        or not isinstance(task, Embedding)
-        or isinstance(model.encoder, StaticEncoder)
-    ):
+    task, model = embedding_task_of(loaded.model), cast(SentenceEncoder, loaded.model)
+    if isinstance(model.encoder, StaticEncoder):
         raise ModelError(
             expected="an embedding model with layers",
-            found="a static model" if isinstance(model, SentenceEncoder) else type(model).__name__,
-            fix="name a sentence-transformers directory, or say how its tokens are pooled: pooling=… (--pooling)",
+            found="a static model",
+            fix="name the model that it was made of",
         )
     width = o.dimensions or min(DIMENSIONS, model.width)
     if width > model.width:
@@ -120,7 +116,7 @@ def static(
         {"static": curve} if curve else {},
         settings=o.settings(),
         versions=versions(),
-        notes=(f"measured on {len(held)} texts that nothing was learned from",),
+        notes=(f"measured on {len(held)} texts{', which also chose the best epoch' if o.epochs else ''}",),
     )
 
 
@@ -197,7 +193,7 @@ class _Static:
         match = EmbeddingMatch(self.space)
         learner = Distiller(student, self.teacher.logits_only(), task=self.task, embeddings=match)
         batches = self._batches(made.tokenizer)
-        place = self.place / f"static-{digest(student, *batches.content, o.settings())}"
+        place = self.place / f"static-{digest(student, *batches.content, o.settings(), self.precision)}"
         given: dict[str, Any] = {"epochs": o.epochs, "lr": o.lr, "precision": self.precision, "seed": o.seed}
         return learn("static", learner, batches, place=place, judge=judge, choose=True, **given)
 

@@ -78,21 +78,22 @@ class StaticEncoder(PreTrainedModel):
         wants, written = options.pop("output_loading_info", False), options.pop("config", None)
         found = file_of(source, WEIGHTS)
         tensors = {} if found is None else load_file(found)
-        vectors = tensors.get(
-            "embeddings", tensors.get("embedding.weight")
-        )  # model2vec's name, and of its module
+        # model2vec's name, and that of sentence-transformers' module.
+        vectors = tensors.get("embeddings", tensors.get("embedding.weight"))
         if vectors is None:
             raise ModelError(
                 expected=f"{WEIGHTS} with a tensor named embeddings in {source}",
                 found=", ".join(tensors) or "none",
                 fix="name the directory that model2vec wrote",
             )
-        kind = str(vectors.dtype).removeprefix("torch.")
+        # Of 8 bits the scale is lost: what is made of such vectors is written in half precision, which holds them.
+        kind = str(vectors.dtype).removeprefix("torch.") if vectors.is_floating_point() else "float16"
         vectors = vectors.float()
         if "mapping" in tensors:
             vectors = vectors[tensors["mapping"].long()]
         if "weights" in tensors:
             vectors = vectors * tensors["weights"].float()[:, None]
+        vectors = vectors.to(getattr(torch, kind)).float()  # as it is written again
         said = {} if written is None else written.to_dict()
         config = StaticConfig(**said | {"embedding_dtype": kind} | sizes(vectors))
         model = cls(config).eval()

@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ from transformers import PreTrainedModel
 
 from attar.data.columns import Columns
 from attar.data.embedding_task import Embedding
-from attar.data.model_task import task_of
+from attar.data.model_task import embedding_task_of
 from attar.data.tables import hold_out, read_table, read_texts
-from attar.errors import DataError, ModelError, RecipeError
+from attar.errors import DataError, RecipeError
 from attar.evaluation.quality import Evaluation, quality, retained
 from attar.evaluation.table import TableEvaluator
 from attar.maths.directions import principal
@@ -49,13 +49,7 @@ def dimensions(
     o = options
     check_free(out, overwrite=overwrite)
     loaded = load(model, tokenizer=tokenizer, pooling=o.pooling)
-    whole, task = loaded.model, task_of(loaded.model)
-    if not isinstance(whole, SentenceEncoder) or not isinstance(task, Embedding):
-        raise ModelError(
-            expected="an embedding model",
-            found=type(whole).__name__,
-            fix="name a sentence-transformers directory, or say how its tokens are pooled: pooling=… (--pooling)",
-        )
+    task, whole = embedding_task_of(loaded.model), cast(SentenceEncoder, loaded.model)
     if to >= whole.width:
         raise RecipeError(
             expected=f"fewer dimensions than {whole.width}", found=str(to), fix="name a smaller number"

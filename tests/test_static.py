@@ -7,12 +7,16 @@ import pytest
 import torch
 from model2vec import StaticModel
 from model2vec.distill import distill_from_model
+from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
 import tiny
-from attar import compare, export, finetune, static
+from attar import compare, distill, export, finetune, static
+from attar.distillation.static import static_model
+from attar.distillation.static_start import aligned
+from attar.distillation.student import student
 from attar.errors import DataError, MissingExtraError, ModelError, RecipeError
-from attar.model.checkpoint import load, save
+from attar.model.checkpoint import Loaded, load, save
 from attar.model.embedding import KEY, SentenceEncoder
 from attar.model.onnx import OnnxModel
 from attar.model.sentence_modules import Head
@@ -31,7 +35,7 @@ def teacher(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def student(teacher, tmp_path_factory):
+def made(teacher, tmp_path_factory):
     """Where a static student of it is, and the report."""
     out = tmp_path_factory.mktemp("static") / "s"
     return out, static(teacher, texts=TEXTS, out=out, dimensions=16, epochs=4, lr=1e-2, batch_size=16)
@@ -44,13 +48,13 @@ def embeddings(model, tokenizer, texts):
         return torch.cat([model(**row).logits for row in rows]).numpy()
 
 
-def test_three_libraries_read_what_is_written(student):
+def test_three_libraries_read_what_is_written(made):
     texts = [*TEXTS[:3], "film " * 700 + "good", "a film"]
-    ours = load(student[0])
+    ours = load(made[0])
     mine = embeddings(ours.model, ours.tokenizer, texts)
-    theirs = StaticModel.from_pretrained(str(student[0])).encode(texts)
+    theirs = StaticModel.from_pretrained(str(made[0])).encode(texts)
     np.testing.assert_allclose(mine, theirs, atol=2e-3)
-    library = SentenceTransformer(str(student[0]), device="cpu").encode(texts)
+    library = SentenceTransformer(str(made[0]), device="cpu").encode(texts)
     np.testing.assert_allclose(mine, library, atol=2e-3)
     assert abs(mine[3] - mine[0]).max() > 0.01
 
@@ -91,19 +95,19 @@ def test_a_teacher_that_is_static_itself_is_found(tmp_path):
     assert (theirs * ours).sum(1).min() > 0.95  # in the teacher's own space
 
 
-def test_training_brings_it_nearer_to_the_teacher(teacher, student, tmp_path):
+def test_training_brings_it_nearer_to_the_teacher(teacher, made, tmp_path):
     report = static(teacher, texts=TEXTS, out=tmp_path / "s", dimensions=16, epochs=0)
-    fitted, trained = (one.rows[-1].metrics["agreement"] for one in (report, student[1]))
+    fitted, trained = (one.rows[-1].metrics["agreement"] for one in (report, made[1]))
     plain = report.rows[1]
     assert plain.name == "model2vec"
     assert plain.role == "baseline"
     assert plain.metrics["agreement"] < fitted < trained
 
 
-def test_one_report_has_both_ends(teacher, student, tmp_path):
-    export(student[0], out=tmp_path / "onnx", data=TEXTS)
+def test_one_report_has_both_ends(teacher, made, tmp_path):
+    export(made[0], out=tmp_path / "onnx", data=TEXTS)
     report = compare(
-        [teacher, student[0], tmp_path / "onnx" / "fp32"], data=[{"text": text} for text in TEXTS[:40]]
+        [teacher, made[0], tmp_path / "onnx" / "fp32"], data=[{"text": text} for text in TEXTS[:40]]
     )
     rows = {row.name: row for row in report.rows}
     assert rows["s"].metrics == pytest.approx(rows["fp32"].metrics, abs=1e-3)
@@ -111,19 +115,19 @@ def test_one_report_has_both_ends(teacher, student, tmp_path):
     ids = np.arange(6, 16)[None]
     graph = OnnxModel(tmp_path / "onnx" / "fp32")({"input_ids": ids, "attention_mask": np.ones_like(ids)})
     with torch.inference_mode():
-        assert graph == pytest.approx(load(student[0]).model(torch.from_numpy(ids)).logits.numpy(), abs=1e-5)
+        assert graph == pytest.approx(load(made[0]).model(torch.from_numpy(ids)).logits.numpy(), abs=1e-5)
 
 
-def test_what_is_written_is_of_half_precision_and_says_where_it_is_from(teacher, student):
-    said = json.loads((student[0] / "config.json").read_text())
+def test_what_is_written_is_of_half_precision_and_says_where_it_is_from(teacher, made):
+    said = json.loads((made[0] / "config.json").read_text())
     assert (said["model_type"], said["embedding_dtype"], said["hidden_dim"]) == ("model2vec", "float16", 16)
-    assert json.loads((student[0] / "lineage.json").read_text())["parent"] == str(teacher)
+    assert json.loads((made[0] / "lineage.json").read_text())["parent"] == str(teacher)
 
 
-def test_what_cannot_be_made_is_said(teacher, student, tmp_path, monkeypatch):
+def test_what_cannot_be_made_is_said(teacher, made, tmp_path, monkeypatch):
     out = tmp_path / "s"
     with pytest.raises(ModelError, match="a static model"):
-        static(student[0], texts=TEXTS, out=out)
+        static(made[0], texts=TEXTS, out=out)
     with pytest.raises(RecipeError, match="24"):
         static(teacher, texts=TEXTS, out=out, dimensions=25)
     with pytest.raises(DataError, match="50"):
@@ -134,12 +138,74 @@ def test_what_cannot_be_made_is_said(teacher, student, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_it_learns_from_pairs(student, tmp_path):
+@pytest.fixture(scope="module")
+def bag():
+    """An embedding model of 24 dimensions, and a static model of its tokens, of very unequal lengths."""
+    encoder = tiny.model("bert", head="base")
+    setattr(encoder.config, KEY, Head(normalize=True, max_length=40).written)
+    draw = torch.Generator().manual_seed(3)
+    vectors = torch.randn(encoder.config.vocab_size, 15, generator=draw)
+    vectors = vectors * torch.randn(len(vectors), 1, generator=draw).exp()
+    return SentenceEncoder(encoder.config, encoder).eval(), static_model(vectors, Head(normalize=True))
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"hidden": 16}, {"hidden": 20, "embedding": 16}, {"hidden": 16, "layers": 1}]
+)
+def test_a_static_start_is_the_static_model(bag, sizes):
+    whole, flat = bag
+    tokenizer = tiny.tokenizer()
+    vectors = aligned(Loaded(flat, tokenizer, "static"), tokenizer, whole.config.vocab_size)
+    started = student(whole, heads=2, ffn=32, init="static", vectors=vectors, dense=False, **sizes).model
+    batch = tokenizer(TEXTS[:40], padding=True, return_tensors="pt")
+    given = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    started.encoder.set_attn_implementation("eager")
+    with torch.inference_mode():
+        attention = started.encoder(**given, output_attentions=True).attentions[0]
+        weights = vectors.norm(dim=1)[given["input_ids"]] * given["attention_mask"]
+        weights = weights / weights.sum(1, keepdim=True)
+        # Attention that is spread evenly is 0.1 apart.
+        assert (attention - weights[:, None, None]).abs().mean() < 0.03
+        ours = torch.nn.functional.normalize(started(**given).logits - started(**given).logits.mean(0))
+        theirs = torch.nn.functional.normalize(flat(**given).logits - flat(**given).logits.mean(0))
+    upper = torch.triu_indices(len(ours), len(ours), 1).unbind()
+    assert spearmanr((ours @ ours.T)[upper], (theirs @ theirs.T)[upper])[0] > 0.9
+
+
+def test_a_student_starts_as_its_static_student(teacher, tmp_path):
+    """Before it learns anything it agrees with its teacher more than one of the same sizes that was projected."""
+    learn = {"intermediate": None, "prediction": {"epochs": 1, "lr": 1e-9}, "cache": tmp_path / "cache"}
+    sizes = {"layers": 1, "hidden": 16, "heads": 2, "ffn": 16, "embedding": 12}
+    said = {}
+    for init in ("static", "project"):
+        out = tmp_path / init
+        report = distill(teacher, texts=TEXTS, out=out, student=sizes | {"init": init}, **learn)
+        said[init] = report.rows[1].metrics["agreement"]
+        assert load(out).model.encoder.config.embedding_size == 12
+    assert said["static"] > said["project"]
+
+
+def test_a_static_start_that_has_no_place_is_refused(bag, teacher, tmp_path, monkeypatch):
+    classifier = save(tiny.model("bert"), tiny.tokenizer(), tmp_path / "classifier", lineage={})
+    with pytest.raises(RecipeError, match="an embedding model as the teacher"):
+        distill(classifier, texts=TEXTS, out=tmp_path / "s", student={"layers": 1, "init": "static"})
+    encoder = tiny.model("modernbert", head="base")
+    setattr(encoder.config, KEY, Head(normalize=True).written)
+    modern = SentenceEncoder(encoder.config, encoder).eval()
+    with pytest.raises(ModelError, match="BERT's layers"):
+        student(modern, layers=1, init="static", vectors=torch.ones(encoder.config.vocab_size, 8))
+    monkeypatch.setattr("attar.distillation.setup.processes", lambda: (0, 2))
+    with pytest.raises(RecipeError, match="one process"):
+        distill(teacher, texts=TEXTS, out=tmp_path / "s", student={"layers": 1, "init": "static"})
+    assert not (tmp_path / "s").exists()
+
+
+def test_it_learns_from_pairs(made, tmp_path):
     pairs = [
         {"text": f"{a} film", "text_pair": f"the {b} plot"} for a, b in zip(tiny.GOOD, tiny.BAD, strict=False)
     ]
     learn = {"epochs": 4, "lr": 0.05, "batch_size": 4, "precision": "bf16"}
-    report = finetune(student[0], pairs * 20, dev=pairs, out=tmp_path / "tuned", **learn)
+    report = finetune(made[0], pairs * 20, dev=pairs, out=tmp_path / "tuned", **learn)
     assert report.rows[1].metrics["ndcg@10"] > report.rows[0].metrics["ndcg@10"] + 0.1
     assert json.loads((tmp_path / "tuned" / "config.json").read_text())["embedding_dtype"] == "float16"
     theirs = StaticModel.from_pretrained(str(tmp_path / "tuned")).encode(TEXTS[:3])

@@ -7,15 +7,19 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from attar.anatomy.resolve import resolve
 from attar.data.batches import Batches, encode, fitting
 from attar.data.columns import Columns
 from attar.data.language_modeling import same_vocabulary
 from attar.data.model_task import task_of
 from attar.data.tables import hold_out, read_table, read_texts
 from attar.data.tasks import Task
+from attar.distillation import static_start
 from attar.distillation.phases import Judge
+from attar.distillation.static import StaticLearning
 from attar.distillation.student import Student, check_sizes, head_of, larger_than
 from attar.distillation.student import student as build
 from attar.errors import DataError, ModelError, RecipeError
@@ -34,6 +38,7 @@ STARTS = {
     "random": "with random weights",
     "layers": "from layers of the teacher",
     "project": "from the teacher's weights, projected",
+    "static": "from the token vectors of a static student",
 }
 # Sentences that the student is projected on.
 SAMPLE = 2000
@@ -155,6 +160,7 @@ class Setup:
             sizes = wanted.model_dump(exclude={"init", "dense"})
             check_sizes(self.teacher, **sizes)
             sample = table.select(range(min(SAMPLE, len(table))))
+            vectors = self._token_vectors(table, wanted) if wanted.init == "static" else None
             say(f"building the student, {STARTS[wanted.init]}")
             made = build(
                 self.teacher,
@@ -162,6 +168,7 @@ class Setup:
                 init=wanted.init,
                 mapping=self.options.mapping,
                 texts=self.batches(sample, 32, shuffle=False),
+                vectors=vectors,
                 dense=wanted.dense,
                 seed=self.options.seed,
             )
@@ -170,6 +177,34 @@ class Setup:
         self.notes = larger_than(made.model, self.teacher.config, self.teacher.num_parameters())
         self.key = digest(self.key, made.model)
         return made
+
+    def _token_vectors(self, table: Dataset, wanted: Options) -> Tensor:
+        """(V, n), of a static student that learned from the texts, as many numbers as the student has room for."""
+        if not isinstance(self.teacher, SentenceEncoder):
+            raise RecipeError(
+                expected="an embedding model as the teacher, with init static",
+                found=f"{type(self.teacher).__name__}",
+                fix="init: project",
+            )
+        if processes()[1] > 1:
+            raise RecipeError(
+                expected="one process, with init static",
+                found=f"{processes()[1]}",
+                fix="init: project, or one process",
+            )
+        learning = StaticLearning(
+            self.loaded,
+            table.select_columns("text"),
+            length=self.length,
+            batch_size=static_start.BATCH_SIZE,
+            cache=self.place if isinstance(self.options.cache, bool) else Path(self.options.cache),
+            place=self.place,
+            precision=self.precision,
+            seed=self.options.seed,
+        )
+        _, made = learning.start(static_start.dimensions(self.teacher, **wanted.model_dump()))
+        learning.learn(made, epochs=static_start.EPOCHS, lr=static_start.RATE)
+        return static_start.aligned(made, self.tokenizer, resolve(self.teacher).shape.vocab)
 
     def _existing(self, given: str | Path | PreTrainedModel) -> PreTrainedModel:
         """A student that exists; one that was saved without the task's head (a language model) gets it, at random."""

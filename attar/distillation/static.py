@@ -63,20 +63,9 @@ def static(
     """Make a static student; see `attar.static`."""
     o = options
     check_free(out, overwrite=overwrite)
-    if missing := [name for name in ("model2vec", "sentence_transformers") if find_spec(name) is None]:
-        raise MissingExtraError(
-            expected="model2vec, which makes the token vectors",
-            found=f"no {missing[0]}",
-            fix='pip install "attar[embeddings]"',
-        )
+    _require()
     loaded = load(teacher, tokenizer=tokenizer, pooling=o.pooling)
     task, model = embedding_task_of(loaded.model), cast(SentenceEncoder, loaded.model)
-    if isinstance(model.encoder, StaticEncoder):
-        raise ModelError(
-            expected="an embedding model with layers",
-            found="a static model",
-            fix="name the model that it was made of",
-        )
     width = o.dimensions or min(DIMENSIONS, model.width)
     if width > model.width:
         raise RecipeError(
@@ -95,11 +84,21 @@ def static(
         learned, held = table, read_table(data, columns=columns, task=task)[0]
     length = task.window(model, o.max_length)
     with resuming.work_directory(out) as place:
-        work = _Static(loaded, model, task, o, precision, place, learned, length)
+        work = StaticLearning(
+            loaded,
+            learned,
+            length=length,
+            batch_size=o.batch_size,
+            cache=Path(o.cache or place),
+            place=place,
+            precision=precision,
+            seed=o.seed,
+        )
         plain, made = work.start(width)
         watched, evaluator = (_evaluator(task, held, one.tokenizer, length) for one in (loaded, made))
         teachers = watched.evaluate_teacher(watched.logits(model))
-        curve = work.learn(made, Judge(evaluator, teachers)) if o.epochs else ()
+        judge = Judge(evaluator, teachers)
+        curve = work.learn(made, epochs=o.epochs, lr=o.lr, judge=judge) if o.epochs else ()
         made.model.encoder.round()
         found = {"model2vec": (plain, evaluator.evaluate(plain, teachers))}
         found[Path(out).name] = (made.model, evaluator.evaluate(made.model, teachers))
@@ -120,28 +119,48 @@ def static(
     )
 
 
-class _Static:
-    """The parts that a static student is made of, and its training."""
+class StaticLearning:
+    """The parts that a static student is made of, and its training.
+
+    Args:
+        loaded: the teacher, an embedding model.
+        texts: to learn from.
+        length: longest text in tokens.
+        cache: directory of the teacher's embeddings.
+        place: the work directory.
+
+    Raises:
+        MissingExtraError: model2vec is not installed.
+        ModelError: the teacher has no layers.
+        OutputError: no room for its embeddings.
+    """
 
     def __init__(
         self,
         loaded: Loaded,
-        model: SentenceEncoder,
-        task: Embedding,
-        options: Options,
-        precision: Precision,
-        place: Path,
         texts: Dataset,
+        *,
         length: int,
+        batch_size: int,
+        cache: Path,
+        place: Path,
+        precision: Precision,
+        seed: int,
     ) -> None:
-        self.loaded, self.model, self.task, self.options = loaded, model, task, options
-        self.place, self.texts, self.length = place, texts, length
-        self.precision = precision
+        _require()
+        self.task = embedding_task_of(loaded.model)
+        self.loaded, self.model = loaded, cast(SentenceEncoder, loaded.model)
+        if isinstance(self.model.encoder, StaticEncoder):
+            raise ModelError(
+                expected="an embedding model with layers",
+                found="a static model",
+                fix="name the model that it was made of",
+            )
+        self.texts, self.length, self.batch_size = texts, length, batch_size
+        self.place, self.precision, self.seed = place, precision, seed
         batches = self._batches(loaded.tokenizer)
         name = digest(*batches.content)
-        found = teacher_of(
-            model, Need(), batches, cache=Path(options.cache or place), precision=precision, name=name
-        )
+        found = teacher_of(self.model, Need(), batches, cache=cache, precision=precision, name=name)
         if not isinstance(found, CachedTeacher):
             raise OutputError(
                 expected=f"room for the teacher's embeddings beside {place}",
@@ -153,9 +172,8 @@ class _Static:
         self.space: Tensor | None = None
 
     def _batches(self, tokenizer: Any) -> Batches:
-        o = self.options
         encoded = encode(self.texts, tokenizer, max_length=self.length)
-        return Batches(encoded, tokenizer, batch_size=o.batch_size, shuffle=True, seed=o.seed)
+        return Batches(encoded, tokenizer, batch_size=self.batch_size, shuffle=True, seed=self.seed)
 
     def start(self, width: int) -> tuple[SentenceEncoder, Loaded]:
         """What model2vec makes, and the student: its token vectors, mapped to the teacher's embeddings of the texts.
@@ -171,7 +189,7 @@ class _Static:
         targets = self.teacher.logits
         assert targets is not None
         rows = np.arange(len(self.texts))
-        rows = np.random.default_rng(self.options.seed).permutation(rows)[:SAMPLE]
+        rows = np.random.default_rng(self.seed).permutation(rows)[:SAMPLE]
         encoded = encode(self.texts.select(rows), tokenizer, max_length=self.length)
         bare = static_model(raw * weights, head.but(normalize=False))
         ours = torch.from_numpy(predict(bare, Batches(encoded, tokenizer, batch_size=64)))
@@ -186,16 +204,27 @@ class _Static:
         vectors = torch.from_numpy(raw * weights).float() @ found
         return plain, Loaded(static_model(vectors, head), tokenizer, "static")
 
-    def learn(self, made: Loaded, judge: Judge) -> Any:
-        """Train the token vectors on the teacher's embeddings, in place; the best epoch on held-out texts is kept."""
-        o, student = self.options, made.model
+    def learn(self, made: Loaded, *, epochs: int, lr: float, judge: Judge | None = None) -> Any:
+        """Train the token vectors on the teacher's embeddings, in place; a judge keeps the best epoch."""
+        student = made.model
         assert isinstance(student, SentenceEncoder)
         match = EmbeddingMatch(self.space)
         learner = Distiller(student, self.teacher.logits_only(), task=self.task, embeddings=match)
         batches = self._batches(made.tokenizer)
-        place = self.place / f"static-{digest(student, *batches.content, o.settings(), self.precision)}"
-        given: dict[str, Any] = {"epochs": o.epochs, "lr": o.lr, "precision": self.precision, "seed": o.seed}
-        return learn("static", learner, batches, place=place, judge=judge, choose=True, **given)
+        given: dict[str, Any] = {"epochs": epochs, "lr": lr, "precision": self.precision, "seed": self.seed}
+        judged = judge is not None
+        key = digest(student, *batches.content, self.batch_size, judged, *given.values())
+        place = self.place / f"static-{key}"
+        return learn("static", learner, batches, place=place, judge=judge, choose=judged, **given)
+
+
+def _require() -> None:
+    if missing := [name for name in ("model2vec", "sentence_transformers") if find_spec(name) is None]:
+        raise MissingExtraError(
+            expected="model2vec, which makes the token vectors",
+            found=f"no {missing[0]}",
+            fix='pip install "attar[embeddings]"',
+        )
 
 
 def token_vectors(loaded: Loaded, model: SentenceEncoder) -> tuple[Array, Array, Any]:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from attar.anatomy.resolve import Bound, Shape, resolve, shape_of
 from attar.anatomy.sizes import exceeding
 from attar.data.batches import Batches
+from attar.distillation import static_start
 from attar.distillation.activations import Activations
 from attar.distillation.embedding_head import fit as fit_dense
 from attar.distillation.embedding_head import student_head
@@ -25,7 +26,7 @@ from attar.model.embedding import KEY, SentenceEncoder
 from attar.model.weights import attention_scale
 from attar.progress import say
 
-Init = Literal["project", "layers", "random"]
+Init = Literal["project", "layers", "random", "static"]
 # How the classes of models are called that have a head which distillation knows.
 ENDINGS: dict[str, Head] = {name: head for name, head in SAVED.items() if name != "ForPreTraining"}
 
@@ -55,6 +56,7 @@ def student(
     init: Init = "project",
     mapping: Mapping = "uniform",
     texts: Batches | Activations | None = None,
+    vectors: Tensor | None = None,
     dense: bool = True,
     seed: int = 0,
 ) -> Student:
@@ -71,10 +73,12 @@ def student(
             its FFN's size open it is 4·d.
         embedding: E of a factorised embedding, V·E + E·d parameters in place of V·d.
         init: "project", the teacher's weights on the leading directions of its hidden states (see `projection`);
-            "layers", the layers that `mapping` names, copied; "random", the class's own initialisation.
+            "layers", the layers that `mapping` names, copied; "random", the class's own initialisation; "static", of
+            an embedding model: what a static model with `vectors` computes (see `static_start`).
         mapping: the teacher layer for each student layer, as in `attar.maths.mapping.layer_map`.
         texts: real text for init="project": a thousand sentences of the kind the student will read, or what the
-            teacher does on them (`projection.observe`).
+            teacher does on them (`projection.observe`); for init="static" batches, on which the Dense layer is fitted.
+        vectors: (V, n), of the teacher's tokens, for init="static".
         dense: of an embedding model: lead to the teacher's dimensions, where `hidden` is another, by a Dense layer.
         seed: of every random choice.
 
@@ -101,6 +105,9 @@ def student(
         model.generation_config = copy.deepcopy(teacher.generation_config)
     if init == "random":
         return Student(model)
+    if init == "static":
+        _static(teacher, model, texts, vectors, seed)
+        return Student(model)
     same_class = type(model) is type(teacher)
     if init == "layers" or (same_class and bound.anatomy.shared):
         if not same_class or widths(shape) != widths(bound.shape):
@@ -123,6 +130,21 @@ def student(
         read = texts.batches if isinstance(texts, Activations) else texts
         fit_dense(teacher, model, maps[len(chosen)], read)
     return Student(model, maps)
+
+
+def _static(
+    teacher: PreTrainedModel, model: PreTrainedModel, texts: Any, vectors: Tensor | None, seed: int
+) -> None:
+    if not isinstance(teacher, SentenceEncoder) or not isinstance(model, SentenceEncoder) or vectors is None:
+        raise ModelError(
+            expected="an embedding model as the teacher, and vectors of its tokens, with init='static'",
+            found=type(teacher).__name__ if vectors is not None else "no vectors",
+            fix="init='project'",
+        )
+    static_start.fill(model, vectors, seed=seed)
+    if model.head.dense and isinstance(texts, Batches):
+        lift = torch.zeros(model.encoder.config.hidden_size, teacher.encoder.config.hidden_size)
+        fit_dense(teacher, model, lift, texts)
 
 
 def check_sizes(
@@ -193,7 +215,7 @@ def _startable(bound: Bound, init: Init) -> None:
             found=f"{type(bound.model).__name__} with layers in groups",
             fix="a student that exists already, or the model that the layers were shared in as the teacher",
         )
-    if bound.shape.each and init != "random":
+    if bound.shape.each and init not in ("random", "static"):
         raise ModelError(
             expected="a teacher whose layers are alike, to start a student from its weights",
             found=f"{type(bound.model).__name__}, which was cut unevenly",

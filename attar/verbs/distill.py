@@ -47,8 +47,9 @@ class StudentSizes(Options):
         heads: Attention heads.
         ffn: Inner size of the feed-forward layers.
         embedding: Size of a factorised embedding, under the hidden size.
-        init: Start: random, layers (chosen layers of the teacher copied), or project (the teacher's weights projected
-            onto the leading directions of its hidden states).
+        init: Start: random, layers (chosen layers of the teacher copied), project (the teacher's weights projected onto
+            the leading directions of its hidden states), or of an embedding model static (the token vectors of a static
+            student, which attention weighs).
     """
 
     layers: Annotated[Count | None, Flag()] = None
@@ -56,7 +57,7 @@ class StudentSizes(Options):
     heads: Annotated[Count | None, SIZES] = None
     ffn: Annotated[Count | None, SIZES] = None
     embedding: Annotated[Count | None, SIZES] = None
-    init: Annotated[Literal["random", "layers", "project"], SIZES] = "project"
+    init: Annotated[Literal["random", "layers", "project", "static"], SIZES] = "project"
 
 
 class Student(StudentSizes):

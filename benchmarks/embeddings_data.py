@@ -18,7 +18,7 @@ from attar.demo.data import reviews, split_sentences, unlabelled_texts
 from texts import SHARED, books
 
 # Texts to learn from, and how many of them at most are of each source; books fill up what is left.
-TEXTS = 150_000
+TEXTS = 300_000
 SHARES = {
     "reviews": 30_000,
     "phrases": 20_000,

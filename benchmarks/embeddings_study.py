@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sklearn.linear_model import LogisticRegression
 
-from attar import distill, prune, static
+from attar import distill, static
 from attar.data.batches import Batches, encode
 from attar.data.tables import hold_out
 from attar.demo.data import model_directory
 from attar.distillation.cache import CachedTeacher, Teacher
 from attar.distillation.phases import teacher_of
+from attar.evaluation.opening import Opened, open_model
+from attar.evaluation.prediction import predict
 from attar.evaluation.timing import interleaved, median_interval
 from attar.exporting import export
 from attar.maths.statistics import Interval
@@ -36,43 +38,28 @@ from attar.training.loop import autocast
 from common import once, remembered
 
 LENGTH, BATCH = 128, 64
-# Of the fast student, tokens that occur less often in the texts to learn from are spelled by others: most of its
-# parameters are token vectors, and these are better wide (embedding) than many.
-MIN_COUNT = 10
-FAST = {"layers": 2, "hidden": 256, "heads": 4, "ffn": 256, "embedding": 112}
+# Most of its parameters are token vectors: search needs them wide, and rare tokens, too.
+FAST = {"layers": 2, "hidden": 256, "heads": 4, "ffn": 256, "embedding": 176}
+LEARN = {"way": "attar", "lr": 5e-4, "passes": 2}
 LAYERS = {"3 layers": (2, 4, 6), "1 layer": (6,)}
 # Arm -> how it is made, and with what. Passes over the texts are such that learning takes all about as long as the
 # fast student's: `--passes` multiplies them, and the table says how long each took.
 ARMS: dict[str, dict[str, Any]] = {
-    "attar, fast": {"way": "attar", "student": FAST, "lr": 2e-3, "layers": 1, "passes": 3, "trimmed": True},
+    "attar, fast": LEARN | {"student": FAST | {"init": "static"}},
+    "attar, fast, int8": {"way": "int8", "of": "attar, fast"},
     "attar, half": {"way": "attar", "student": {"layers": 3, "init": "layers"}, "lr": 2e-4, "passes": 1},
-    "attar, static": {"way": "static", "lr": 1e-2, "dimensions": 216, "passes": 5},
+    "attar, static": {"way": "static", "lr": 1e-2, "dimensions": 216, "passes": 4},
+    "fast, projected start": LEARN | {"student": FAST | {"init": "project"}},
+    "fast, random start": LEARN | {"student": FAST | {"init": "random"}},
     "model2vec": {"way": "model2vec"},
     "model2vec, fine-tuned": {"way": "model2vec tuned", "lr": 1e-2, "passes": 2},
-    "sentence-transformers, 3 layers": {
-        "way": "trained",
-        "layers": LAYERS["3 layers"],
-        "lr": 1e-4,
-        "passes": 0.25,
-    },
-    "sentence-transformers, 1 layer": {
-        "way": "trained",
-        "layers": LAYERS["1 layer"],
-        "lr": 1e-4,
-        "passes": 0.5,
-    },
+    "sentence-transformers, 3 layers": {"way": "trained", "layers": LAYERS["3 layers"], "lr": 1e-4, "passes": 0.25},
+    "sentence-transformers, 1 layer": {"way": "trained", "layers": LAYERS["1 layer"], "lr": 1e-4, "passes": 0.5},
     "3 layers, untrained": {"way": "cut", "layers": LAYERS["3 layers"]},
     "1 layer, untrained": {"way": "cut", "layers": LAYERS["1 layer"]},
-    "fast, random start": {
-        "way": "attar",
-        "student": FAST | {"init": "random"},
-        "lr": 2e-3,
-        "layers": 1,
-        "passes": 3,
-        "trimmed": True,
-    },
-}
+}  # fmt: skip
 TEACHER = "teacher"
+WEIGHTS = ("*.safetensors", "model.onnx*")
 
 Array = NDArray[Any]
 
@@ -127,8 +114,9 @@ class Study:
 
     def minutes(self, arm: str) -> tuple[float, float]:
         """Of one core, for the teacher's pass over the texts, and for making the first seed's model."""
+        arm = self._source(arm)
         way = "" if arm == TEACHER else ARMS[arm]["way"]
-        shares = way in ("attar", "static", "trained", "model2vec tuned") and "trimmed" not in ARMS[arm]
+        shares = way in ("attar", "static", "trained", "model2vec tuned")
         whats = ["pass" if shares else "", self._name(arm, 0)]
         files = [self._clock(what) for what in whats if what]
         found = [float(json.loads(f.read_text(encoding="utf-8"))) / 60 if f.exists() else 0.0 for f in files]
@@ -142,7 +130,11 @@ class Study:
 
     def learns(self, arm: str) -> bool:
         """Whether an arm's model depends on the seed."""
-        return arm != TEACHER and "passes" in ARMS[arm]
+        return arm != TEACHER and "passes" in ARMS[self._source(arm)]
+
+    def _source(self, arm: str) -> str:
+        """The arm whose model is exported, or the arm itself."""
+        return arm if arm == TEACHER else str(ARMS[arm].get("of", arm))
 
     def _name(self, arm: str, seed: int) -> str:
         name = arm.replace(",", "").replace(" ", "-")
@@ -154,17 +146,15 @@ class Study:
         if "passes" in said:
             times = 1 if self.quick else self.passes
             said |= {"epochs": said.pop("passes") * times, "seed": seed}
-            if way == "attar":
-                said["layers"] = said.get("layers", 0) * times
         if way in ("attar", "static"):
-            trimmed = said.pop("trimmed", False)
-            said["teacher"] = self.trimmed if trimmed else model_directory()
-            if not trimmed:  # whose teacher's pass is its own
-                self.embeddings()
+            self.embeddings()
+        if way == "int8":
+            said = {"source": self.model(said["of"], seed)}
         if way in ("model2vec tuned", "trained"):
             said |= {"texts": self.split[0]["text"][:], "vectors": self.embeddings()}
         ways: dict[str, Callable[..., None]] = {
             "attar": self._attar,
+            "int8": self._int8,
             "static": self._static,
             "model2vec": model2vec_distilled,
             "model2vec tuned": model2vec_tuned,
@@ -174,41 +164,25 @@ class Study:
         with self._timed(out.name):
             ways[way](out, **said)
 
-    @property
-    def trimmed(self) -> Path:
-        """The teacher with frequent tokens alone, which only teaches."""
-        options: dict[str, Any] = {"method": "vocabulary", "min_count": 1 if self.quick else MIN_COUNT}
-        return once(
-            self.work / "trimmed", lambda out: prune(model_directory(), texts=self.texts, out=out, **options)
-        )
+    def _int8(self, out: Path, *, source: Path) -> None:
+        """The export of a model in dynamic int8."""
+        export(source, out, precision="int8", data=self.split[1])
 
-    def _static(self, out: Path, *, teacher: Path, **learn: Any) -> None:
+    def _static(self, out: Path, **learn: Any) -> None:
         """A vector for each token, from the teacher's embeddings of the texts."""
         given = {"texts": self.split[0], "data": self.split[1], "max_length": LENGTH}
-        static(teacher, out=out, cache=self.work / "cache", **given, **learn)
+        static(model_directory(), out=out, cache=self.work / "cache", **given, **learn)
 
-    def _attar(
-        self,
-        out: Path,
-        *,
-        teacher: Path,
-        student: dict[str, Any],
-        epochs: int,
-        lr: float,
-        seed: int,
-        layers: int = 0,
-    ) -> None:
-        """Passes over the texts that learn the teacher's hidden states, and `epochs` that learn its embeddings."""
-        learn = {"epochs": epochs, "lr": lr, "batch_size": BATCH}
+    def _attar(self, out: Path, *, student: dict[str, Any], epochs: int, lr: float, seed: int) -> None:
+        """Passes over the texts that learn the teacher's embeddings."""
         distill(
-            teacher,
+            model_directory(),
             out=out,
             texts=self.split[0],
             dev=self.split[1],
             student=student,
-            intermediate=learn | {"epochs": layers} if layers else None,
-            attention="none",
-            prediction=learn,
+            intermediate=None,
+            prediction={"epochs": epochs, "lr": lr, "batch_size": BATCH},
             cache=self.work / "cache",
             max_length=LENGTH,
             seed=seed,
@@ -218,7 +192,7 @@ class Study:
         """What a model says of a split: similarities (N,), gains (Q,) of the questions, hits (M,) of the probe."""
 
         def make() -> dict[str, list[float]]:
-            model = SentenceTransformer(str(self.model(arm, seed)), device="cpu")
+            model = self._embedder(arm, seed)
             pairs, asked = similar(split, self.quick), search(split, self.quick)
             found = {"sts": (_embed(model, pairs.first) * _embed(model, pairs.second)).sum(1).tolist()}
             alike = _embed(model, asked.queries) @ _embed(model, asked.corpus).T
@@ -233,6 +207,12 @@ class Study:
 
         found = remembered(self.work / "said" / f"{self._name(arm, seed)}-{split}.json", make)
         return {what: np.array(values) for what, values in found.items()}
+
+    def _embedder(self, arm: str, seed: int) -> SentenceTransformer | Opened:
+        place = self.model(arm, seed)
+        return (
+            open_model(place) if self._source(arm) != arm else SentenceTransformer(str(place), device="cpu")
+        )
 
     def latencies(self, arms: Sequence[str]) -> dict[str, tuple[float, Interval]]:
         """Seconds of one text of 128 tokens in ONNX Runtime fp32, and times as fast as the teacher, in turns."""
@@ -252,18 +232,20 @@ class Study:
 
     def _call(self, arm: str) -> Callable[[], Any]:
         place, written = self.model(arm), self.work / f"onnx-{self._name(arm, 0)}"
-        tokens = len(SentenceTransformer(str(place), device="cpu").tokenizer.get_vocab())
+        tokens = len(self._embedder(arm, 0).tokenizer.get_vocab())
         ids = np.random.default_rng(0).integers(tokens // 2, tokens, (1, LENGTH))
         inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         if arm != TEACHER and ARMS[arm]["way"] in ("model2vec", "model2vec tuned", "static"):
             return static_call(place, ids[0])
-        once(written, lambda out: export(place, out, precision="fp32"))
-        model = OnnxModel(written, threads=1)
+        if self._source(arm) == arm:
+            once(written, lambda out: export(place, out, precision="fp32"))
+        model = OnnxModel(written if self._source(arm) == arm else place, threads=1)
         return lambda: model(inputs)
 
     def megabytes(self, arm: str) -> float:
-        """Of the weights on disk, 10^6 bytes."""
-        return sum(file.stat().st_size for file in self.model(arm).rglob("*.safetensors")) / 1e6
+        """Of the weights on disk, or of the exported graph, 10^6 bytes."""
+        place = self.model(arm)
+        return sum(file.stat().st_size for kind in WEIGHTS for file in place.rglob(kind)) / 1e6
 
 
 def gains(alike: Array, relevant: Array) -> Array:
@@ -278,8 +260,11 @@ def gains(alike: Array, relevant: Array) -> Array:
     return np.where(before < 10, 1 / np.log2(before + 2.0), 0.0)
 
 
-def _embed(model: SentenceTransformer, texts: list[str]) -> Array:
-    """(N, E), normalised, in the precision that is faster here."""
+def _embed(model: SentenceTransformer | Opened, texts: list[str]) -> Array:
+    """(N, E), normalised, in the precision that is faster here; of an export in its own."""
+    if isinstance(model, Opened):
+        encoded = encode(Dataset.from_dict({"text": texts}), model.tokenizer, max_length=LENGTH)
+        return np.asarray(predict(model.model, Batches(encoded, model.tokenizer)))
     with autocast("auto"):
         found = model.float().encode(
             texts, batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False

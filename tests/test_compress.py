@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -22,6 +23,7 @@ from attar.compression.candidate_costs import CandidateCosts, operations
 from attar.compression.data import split
 from attar.compression.export_costs import ExportCosts
 from attar.compression.live_table import live_table
+from attar.compression.outcome import Finalist, Outcome
 from attar.compression.pruned import PrunedForms
 from attar.compression.search import FACTOR, Clock, Search, Tried
 from attar.compression.space import Space
@@ -31,12 +33,14 @@ from attar.distillation.student import student
 from attar.errors import ModelError, OutputError, PlanError, RecipeError
 from attar.evaluation.counting import flops
 from attar.evaluation.language_model import sliding_window_loss
+from attar.exporting.onnx import export
+from attar.maths.statistics import Interval
 from attar.model.checkpoint import load
 from attar.model.onnx import OnnxModel
 from attar.pruning.fisher import SampledLikelihood
 from attar.pruning.scores import taylor
 from attar.report.formatting import plain_text
-from attar.report.report import Report
+from attar.report.report import Report, Row
 from attar.storage.locking import _held, locked
 
 LIMITS = (*CEILINGS, "keep", "smaller", "faster")
@@ -430,6 +434,8 @@ def test_a_compressed_model_is_within_its_budget_and_loads_for_a_stranger(teache
     assert small.num_parameters() <= whole / 2.2
     assert report.settings["fits"]
     assert report.settings["measured"]["parameters"] == small.num_parameters()
+    assert report.settings["measured"]["latency"] == pytest.approx(1e3 * report.student.p50)
+    assert report.settings["measured"]["speedup"] == report.student.speedup.value
     inputs = AutoTokenizer.from_pretrained(tmp_path / "small")(
         ["a good film", "a bad plot"], return_tensors="pt"
     )
@@ -630,8 +636,83 @@ def test_int8_with_fixed_scales_is_another_export_and_the_better_one_counts(teac
     )
     assert json.loads((tmp_path / "static" / "export.json").read_text())["precision"] == "int8-static"
     assert found.metrics["agreement"] > 0.8
-    near = replace(found, costs={"latency": 3.0}, metrics={"agreement": 0.99})
-    cheap = replace(found, costs={"latency": 1.0}, metrics={"agreement": 0.9})
+    near = replace(found, costs={"latency": 3.0, "speedup": 1.0}, metrics={"agreement": 0.99})
+    cheap = replace(found, costs={"latency": 1.0, "speedup": 3.0}, metrics={"agreement": 0.9})
     for limit, best in ((2.0, cheap), (4.0, near), (0.5, cheap)):
-        chosen = SimpleNamespace(budget=Budget(latency=limit))
-        assert min(near, cheap, key=lambda one: pipeline.Compression.rank(chosen, one)) is best
+        compression = judging(Budget(latency=limit))
+        assert min(near, cheap, key=compression.rank) is best
+
+
+def judging(budget):
+    """A compression that only judges exports."""
+    found = object.__new__(pipeline.Compression)
+    found.budget, found.teacher_parameters = budget, 1000.0
+    return found
+
+
+def test_a_multiple_of_the_teachers_speed_is_that_of_both_timed_in_turns():
+    """On a machine that is half as fast as when the teacher alone was timed, 4x faster is still that."""
+    compression = judging(Budget(faster=4.0, smaller=2.0))
+    costs = {"parameters": 400.0, "latency": 10.0, "speedup": 4.2}
+    assert compression.over(costs) == {}
+    assert compression.over({**costs, "speedup": 3.2}) == {"latency": pytest.approx(4 / 3.2)}
+    assert compression.over({**costs, "parameters": 600.0}) == {"parameters": pytest.approx(1.2)}
+    both = judging(Budget(faster=4.0, latency=8.0))
+    assert both.over(costs) == {"latency": pytest.approx(10 / 8)}
+
+
+def test_an_export_is_timed_in_turns_with_the_teachers(teacher, tmp_path, monkeypatch):
+    """A call of each in every round; a round's ratio does not change where the whole machine slows down."""
+    loaded = load(teacher[0])
+    export(loaded.model, tmp_path / "whole", tokenizer=loaded.tokenizer, max_length=16)
+    rounds = []
+
+    def interleaved(calls, *, repeats, clock):
+        rounds.append((set(calls), [call() for call in calls.values()]))
+        slower = np.linspace(1.0, 3.0, repeats)
+        return {"export": 0.002 * slower, "teacher": 0.01 * slower}
+
+    monkeypatch.setattr(shipping, "interleaved", interleaved)
+    texts, call = SimpleNamespace(loaded=loaded), {"length": 16, "batch": 1, "threads": 1}
+    found = shipping.speed(lambda: "called", tmp_path / "whole", texts, **call)
+    assert found["speedup"] == pytest.approx(5)
+    assert rounds[0][0] == {"export", "teacher"}
+    assert rounds[0][1][0] == "called"
+    assert rounds[0][1][1].shape == (1, 2)
+
+
+def test_what_the_page_shows_was_timed_at_one_time():
+    """What the report did not time keeps its ratio to the teacher, and so do predictions and a limit that is one."""
+    whole, part = (Candidate(Architecture("drop", layers, 64, 4, 128, 64)) for layers in (2, 1))
+    common = {"size": 4.0, "parameters": 100.0}
+    made = {
+        name: shipping.Shipped(Path(name), {**common, "latency": ms, "speedup": ratio}, {"agreement": 0.9})
+        for name, ms, ratio in (
+            ("fp32", 8.0, 1.0), ("int8", 4.0, 2.0), ("small", 2.0, 4.0), ("other", 5.0, 1.6),
+        )
+    }  # fmt: skip
+    tried = Tried(part, {**common, "latency": 2.2}, [0.1], 10, 0.9)
+    outcome = Outcome(
+        budget=Budget(latency=1.6),
+        kept=lambda metrics: metrics["agreement"],
+        main="agreement",
+        teacher={name: made[name] for name in ("fp32", "int8")},
+        tried=[Tried(whole, {**common, "latency": 8.0}, [0.1]), tried],
+        chosen=tried,
+        final=Finalist(tried, made["small"]),
+        neighbours=[],
+        baselines={"other": made["other"]},
+    )
+    rows = {
+        "teacher": Row("teacher", "teacher", p50=0.016, speedup=Interval(1.0, 1.0, 1.0)),
+        "small": Row("small", "student", p50=0.0032, speedup=Interval(5.0, 4.9, 5.1)),
+        "other": Row("other", "baseline", p50=0.012, speedup=Interval(1.5, 1.4, 1.6)),
+    }
+    now = outcome.timed_in_turns(Budget(faster=5.0), rows)
+    assert now.final.shipped.costs == {**common, "latency": pytest.approx(3.2), "speedup": 5.0}
+    shown = {point.name: 1e3 * point.latency for point in now.frontier().points}
+    measured = {"teacher, fp32": 16.0, "teacher, int8": 8.0, "other": 12.0, str(part): 3.2}
+    assert shown == pytest.approx({**measured, str(whole): 16.0})
+    assert now.frontier().limits["latency"] == pytest.approx(0.0032)
+    notes = now.notes({"latency": 1.25}, Report("a report"))
+    assert notes == ["latency is 25% over its limit: 3.2 ms, 5x faster than the model"]

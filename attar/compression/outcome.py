@@ -1,7 +1,7 @@
 """What a compression found, as its report has it: the frontier of all that was tried, and notes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attar.compression.budget import SAID, Budget
 from attar.compression.search import Tried
@@ -9,7 +9,7 @@ from attar.compression.shipping import Shipped
 from attar.maths.statistics import Interval
 from attar.report.formatting import metric_name
 from attar.report.frontier import Frontier, FrontierPoint, State
-from attar.report.report import Report
+from attar.report.report import Report, Row
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Outcome:
     """What a compression found.
 
     Attributes:
-        budget: with all limits as numbers.
+        budget: with all limits as numbers, in milliseconds of the time when the teacher's latency was measured.
         kept: what part of the teacher's figure some metrics keep.
         main: name of that figure.
         teacher: its exports, by precision.
@@ -46,6 +46,46 @@ class Outcome:
     neighbours: Sequence[Tried]
     baselines: Mapping[str, Shipped]
 
+    def timed_in_turns(self, asked: Budget, rows: Mapping[str, Row]) -> "Outcome":
+        """The same with latencies of one time, in which the report timed the exports in turns.
+
+        What the report has no row of, and what was predicted, has its latency as a part of the teacher's.
+
+        Args:
+            asked: the budget as it was given.
+            rows: of the report, by "teacher", by the names of the baselines, and that of the student.
+        """
+        row = rows["teacher"]
+        assert row.p50 is not None
+        whole = 1e3 * row.p50
+        pace = whole / self.teacher["fp32"].costs["latency"]
+
+        def measured(made: Shipped, row: Row | None) -> Shipped:
+            if row is None or row.p50 is None or row.speedup is None:
+                found = {"latency": whole / made.costs["speedup"]}
+            else:
+                found = {"latency": 1e3 * row.p50, "speedup": row.speedup.value}
+            return replace(made, costs={**made.costs, **found})
+
+        def predicted(one: Tried) -> Tried:
+            return replace(one, costs={**one.costs, "latency": pace * one.costs["latency"]})
+
+        student = next(row for row in rows.values() if row.role == "student")
+        teacher = {
+            name: measured(made, row if name == "fp32" else rows.get(in_precision(name)))
+            for name, made in self.teacher.items()
+        }
+        return replace(
+            self,
+            budget=asked.against(teacher["fp32"].costs),
+            teacher=teacher,
+            tried=[predicted(one) for one in self.tried],
+            chosen=predicted(self.chosen),
+            final=Finalist(predicted(self.final.tried), measured(self.final.shipped, student)),
+            neighbours=[predicted(one) for one in self.neighbours],
+            baselines={name: measured(made, rows.get(name)) for name, made in self.baselines.items()},
+        )
+
     def short(self, report: Report) -> Interval | None:
         """What the result keeps of the test table, where that is less than was asked for."""
         retained = None if report.student is None else report.student.retained
@@ -61,9 +101,10 @@ class Outcome:
         """
         costs, found = self.final.shipped.costs, []
         for name, ratio in over.items():
-            found.append(
-                f"{name} is {ratio - 1:.0%} over its limit: {SAID[name](float(f'{costs[name]:.3g}'))}"
-            )
+            said = SAID[name](float(f"{costs[name]:.3g}"))
+            if name == "latency":
+                said += f", {costs['speedup']:.3g}x faster than the model"
+            found.append(f"{name} is {ratio - 1:.0%} over its limit: {said}")
         if retained := self.short(report):
             said = f"{retained.value:.1%} ({retained.low:.1%} to {retained.high:.1%})"
             found.append(f"keep is short: {said} on the test texts, {self.budget.keep:.1%} was asked for")
@@ -103,6 +144,11 @@ class Outcome:
     def _measured(self, name: str, state: State, made: Shipped, steps: int = 0) -> FrontierPoint:
         costs = made.costs["latency"] / 1e3, made.costs["size"] * 1e6
         return FrontierPoint(name, state, self.kept(made.metrics), *costs, steps)
+
+
+def in_precision(name: str) -> str:
+    """The name of the teacher's export in a precision other than fp32."""
+    return f"teacher in {name}"
 
 
 def _predicted(one: Tried, state: State) -> FrontierPoint:

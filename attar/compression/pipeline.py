@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -24,11 +24,11 @@ from attar.compression.export_costs import ExportCosts
 from attar.compression.last_training import LastTraining
 from attar.compression.learning import EPOCHS, FINE, Learning
 from attar.compression.live_table import live_table
-from attar.compression.outcome import Finalist, Outcome
+from attar.compression.outcome import Finalist, Outcome, in_precision
 from attar.compression.pruned import STEPS, PrunedForms
 from attar.compression.reading import read_for
 from attar.compression.search import FACTOR, Clock, Search, Tried, announce, distance
-from attar.compression.shipping import Shipped, ship, tokenizer_bytes, trimmed
+from attar.compression.shipping import Shipped, clock_of, ship, tokenizer_bytes, trimmed
 from attar.compression.space import Space
 from attar.data.batches import positions
 from attar.data.columns import Columns
@@ -124,7 +124,7 @@ class Compression:
         texts: the tables, as the teacher reads them.
         place: keeps what was tried.
         options: of `attar.compress`.
-        budget: as it was given.
+        budget: as it was given; what is measured is held against it by `over`.
         clock: the time.
     """
 
@@ -144,6 +144,8 @@ class Compression:
         self.length = min(wanted, positions(self.texts.loaded.model))
         self.call = {"length": self.length, "batch": self.options.batch, "threads": self.options.threads}
         self.training = self.clock.given > 0
+        # What predicted costs are held against; multiples of what the teacher takes are numbers once it is measured.
+        self.limits = self.budget
         self.exporting = 0.0
 
     def run(self, out: Path, *, overwrite: bool) -> Report:
@@ -159,7 +161,7 @@ class Compression:
         neighbours = self.neighbours(learning, space, finalist.tried) if self.training else []
         final = self.final(learning, space, finalist)
         outcome = Outcome(
-            self.budget,
+            self.limits,
             self.texts.kept,
             self.texts.main,
             teacher,
@@ -169,16 +171,21 @@ class Compression:
             neighbours,
             self.baselines(learning, search, final),
         )
-        return self.written(out, learning, space, outcome, overwrite=overwrite)
+        return self.written(out, learning, outcome, overwrite=overwrite)
 
     def teacher_exports(self) -> dict[str, Shipped]:
         """The teacher as it is, in each precision: what all is held against."""
-        found = {}
-        for precision in ("fp32", *(name for name in self.options.formats if name != "fp32")):
-            candidate = Candidate(teacher_architecture(self.bound), "all", precision)
-            found[precision] = self.shipped(self.texts.loaded.model, candidate)
+        found = {"fp32": self.teacher_in("fp32")}
+        self.teacher_export = found["fp32"].directory
+        found |= {name: self.teacher_in(name) for name in self.options.formats if name != "fp32"}
+        self.teacher_parameters = found["fp32"].costs["parameters"]
         self.teacher_latency = sum(made.costs["latency"] for made in found.values()) / 1e3
         return found
+
+    def teacher_in(self, precision: Literal["fp32", "int8"]) -> Shipped:
+        """The teacher's export in a precision."""
+        candidate = Candidate(teacher_architecture(self.bound), "all", precision)
+        return self.shipped(self.texts.loaded.model, candidate)
 
     @property
     def ending(self) -> float:
@@ -192,7 +199,7 @@ class Compression:
         """What candidates learn from, and which there are."""
         o, texts = self.options, self.texts
         teacher = exports["fp32"]
-        self.budget = self.budget.against(teacher.costs)
+        self.limits = self.budget.against(teacher.costs)
         rate = self.rate = texts.rate()
         affordable = int(texts.teaching * self.clock.given * rate) if self.training else 0
         table = texts.table(self.place, affordable) if self.training else texts.tables.train
@@ -217,23 +224,23 @@ class Compression:
         wanted = {"auto": ("all", "used"), "all": ("all",), "used": ("used",)}[o.vocabulary]
         free = None
         if self.budget.keep is not None:
-            free = next((name for name in ("latency", "size") if getattr(self.budget, name) is None), None)
+            free = next((name for name in ("latency", "size") if getattr(self.limits, name) is None), None)
         costs = CandidateCosts(
             learning,
             ExportCosts(learning, self.place.parent / "call-times.json", **self.call),
-            exact={*self.budget.limited, free or ""},
+            exact={*self.limits.limited, free or ""},
             vocabularies=sizes,
             tokenizer_bytes=files,
         )
         for name, made in exports.items():
             form = costs.form(Candidate(teacher_architecture(self.bound)))
-            costs.latency.learn(form, name, made.costs["latency"] / 1e3)
+            costs.latency.learn(form, name, teacher.costs["latency"] / made.costs["speedup"] / 1e3)
         axes = pruned.axes() if "prune" in o.ways else ()
         ways = tuple(way for way in o.ways if way != "prune" or axes)
         space = Space(
             self.bound,
             costs,
-            self.budget,
+            self.limits,
             ways,
             axes,
             [name for name in wanted if name in sizes],
@@ -257,7 +264,7 @@ class Compression:
                 fix="raise that limit",
             )
         if space.free is None and not space.broken(teacher.costs):
-            said = ", ".join(SAID[name](float(f"{teacher.costs[name]:.3g}")) for name in self.budget.limited)
+            said = ", ".join(SAID[name](float(f"{teacher.costs[name]:.3g}")) for name in self.limits.limited)
             raise RecipeError(
                 expected=f"a budget below what the model costs as it is: {said}",
                 found=str(self.budget),
@@ -345,6 +352,7 @@ class Compression:
         asked = (small, tokenizer, candidate)
         options: dict[str, Any] = {**self.call, "memory_too": self.budget.memory is not None}
         options["max_drop"] = 1.0 if whole else DROP  # the teacher's is what a user has without a search
+        options["teacher"] = None if whole and candidate.precision == "fp32" else self.teacher_export
         made = ship(*asked, self.place / "exports" / name, self.texts, **options)
         if candidate.precision == "int8" and not whole:
             try:
@@ -367,31 +375,43 @@ class Compression:
                 self.clock.used > BEFORE_FINAL * self.clock.given
                 or self.exporting > EXPORTING * self.clock.given
             )
-            done = not self.training and any(not space.broken(made.shipped.costs) for made in found)
+            done = not self.training and any(not self.over(made.shipped.costs) for made in found)
             if found and (late or done):
                 break
-            found.append(self.exported(learning, space, one))
-            worst = max(space.broken(found[-1].shipped.costs).values(), default=1.0)
+            found.append(self.exported(learning, one))
+            worst = max(self.over(found[-1].shipped.costs).values(), default=1.0)
             if worst > 1 and (less := space.scaled(one.candidate, 0.98 / worst)) is not None:
                 trained = learning.trained(less.architecture, one.steps)
                 kept = self.texts.kept(trained.metrics)
                 smaller = Tried(less, dict(space.costs(less)), [distance(trained.metrics)], one.steps, kept)
                 search.tried[-len(found)] = smaller
-                found.append(self.exported(learning, space, smaller))
-        fitting = [made for made in found if not space.broken(made.shipped.costs)]
+                found.append(self.exported(learning, smaller))
+        fitting = [made for made in found if not self.over(made.shipped.costs)]
         if fitting and space.free is not None:
             return fitting[0]
         return min(found, key=lambda made: self.rank(made.shipped))
 
+    def over(self, costs: Mapping[str, float]) -> dict[str, float]:
+        """The limits that an export is over, with the factor by which.
+
+        A multiple of the teacher's speed is held against that of both timed in turns: the machine may have been faster
+        or slower when the teacher alone was timed.
+
+        Args:
+            costs: measured, with `speedup`.
+        """
+        whole = {"parameters": self.teacher_parameters, "latency": costs["latency"] * costs["speedup"]}
+        return self.budget.against(whole).broken(costs)
+
     def rank(self, made: Shipped) -> tuple[float, float]:
         """The least is the best export: what is over the budget counts first, then the distance from the teacher."""
-        return max([1.0, *self.budget.broken(made.costs).values()]), distance(made.metrics)
+        return max([1.0, *self.over(made.costs).values()]), distance(made.metrics)
 
-    def exported(self, learning: Learning, space: Space, one: Tried) -> Finalist:
+    def exported(self, learning: Learning, one: Tried) -> Finalist:
         """A candidate as it is now, exported and measured."""
         model = learning.at(one.candidate.architecture, one.steps)
         made = Finalist(one, self.shipped(model, one.candidate, one.steps))
-        over = space.broken(made.shipped.costs)
+        over = self.over(made.shipped.costs)
         said = (
             ", ".join(f"{name} {ratio - 1:.1%} over" for name, ratio in over.items()) or "within the limits"
         )
@@ -445,8 +465,8 @@ class Compression:
             return first
 
         def worth(made: Finalist) -> tuple[float, float]:
-            kept = self.texts.kept(made.shipped.metrics)
-            return min(kept, floor), -made.shipped.costs[str(space.free)]
+            kept, costs = self.texts.kept(made.shipped.metrics), made.shipped.costs
+            return min(kept, floor), costs["speedup"] if space.free == "latency" else -costs["size"]
 
         return max(first, second, key=worth)
 
@@ -498,9 +518,7 @@ class Compression:
             found["the same, not distilled"] = self.shipped(model, chosen, -steps)
         return found
 
-    def written(
-        self, out: Path, learning: Learning, space: Space, outcome: Outcome, *, overwrite: bool
-    ) -> Report:
+    def written(self, out: Path, learning: Learning, outcome: Outcome, *, overwrite: bool) -> Report:
         """Measure on the test table, and write the model, its export and the report."""
         final = outcome.final
         candidate = final.tried.candidate
@@ -509,9 +527,7 @@ class Compression:
         small, tokenizer = trimmed(model, self.texts.loaded.tokenizer, kept)
         shipped = {"teacher": outcome.teacher["fp32"], out.name: final.shipped}
         if self.clock.given > SHORT:  # else its figures on the dev table are all there is time for
-            shipped |= {
-                f"teacher in {name}": made for name, made in outcome.teacher.items() if name != "fp32"
-            }
+            shipped |= {in_precision(name): made for name, made in outcome.teacher.items() if name != "fp32"}
         shipped |= outcome.baselines
         roles: list[Role] = ["teacher", "student", *["baseline"] * (len(shipped) - 2)]  # type: ignore[list-item]
         places = (made.directory for made in shipped.values())
@@ -521,11 +537,14 @@ class Compression:
             latency_batch=self.options.batch,
             latency_length=self.length,
             threads=self.options.threads,
+            clock=clock_of(self.options.threads),
         )
-        over = space.broken(final.shipped.costs)
+        outcome = outcome.timed_in_turns(self.budget, dict(zip(shipped, report.rows, strict=True)))
+        final = outcome.final
+        over = self.over(final.shipped.costs)
         settings = {
             **report.settings,
-            "budget": self.budget.given,
+            "budget": outcome.budget.given,
             "candidate": candidate.settings,
             "measured": dict(final.shipped.costs),
             "fits": not over and not outcome.short(report),

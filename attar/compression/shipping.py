@@ -3,7 +3,7 @@
 import copy
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from attar.compression.data import Texts
 from attar.errors import ExportError
 from attar.evaluation import memory
 from attar.evaluation.counting import flops
-from attar.evaluation.timing import interleaved
+from attar.evaluation.timing import Array, Clock, interleaved
 from attar.exporting.comparison import random_batch
 from attar.exporting.onnx import export
 from attar.model.onnx import OnnxModel
@@ -25,8 +25,11 @@ from attar.progress import say
 from attar.pruning.vocabulary import config_ids, restrict
 from attar.storage.writing import write_atomic
 
-# Rounds of timing, and the spread of repeated timings (quartiles over median) above which a machine is too busy.
-REPEATS, BUSY = 40, 0.25
+# Rounds of timing an export alone, and in turns with the teacher, which is the slower of the two; and the spread of
+# repeated timings (quartiles over median) above which a machine is too busy.
+REPEATS, TURNS, BUSY = 40, 20, 0.25
+
+Call = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Shipped:
 
     Attributes:
         directory: with model.onnx, config and tokenizer.
-        costs: measured, by the names of the limits.
+        costs: measured, by the names of the limits; and `speedup`, how many times as long a call of the teacher takes,
+            timed in turns.
         metrics: of its answers on the dev table.
         kept_fp32: layers that an int8 export leaves in fp32.
     """
@@ -78,6 +82,7 @@ def ship(
     batch: int,
     threads: int,
     max_drop: float,
+    teacher: Path | None = None,
     memory_too: bool = False,
     static: bool = False,
 ) -> Shipped:
@@ -85,6 +90,7 @@ def ship(
 
     Args:
         model, tokenizer: of the vocabulary that is shipped.
+        teacher: export of the teacher in fp32, which the call is timed in turns with; None where it is made here.
         max_drop: of the metric that int8 may cost; layers are kept in fp32 until it is met. None are at 1.
         static: fix the scales of int8 beforehand, on training texts; all that can be is int8 then.
 
@@ -94,7 +100,10 @@ def ship(
     record = out.with_name(f"{out.name}.json")
     if record.is_file():
         known = json.loads(record.read_text())
-        return Shipped(out, known["costs"], known["metrics"], tuple(known["kept_fp32"]))
+        if (
+            "speedup" in known["costs"]
+        ):  # a work directory may be of an older version, which timed exports alone
+            return Shipped(out, known["costs"], known["metrics"], tuple(known["kept_fp32"]))
     shutil.rmtree(out, ignore_errors=True)
     kept: tuple[str, ...] = ()
     if candidate.precision == "fp32":
@@ -113,8 +122,9 @@ def ship(
         "size": directory_bytes(out) / 1e6,
         "parameters": float(model.num_parameters()),
         "flops": flops(model, batch, length),
-        "latency": 1e3 * latency(opened, model, tokenizer, length=length, batch=batch, threads=threads),
     }
+    shape = {"length": length, "batch": batch}
+    costs |= speed(_call(opened, model, tokenizer, **shape), teacher, texts, **shape, threads=threads)
     if memory_too:
         costs["memory"] = memory.peak(out, batch_size=batch, length=length, threads=threads) / 1e6
     if candidate.precision == "fp32" and model is texts.loaded.model:
@@ -141,30 +151,67 @@ def _int8(
         return export(model, out, **options, max_drop=1.0).keep_fp32
 
 
-def latency(
-    opened: OnnxModel, model: PreTrainedModel, tokenizer: Any, *, length: int, batch: int, threads: int
-) -> float:
-    """Seconds of one call, p50."""
-    return seconds_of_call(
-        opened, random_batch(model, tokenizer, batch, length), threads=threads, repeats=REPEATS
-    )
+def speed(
+    call: Call, teacher: Path | None, texts: Texts, *, length: int, batch: int, threads: int
+) -> dict[str, float]:
+    """`latency`, milliseconds of a call, p50; and `speedup`, of the teacher's over it in each round, the median.
+
+    Args:
+        call: of an export.
+        teacher: export to time in turns with; None where the call is of that one.
+    """
+    if teacher is None:
+        return {
+            "latency": 1e3 * _median(_timed({"export": call}, REPEATS, threads)["export"]),
+            "speedup": 1.0,
+        }
+    loaded = texts.loaded
+    whole = OnnxModel(teacher, threads=threads)
+    calls = {
+        "export": call,
+        "teacher": _call(whole, loaded.model, loaded.tokenizer, length=length, batch=batch),
+    }
+    seconds = _timed(calls, TURNS, threads)
+    return {
+        "latency": 1e3 * _median(seconds["export"]),
+        "speedup": _median(seconds["teacher"] / seconds["export"]),
+    }
 
 
 def seconds_of_call(
     opened: OnnxModel, inputs: dict[str, torch.Tensor], *, threads: int, repeats: int
 ) -> float:
-    """Seconds of one call, p50; by the processor's clock where one thread computes, which other work disturbs less."""
+    """Seconds of one call without padding, p50."""
     inputs["attention_mask"][:] = 1
-    seconds = interleaved(
-        {"export": lambda: opened(inputs)}, repeats=repeats, clock="cpu" if threads == 1 else "wall"
-    )["export"]
-    low, middle, high = np.quantile(seconds, (0.25, 0.5, 0.75))
+    return _median(_timed({"export": lambda: opened(inputs)}, repeats, threads)["export"])
+
+
+def clock_of(threads: int) -> Clock:
+    """The processor's clock where one thread computes, since other work on the machine disturbs it less."""
+    return "cpu" if threads == 1 else "wall"
+
+
+def _call(opened: OnnxModel, model: PreTrainedModel, tokenizer: Any, *, length: int, batch: int) -> Call:
+    """A call of an export on random texts of one length."""
+    inputs = random_batch(model, tokenizer, batch, length)
+    inputs["attention_mask"][:] = 1
+    return lambda: opened(inputs)
+
+
+def _timed(calls: Mapping[str, Call], repeats: int, threads: int) -> dict[str, Array]:
+    """Seconds of each call in turns; says where the machine is too busy to rely on them."""
+    seconds = interleaved(calls, repeats=repeats, clock=clock_of(threads))
+    low, middle, high = np.quantile(seconds["export"], (0.25, 0.5, 0.75))
     if high - low > BUSY * middle:
         clock = "the processor's clock, which that disturbs least" if threads == 1 else "the median"
         say(
             f"this machine is busy: repeated calls differ by {(high - low) / middle:.0%}; what counts is {clock}"
         )
-    return float(middle)
+    return seconds
+
+
+def _median(values: Array) -> float:
+    return float(np.median(values))
 
 
 def directory_bytes(place: Path) -> int:

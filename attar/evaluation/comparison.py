@@ -15,6 +15,7 @@ from attar.evaluation.machine import machine
 from attar.evaluation.opening import Opened, Reader
 from attar.evaluation.quality import Evaluation, quality, retained
 from attar.evaluation.table import TableEvaluator
+from attar.evaluation.timing import Clock
 from attar.maths.statistics import Interval
 from attar.model.checkpoint import versions
 from attar.model.onnx import OnnxModel
@@ -34,6 +35,7 @@ def compare(
     latency_length: int = 128,
     repeats: int = 50,
     threads: int | None = None,
+    clock: Clock = "wall",
     memory: bool = False,
     shown: int = 6,
     resamples: int = 2000,
@@ -49,7 +51,7 @@ def compare(
         max_length: in tokens, of the evaluation; the task's own where None.
         doc_stride: tokens that neighbouring windows share, where a task reads in windows.
         latency_batch, latency_length: texts, and tokens each, of a timed call.
-        repeats, threads, memory: see `bench`.
+        repeats, threads, clock, memory: see `bench`.
         shown: how many texts the report shows with what the models say; the first runtime of each model speaks.
         resamples, seed: of the bootstrap.
 
@@ -69,6 +71,7 @@ def compare(
         length=latency_length,
         repeats=repeats,
         threads=threads,
+        clock=clock,
         memory=memory,
     )
     return Report(
@@ -77,7 +80,7 @@ def compare(
         rows=rows,
         examples=examples(table, said, count=shown) if len(said) > 1 else (),
         settings={
-            "latency": f"batch {latency_batch}, {latency_length} tokens",
+            "latency": call_in_words(latency_batch, latency_length, clock),
             "texts": len(table),
             "max_length": max_length,
             "resamples": resamples,
@@ -96,6 +99,11 @@ def counted(table: Dataset, said: Mapping[str, tuple[Role, Evaluation]]) -> str:
     return f"{len(found.by_query[found.main])} queries, {len(table)} passages"
 
 
+def call_in_words(batch: int, length: int, clock: Clock) -> str:
+    """How calls were timed, for a report."""
+    return f"batch {batch}, {length} tokens" + (", processor time" if clock == "cpu" else "")
+
+
 def timed(
     rows: Sequence[Row],
     models: Sequence[Reader],
@@ -104,11 +112,12 @@ def timed(
     length: int = 128,
     repeats: int = 50,
     threads: int | None = None,
+    clock: Clock = "wall",
     memory: bool = False,
 ) -> tuple[Row, ...]:
     """Rows with latency, throughput, FLOPs and (where asked for) peak memory, all models timed in turns in one run."""
     sources = {f"{i} {opened.name}": _source(opened, memory) for i, opened in enumerate(models)}
-    options: dict[str, Any] = {"repeats": repeats, "threads": threads, "memory": memory}
+    options: dict[str, Any] = {"repeats": repeats, "threads": threads, "clock": clock, "memory": memory}
     speeds = bench(sources, batch_sizes=(batch,), lengths=(length,), **options)
     return tuple(
         replace(

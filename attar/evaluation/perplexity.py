@@ -12,7 +12,7 @@ from attar.data.corpus import Texts
 from attar.data.language_modeling import Reading, same_vocabulary
 from attar.data.tables import SampleBy, read_texts
 from attar.errors import ModelError
-from attar.evaluation.comparison import timed
+from attar.evaluation.comparison import call_in_words, timed
 from attar.evaluation.language_model import (
     MAIN,
     DocumentLoss,
@@ -25,6 +25,7 @@ from attar.evaluation.language_model import (
 )
 from attar.evaluation.machine import machine
 from attar.evaluation.opening import Reader, Source, open_reader
+from attar.evaluation.timing import Clock
 from attar.model.checkpoint import saved_head, versions
 from attar.model.onnx import OnnxModel
 from attar.model.pretrained import from_pretrained
@@ -117,11 +118,13 @@ def against_teacher(
     latency_batch: int = 1,
     latency_length: int = 128,
     threads: int | None = None,
+    clock: Clock = "wall",
 ) -> Report:
     """Causal models side by side, and what part of the teacher's bits per byte each keeps; the teacher is the first.
 
     Args:
         length: tokens of the window.
+        clock: see `bench`.
     """
     _causal([reader for _, reader in models])
     found = _windows_of(models, lines, length=length, batch_size=batch_size)
@@ -131,9 +134,14 @@ def against_teacher(
         )
         for (role, reader), one in zip(models, found, strict=True)
     ]
-    call: dict[str, Any] = {"batch": latency_batch, "length": latency_length, "threads": threads}
+    call: dict[str, Any] = {
+        "batch": latency_batch,
+        "length": latency_length,
+        "threads": threads,
+        "clock": clock,
+    }
     settings = {
-        "latency": f"batch {latency_batch}, {latency_length} tokens",
+        "latency": call_in_words(latency_batch, latency_length, clock),
         "texts": len(lines),
         "max_length": length,
     }

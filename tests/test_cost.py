@@ -14,6 +14,7 @@ from attar.anatomy.families import ENCODERS
 from attar.anatomy.form import Form, LayerForm, form_of
 from attar.errors import PlanError
 from attar.evaluation.counting import flops, flops_by_module, parameters
+from attar.pruning import latency, layer_timing
 from attar.pruning.apply import apply
 from attar.pruning.cost import Operations, Parameters, cost_model
 from attar.pruning.latency import Grid, Latency
@@ -159,6 +160,26 @@ def test_the_whole_model_takes_what_it_took(measured):
     model, table = measured
     assert table.scale > 0
     assert table(form_of(model.config)) > 0
+
+
+def test_no_times_however_disturbed_make_a_negative_scale():
+    """Larger layers may seem to take less time than smaller ones, and the whole model less than one layer."""
+    own = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "embedding_size": 4}
+    sizes = layer_timing._sizes(tiny.model("electra", **own))
+    asked = [
+        ("whole",),
+        ("half",),
+        *(("attention", *point) for point in sizes.attention()),
+        *(("ffn", *point) for point in product(sizes.hidden, sizes.ffn)),
+        *(("uneven", heads) for heads in sizes.heads),
+        *(("outside", *point) for point in sizes.outside()),
+    ]
+    for seed in range(200):
+        drawn = random.Random(seed)
+        table = latency._table(sizes, {name: 10 ** drawn.uniform(-5, -3) for name in asked}, {})
+        assert table.scale > 0
+        assert table(sizes.form) > 0
+        assert table(sizes.half()) > 0
 
 
 def test_a_table_comes_back_from_its_file(measured, tmp_path):

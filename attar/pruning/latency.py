@@ -216,7 +216,12 @@ def about(
 def _table(sizes: MeasuredSizes, found: dict[Any, float], about: dict[str, Any]) -> Latency:
     least, size = sizes.ffn[0], sizes.head[-1]
     attention = {point: found["attention", *point] for point in sizes.attention()}
-    ffn = {(h, f): found["ffn", h, f] - found["ffn", h, least] for h, f in product(sizes.hidden, sizes.ffn)}
+    # More units take no less time; on a busy machine their measured times may say so, and the sum of a form's parts, of
+    # which `scale` is a quotient, would be negative.
+    ffn = {
+        (h, f): max(0.0, found["ffn", h, f] - found["ffn", h, least])
+        for h, f in product(sizes.hidden, sizes.ffn)
+    }
     uneven: dict[Point, float] = {}
     narrow = sizes.hidden[0]
     for heads in sizes.heads:
@@ -238,7 +243,11 @@ def _table(sizes: MeasuredSizes, found: dict[Any, float], about: dict[str, Any])
 
 
 def _calibrated(table: Latency, sizes: MeasuredSizes, found: dict[Any, float]) -> Latency:
-    """The table with `scale` and `each` such that the whole and the half model take what they took."""
+    """The table with `scale` and `each` such that the whole and the half model take what they took.
+
+    Where their times contradict the parts', as on a busy machine, `scale` follows from the whole model alone; where
+    that took no longer than what is outside its layers, it stays 1. It is above 0 in any case.
+    """
     forms = {"whole": sizes.form, "half": sizes.half()}
     around = {name: float(table.outside([(f.hidden, f.embedding, f.vocab)])[0]) for name, f in forms.items()}
     alone = {name: table(form) - around[name] for name, form in forms.items()}
@@ -249,7 +258,7 @@ def _calibrated(table: Latency, sizes: MeasuredSizes, found: dict[Any, float]) -
         each = (real["whole"] - scale * alone["whole"]) / len(sizes.form.layers)
         if scale > 0 and each > 0:
             return replace(table, scale=scale, each=each)
-    return replace(table, scale=max(real["whole"], 0.0) / alone["whole"])
+    return replace(table, scale=real["whole"] / alone["whole"]) if real["whole"] > 0 else table
 
 
 def _grid(found: Mapping[Any, float]) -> Grid:

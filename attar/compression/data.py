@@ -1,7 +1,7 @@
 """The texts of a compression: those to learn from, those that choices are made by, and those for the end."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,26 +79,39 @@ def split(
         table = read_texts(texts, sample_by=sample_by)
         if task.per_token:  # words to tag are those between spaces
             table = read_table(table, task=task)[0]
-    given: dict[str, Any] = {
-        name: None if source is None else read_table(source, columns=columns, task=task)[0]
-        for name, source in (("dev", dev), ("test", test))
-    }
-    table = held_out(table, given, {"test": TEST, "dev": DEV}, seed)
-    if len(given["dev"]) > rows:
-        given["dev"] = given["dev"].shuffle(seed=seed).select(range(rows))
+    table, held = held_out(
+        table,
+        {"dev": dev, "test": test},
+        lambda source: read_table(source, columns=columns, task=task)[0],
+        most={"test": TEST, "dev": DEV},
+        seed=seed,
+    )
+    held["dev"] = drawn(held["dev"], rows, seed)
     labels = [name for name in task.targets if name in table.column_names]
     labelled = table if task.labelled(table) else None
-    return Tables(table.remove_columns(labels), **given, labelled=labelled)
+    return Tables(table.remove_columns(labels), **held, labelled=labelled)
 
 
-def held_out(table: Dataset, given: dict[str, Any], most: Mapping[str, int], seed: int) -> Dataset:
-    """Fill the tables that are not given with rows of another, of which the rest is returned.
+def held_out(
+    table: Dataset,
+    given: Mapping[str, Any],
+    read: Callable[[Any], Dataset],
+    *,
+    most: Mapping[str, int],
+    seed: int,
+) -> tuple[Dataset, dict[str, Dataset]]:
+    """The rows to learn from, and the other tables by name: read, or held out of these rows.
+
+    Args:
+        given: where a table is read from; None for one that is held out.
+        most: rows that are held out at most, in this order.
 
     Raises:
         DataError: too few rows.
     """
+    found = {name: read(source) for name, source in given.items() if source is not None}
     for name in most:
-        if given[name] is None:
+        if name not in found:
             if len(table) < FEWEST:
                 raise DataError(
                     expected=f"at least {FEWEST} texts, to hold some out",
@@ -108,9 +121,19 @@ def held_out(table: Dataset, given: dict[str, Any], most: Mapping[str, int], see
             parts = table.train_test_split(
                 test_size=min(most[name], max(2, int(len(table) * PART))), seed=seed
             )
-            table, given[name] = parts["train"], parts["test"]
+            table, found[name] = parts["train"], parts["test"]
             say(f"no {name} table: {len(parts['test']):,} of the texts are held out")
-    return table
+    return table, found
+
+
+def first(table: Dataset, rows: int) -> Dataset:
+    """The first rows of a table; all where it has no more."""
+    return table.select(range(min(rows, len(table))))
+
+
+def drawn(table: Dataset, rows: int, seed: int) -> Dataset:
+    """So many rows of a table at random; the table as it is where it has no more."""
+    return table if len(table) <= rows else table.shuffle(seed=seed).select(range(rows))
 
 
 class Texts(ABC):
@@ -212,8 +235,12 @@ class Texts(ABC):
         """Exports, the teacher's first, side by side on the test table."""
 
     @abstractmethod
+    def in_order(self, table: Dataset) -> Batches:
+        """Batches of the rows of a table one by one, in their order."""
+
     def sample(self, rows: int) -> Batches:
         """The first rows of the training texts: what weights are projected and fitted on."""
+        return self.in_order(first(self.tables.train, rows))
 
     def words(self) -> Sequence[str]:
         """All texts that a candidate may learn from: what a vocabulary is trimmed to."""

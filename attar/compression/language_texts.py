@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from attar.anatomy.resolve import Bound
-from attar.compression.data import BATCH, Tables, Texts, held_out
+from attar.compression.data import BATCH, Tables, Texts, first, held_out
 from attar.data.batches import Batches, encode, fitting
 from attar.data.blocks import Blocks, blocks_of
 from attar.data.tables import SampleBy, read_texts
@@ -45,13 +45,13 @@ def split_plain(texts: Any, *, dev: Any, test: Any, sample_by: SampleBy, seed: i
         DataError: too few to hold some out.
     """
     table = read_texts(texts, sample_by=sample_by)
-    given: dict[str, Any] = {
-        name: None if source is None else read_texts(source, sample_by=sample_by)
-        for name, source in (("dev", dev), ("test", test))
-    }
     each = sum(len(text.encode()) for text in table["text"]) / len(table)
     most = {"test": max(1, int(TEST / each)), "dev": max(1, int(DEV / each))}
-    return Tables(held_out(table, given, most, seed), **given)
+    given = {"dev": dev, "test": test}
+    train, held = held_out(
+        table, given, lambda source: read_texts(source, sample_by=sample_by), most=most, seed=seed
+    )
+    return Tables(train, **held)
 
 
 class LanguageTexts(Texts):
@@ -113,7 +113,7 @@ class LanguageTexts(Texts):
     @property
     def compared(self) -> Dataset:
         """A few dev texts: an export gives the logits of every token at once."""
-        return self.tables.dev.select(range(min(COMPARED, len(self.tables.dev))))
+        return first(self.tables.dev, COMPARED)
 
     def lengths(self) -> np.ndarray:
         """Tokens of each dev text."""
@@ -122,7 +122,7 @@ class LanguageTexts(Texts):
 
     def rate(self) -> float:
         """From a few of the training texts."""
-        few = self.tables.train.select(range(min(64, len(self.tables.train))))
+        few = first(self.tables.train, 64)
         began = time.perf_counter()
         sliding_window_loss(
             self.loaded.model,
@@ -143,7 +143,7 @@ class LanguageTexts(Texts):
         record.write_text(str(rows))
         if rows < len(train):
             say(f"the teacher has time to read {rows:,} of {len(train):,} texts, which students learn from")
-        return train.select(range(rows))
+        return first(train, rows)
 
     def batches(self, table: Dataset) -> Blocks:
         """Packed blocks."""
@@ -158,10 +158,9 @@ class LanguageTexts(Texts):
         assert isinstance(made, Blocks)  # no stream
         return made
 
-    def sample(self, rows: int) -> Batches:
-        """The first texts, one by one."""
-        few = self.tables.train.select(range(min(rows, len(self.tables.train))))
-        encoded = encode(few, self.loaded.tokenizer, max_length=self.max_length)
+    def in_order(self, table: Dataset) -> Batches:
+        """Not packed: each row is a text."""
+        encoded = encode(table, self.loaded.tokenizer, max_length=self.max_length)
         return Batches(encoded, self.loaded.tokenizer, batch_size=BATCH)
 
     def teacher(self, batches: Blocks, layers: int, *, cache: Path, precision: Precision) -> FromCache:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from attar.anatomy.resolve import Bound, shape_of
 from attar.augmentation import EmbeddingCandidates, augment
-from attar.compression.data import BATCH, Tables, Texts
+from attar.compression.data import BATCH, Tables, Texts, drawn
 from attar.data.batches import Batches
 from attar.data.model_task import task_of
 from attar.data.tasks import Task
@@ -140,7 +140,7 @@ class TaskTexts(Texts):
         """With more augmented copies; so many of the texts where not all can be read."""
         train = self.tables.train
         if rows < len(train):
-            return train.shuffle(seed=self.seed).select(range(rows))
+            return drawn(train, rows, self.seed)
         return self.augmented(place, min(MORE, rows // len(train) - 1))
 
     def answering(
@@ -166,9 +166,9 @@ class TaskTexts(Texts):
         encoded = self.task.encode(table, self.loaded.tokenizer, **self.window)
         return Batches(encoded, self.loaded.tokenizer, batch_size=BATCH, shuffle=shuffle, seed=self.seed)
 
-    def sample(self, rows: int) -> Batches:
-        """The first rows of the training texts: what weights are projected and fitted on."""
-        return self.batches(self.tables.train.select(range(min(rows, len(self.tables.train)))), shuffle=False)
+    def in_order(self, table: Dataset) -> Batches:
+        """Not shuffled."""
+        return self.batches(table, shuffle=False)
 
     def lengths(self) -> np.ndarray:
         """Tokens of each dev text."""
@@ -178,7 +178,7 @@ class TaskTexts(Texts):
     @property
     def key(self) -> str:
         """A digest of the teacher, the texts and how they are read."""
-        read = self.batches(self.tables.train, shuffle=False)
+        read = self.in_order(self.tables.train)
         return digest(self.loaded.model, *read.content, *self.dev.batches.content, self.window, self.seed)
 
     def table(self, place: Path, affordable: int) -> Dataset:
@@ -188,7 +188,7 @@ class TaskTexts(Texts):
             say(
                 f"{rows:,} of {len(self.tables.train):,} texts are learned from: the teacher reads no more in the time"
             )
-            return self.tables.train.shuffle(seed=self.seed).select(range(rows))
+            return drawn(self.tables.train, rows, self.seed)
         copies = self.copies(affordable)
         if copies:
             say(f"{copies} augmented copies of each text are made, of as many as the teacher can read")

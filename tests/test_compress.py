@@ -16,12 +16,14 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 import tiny
 from attar import compress, finetune, plan, pretrain, tokenizer
 from attar.anatomy.resolve import resolve
-from attar.compression import pipeline, shipping
+from attar.compression import finalists, pipeline, shipping
 from attar.compression.budget import CEILINGS, Budget, budget_of, seconds_of
 from attar.compression.candidate import Architecture, Candidate, teacher_architecture
 from attar.compression.candidate_costs import CandidateCosts, operations
 from attar.compression.data import split
 from attar.compression.export_costs import ExportCosts
+from attar.compression.exports import Exports
+from attar.compression.learning import Learning
 from attar.compression.live_table import live_table
 from attar.compression.outcome import Finalist, Outcome
 from attar.compression.pruned import PrunedForms
@@ -413,10 +415,10 @@ def teacher(tmp_path_factory):
 def seconds(monkeypatch):
     """A clock of looks and a pace that is given: no test waits for the time."""
     monkeypatch.setattr(pipeline, "Clock", Ticks)
-    monkeypatch.setattr(pipeline.Learning, "pace", lambda self, architecture: 0.2)
-    monkeypatch.setattr(pipeline.Learning, "probed", lambda self, learner, batches: 0.2)
-    monkeypatch.setattr(pipeline.Compression, "ending", 5.0)
-    monkeypatch.setattr(pipeline, "FINALISTS", 1)
+    monkeypatch.setattr(Learning, "pace", lambda self, architecture: 0.2)
+    monkeypatch.setattr(Learning, "probed", lambda self, learner, batches: 0.2)
+    monkeypatch.setattr(finalists.Finalists, "ending", 5.0)
+    monkeypatch.setattr(finalists, "FINALISTS", 1)
 
 
 def test_a_compressed_model_is_within_its_budget_and_loads_for_a_stranger(teacher, seconds, tmp_path):
@@ -639,24 +641,24 @@ def test_int8_with_fixed_scales_is_another_export_and_the_better_one_counts(teac
     near = replace(found, costs={"latency": 3.0, "speedup": 1.0}, metrics={"agreement": 0.99})
     cheap = replace(found, costs={"latency": 1.0, "speedup": 3.0}, metrics={"agreement": 0.9})
     for limit, best in ((2.0, cheap), (4.0, near), (0.5, cheap)):
-        compression = judging(Budget(latency=limit))
-        assert min(near, cheap, key=compression.rank) is best
+        assert min(near, cheap, key=judging(Budget(latency=limit)).rank) is best
 
 
 def judging(budget):
-    """A compression that only judges exports."""
-    found = object.__new__(pipeline.Compression)
-    found.budget, found.teacher_parameters = budget, 1000.0
+    """Exports that are only judged, beside a teacher of 1000 parameters."""
+    options = {"bound": None, "place": None, "vocabularies": None, "call": {}, "training": True}
+    found = Exports(None, budget=budget, **options)
+    found.teacher["fp32"] = shipping.Shipped(Path("teacher"), {"parameters": 1000.0}, {})
     return found
 
 
 def test_a_multiple_of_the_teachers_speed_is_that_of_both_timed_in_turns():
     """On a machine that is half as fast as when the teacher alone was timed, 4x faster is still that."""
-    compression = judging(Budget(faster=4.0, smaller=2.0))
+    exports = judging(Budget(faster=4.0, smaller=2.0))
     costs = {"parameters": 400.0, "latency": 10.0, "speedup": 4.2}
-    assert compression.over(costs) == {}
-    assert compression.over({**costs, "speedup": 3.2}) == {"latency": pytest.approx(4 / 3.2)}
-    assert compression.over({**costs, "parameters": 600.0}) == {"parameters": pytest.approx(1.2)}
+    assert exports.over(costs) == {}
+    assert exports.over({**costs, "speedup": 3.2}) == {"latency": pytest.approx(4 / 3.2)}
+    assert exports.over({**costs, "parameters": 600.0}) == {"parameters": pytest.approx(1.2)}
     both = judging(Budget(faster=4.0, latency=8.0))
     assert both.over(costs) == {"latency": pytest.approx(10 / 8)}
 

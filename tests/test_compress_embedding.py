@@ -4,7 +4,7 @@ from sentence_transformers import SentenceTransformer
 
 import tiny
 from attar import compress
-from attar.compression import pipeline
+from attar.compression import finalists
 from attar.model.checkpoint import save
 from attar.model.embedding import KEY, SentenceEncoder
 from attar.model.onnx import OnnxModel
@@ -15,8 +15,8 @@ TEXTS = [f"the {a} film is a {b} story" for a in WORDS for b in WORDS]
 
 
 def test_an_embedding_model_is_compressed_from_texts_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "FINALISTS", 1)
-    monkeypatch.setattr(pipeline.Compression, "baselines", lambda *_: {})
+    monkeypatch.setattr(finalists, "FINALISTS", 1)
+    monkeypatch.setattr(finalists.Finalists, "baselines", lambda *_: {})
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128}
     encoder = tiny.model(head="base", initializer_range=0.05, **sizes)
     setattr(encoder.config, KEY, Head(normalize=True, max_length=40).written)

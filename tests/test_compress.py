@@ -30,6 +30,7 @@ from attar.compression.pruned import PrunedForms
 from attar.compression.search import FACTOR, Clock, Search, Tried
 from attar.compression.space import Space
 from attar.compression.task_texts import TaskTexts
+from attar.compression.vocabularies import Vocabularies
 from attar.data.model_task import task_of
 from attar.distillation.student import student
 from attar.errors import ModelError, OutputError, PlanError, RecipeError
@@ -718,3 +719,26 @@ def test_what_the_page_shows_was_timed_at_one_time():
     assert now.frontier().limits["latency"] == pytest.approx(0.0032)
     notes = now.notes({"latency": 1.25}, Report("a report"))
     assert notes == ["latency is 25% over its limit: 3.2 ms, 5x faster than the model"]
+
+
+def test_fixed_scales_are_measured_of_a_family_whose_attention_is_not_fused(tmp_path, monkeypatch):
+    """ModernBERT's are exported, and one of both int8 exports is taken by what was measured of them."""
+    loaded = load(tiny.model("modernbert"), tokenizer=tiny.tokenizer("modernbert"))
+    bound, rows = resolve(loaded.model), tiny.table(40)
+    given = {"data": rows, "texts": None, "dev": rows, "test": rows, "columns": None, "sample_by": "line"}
+    tables = split(task_of(loaded.model), **given, seed=0)
+    texts = TaskTexts(loaded, tables, max_length=16, stride=8, seed=0)
+    call = {"length": 16, "batch": 1, "threads": 1}
+    vocabularies = Vocabularies(texts, bound, tmp_path)
+    exports = Exports(texts, bound, tmp_path, Budget(size=0.001), vocabularies, call, training=True)
+    exports.of_teacher(["fp32"])
+    made = student(loaded.model, layers=1, init="layers").model
+    sizes = {name: getattr(bound.shape, name) for name in ("hidden", "heads", "ffn", "embedding")}
+    candidate = Candidate(Architecture("drop", 1, **sizes), "all", "int8")
+    monkeypatch.setattr(Exports, "rank", lambda self, one: -one.costs["size"])
+    found = exports.made(made, candidate)
+    places = sorted((tmp_path / "exports").glob("drop-*-int8-0*.json"))
+    assert [json.loads((place.with_suffix("") / "export.json").read_text())["precision"] for place in places] == [
+        "int8-static", "int8",
+    ]  # fmt: skip
+    assert found.costs["size"] == max(json.loads(place.read_text())["costs"]["size"] for place in places)

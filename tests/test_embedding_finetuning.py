@@ -56,6 +56,22 @@ def test_a_model_that_got_no_better_is_said_to_be_so(embedder, tmp_path):
     assert "no epoch was better" in report.notes[0]
 
 
+def test_the_best_epoch_is_kept(embedder, tmp_path, monkeypatch):
+    """Pairs that contradict the dev pairs make the model worse on these with each epoch."""
+    said = []
+    monkeypatch.setattr("attar.training.embedding_finetuning.say", said.append)
+    wrong = [
+        {"text": row["text"], "text_pair": other["text_pair"]}
+        for row, other in zip(PAIRS, PAIRS[1:] + PAIRS[:1], strict=True)
+    ]
+    options = LEARN | {"epochs": 4, "patience": None}
+    report = attar.finetune(embedder, wrong * 20, dev=PAIRS, out=tmp_path / "out", **options)
+    epochs = [float(line.split()[-1]) for line in said if line.startswith("epoch")]
+    assert len(epochs) == 4
+    assert max(epochs) > epochs[-1]
+    assert report.rows[1].metrics["ndcg@10"] == pytest.approx(max(epochs), abs=1e-4)
+
+
 def test_triplets_teach_as_pairs_with_a_negative(embedder, tmp_path):
     rows = [
         {"anchor": row["text"], "positive": row["text_pair"], "negative": other["text_pair"]}

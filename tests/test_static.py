@@ -194,6 +194,10 @@ def test_a_static_start_that_has_no_place_is_refused(bag, teacher, tmp_path, mon
     modern = SentenceEncoder(encoder.config, encoder).eval()
     with pytest.raises(ModelError, match="BERT's layers"):
         student(modern, layers=1, init="static", vectors=torch.ones(encoder.config.vocab_size, 8))
+    whole = save(modern, tiny.tokenizer(), tmp_path / "modern", lineage={})
+    with pytest.raises(ModelError, match="BERT's layers"):
+        distill(whole, texts=TEXTS, out=tmp_path / "s", student={"layers": 1, "init": "static"})
+    assert not list(tmp_path.glob(".s*"))
     monkeypatch.setattr("attar.distillation.setup.processes", lambda: (0, 2))
     with pytest.raises(RecipeError, match="one process"):
         distill(teacher, texts=TEXTS, out=tmp_path / "s", student={"layers": 1, "init": "static"})

@@ -151,6 +151,11 @@ class Setup:
             world=world,
         )
 
+    @property
+    def static(self) -> bool:
+        """Whether the student starts as a static one, which has read the teacher's embeddings of all texts by then."""
+        return isinstance(self.options.student, Options) and self.options.student.init == "static"
+
     def build(self, table: Dataset) -> Student:
         """The student before it learns."""
         wanted = self.options.student
@@ -160,7 +165,7 @@ class Setup:
             sizes = wanted.model_dump(exclude={"init", "dense"})
             check_sizes(self.teacher, **sizes)
             sample = table.select(range(min(SAMPLE, len(table))))
-            vectors = self._token_vectors(table, wanted) if wanted.init == "static" else None
+            vectors = self._token_vectors(table, wanted) if self.static else None
             say(f"building the student, {STARTS[wanted.init]}")
             made = build(
                 self.teacher,
@@ -192,6 +197,7 @@ class Setup:
                 found=f"{processes()[1]}",
                 fix="init: project, or one process",
             )
+        static_start.check(self.teacher)  # of whose family the student is, before anything learns
         learning = StaticLearning(
             self.loaded,
             table.select_columns("text"),

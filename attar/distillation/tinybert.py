@@ -145,7 +145,7 @@ class TinyBert:
             yield self._phase("intermediate", self.teacher, batches, epochs, 1 if kept else epochs, times)
         if o.prediction is not None:
             batches, epochs = self.setup.batches(sample, o.prediction.batch_size), o.prediction.epochs
-            passes = (0 if o.intermediate else 1) if kept else epochs
+            passes = (0 if o.intermediate or self.setup.static else 1) if kept else epochs
             learner = self._prediction_learner
             yield Phase("prediction", self.teacher, Need(), learner, batches, epochs, passes, times)
 

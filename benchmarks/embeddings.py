@@ -2,12 +2,11 @@
 
 The first with layers (fast, and its export in int8) and without (static). Beside them, on the same texts and about the
 same minutes: the fast student with a projected and a random start, model2vec's distillation, plain and fine-tuned,
-sentence-transformers' layer reduction, and the teacher with dropped layers as it stands. All but the export
-are measured through sentence-transformers:
-Spearman on STS-B's test, nDCG@10 of SQuAD's questions over the paragraphs of articles that nothing was learned from,
-accuracy of a logistic probe on SST-2's dev. Latency: ONNX Runtime fp32 (of static models numpy), one text of 128
-tokens, one thread, in turns. Speed of learning: attar against sentence-transformers' trainer, the same student,
-batches and loss, each with its own pass of the teacher.
+sentence-transformers' layer reduction, and the teacher with dropped layers as it stands. All but the export are
+measured through sentence-transformers: Spearman on STS-B's test, nDCG@10 of SQuAD's questions over the paragraphs of
+articles that nothing was learned from, accuracy of a logistic probe on SST-2's dev. Latency: ONNX Runtime fp32 (the
+export's own precision; of static models numpy), one text of 128 tokens, one thread, in turns. Speed of learning: attar
+against sentence-transformers' trainer, the same student, batches and loss, each with its own pass of the teacher.
 """
 
 import argparse
@@ -115,6 +114,14 @@ def show(study: Study, said: Scores, options: argparse.Namespace) -> Result:
             figures[f"{arm}, times smaller"] = figure(size[TEACHER] / size[arm], smaller)
             figures[f"{arm}, of the teacher's Spearman"] = figure(kept[arm]["sts"].value, sts)
             figures[f"{arm}, of the teacher's nDCG@10"] = figure(kept[arm]["search"].value, search)
+    apart = {}
+    for arm, runs in said.items():  # one seed of each, paired by text
+        if arm.startswith("fast, ") and "attar, fast" in said:
+            for kind in ("sts", "search"):
+                found = retained(kind, said["attar, fast"][kind][:1], runs[kind][0], labels)
+                apart[f"attar, fast over {arm}, {KINDS[kind]}"] = [found.value, found.low, found.high]
+    for name, (middle, low, high) in apart.items():
+        print(f"{name}: {middle:.3f} times ({low:.3f} to {high:.3f})")
     learning = rates(study, FAST) if options.learning else None
     if learning:
         figures["sentences a second, times sentence-transformers' trainer"] = figure(
@@ -128,6 +135,7 @@ def show(study: Study, said: Scores, options: argparse.Namespace) -> Result:
         "probe's texts": PROBE,
         "quality": means,
         "intervals_95": {arm: {kind: [x.low, x.high] for kind, x in each.items()} for arm, each in kept.items()},
+        "times another start's, 95%": apart,
         "each seed": {arm: {kind: [value(kind, run, labels) for run in runs] for kind, runs in said[arm].items()}
                       for arm in TARGETS if arm in said},
         "megabytes": size,

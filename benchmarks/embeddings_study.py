@@ -237,9 +237,9 @@ class Study:
         inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         if arm != TEACHER and ARMS[arm]["way"] in ("model2vec", "model2vec tuned", "static"):
             return static_call(place, ids[0])
-        if self._source(arm) == arm:
-            once(written, lambda out: export(place, out, precision="fp32"))
-        model = OnnxModel(written if self._source(arm) == arm else place, threads=1)
+        exported = self._source(arm) != arm
+        graph = place if exported else once(written, lambda out: export(place, out, precision="fp32"))
+        model = OnnxModel(graph, threads=1)
         return lambda: model(inputs)
 
     def megabytes(self, arm: str) -> float:

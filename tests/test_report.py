@@ -22,6 +22,7 @@ from attar.maths import statistics
 from attar.maths.statistics import Interval, paired_bootstrap
 from attar.report import formatting, plots
 from attar.report.card import card, write_card
+from attar.report.frontier import Frontier, FrontierPoint, frontier_svg
 from attar.report.label_layout import dodge, free_spot
 from attar.report.page import render
 from attar.report.report import Example, ModelPrediction, Report, Row
@@ -219,6 +220,29 @@ def test_points_side_by_side_keep_their_height_and_their_order(points: list[tupl
     order = np.argsort(before[:, 0], kind="stable")
     assert (np.diff(after[order, 0]) > 0).all()
     assert after[:, 0].mean() == pytest.approx(before[:, 0].mean(), abs=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.floats(-0.5, 1.5), st.floats(1e-4, 10.0)), min_size=2, max_size=30))
+def test_every_candidate_is_inside_the_axes_with_the_whole_of_its_marker(places) -> None:
+    states = itertools.cycle(("teacher", "baseline", "stopped", "tried", "neighbour", "chosen"))
+    points = [
+        FrontierPoint("it", state, kept, cost, 1e6 * cost)
+        for (kept, cost), state in zip(places, states, strict=False)
+    ]
+    drawing = ElementTree.fromstring(frontier_svg(Frontier(tuple(points), "accuracy"), "latency"))
+    names = {"": "http://www.w3.org/2000/svg"}
+    axes = drawing.find(".//clipPath/rect", names)
+    left, top, wide, high = (float(axes.get(name)) for name in ("x", "y", "width", "height"))
+    paths = {path.get("id"): path.get("d") for path in drawing.iterfind(".//defs/path", names)}
+    markers = drawing.findall(".//g[@clip-path]/use", names)
+    assert len(markers) == len(points)
+    for marker in markers:
+        outline = paths[marker.get("{http://www.w3.org/1999/xlink}href").removeprefix("#")]
+        reach = max(abs(float(number)) for number in re.findall(r"-?[\d.]+", outline))
+        x, y = float(marker.get("x")), float(marker.get("y"))
+        assert left <= x - reach < x + reach <= left + wide
+        assert top <= y - reach < y + reach <= top + high
 
 
 @pytest.mark.parametrize("seed", range(5))

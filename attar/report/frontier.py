@@ -89,7 +89,10 @@ class Frontier:
 
 
 def frontier_svg(frontier: Frontier, cost: Literal["latency", "bytes"]) -> str:
-    """What is kept over latency in ms or size in MB (logarithmic); the limits are lines. "" without two points."""
+    """What is kept over latency in ms or size in MB (logarithmic); the limits are lines. "" without two points.
+
+    What keeps far less than nearly all others stands at the lower edge, as a triangle.
+    """
     scale, label = {"latency": (1e3, "median latency, ms"), "bytes": (1e-6, "size on disk, MB")}[cost]
     points = sorted(frontier.points, key=lambda point: list(_DRAWN)[::-1].index(point.state), reverse=True)
     if len(points) < 2:
@@ -103,7 +106,9 @@ def frontier_svg(frontier: Frontier, cost: Literal["latency", "bytes"]) -> str:
     axes.set_xlim(spread.min() / 1.5, spread.max() * 1.9)
     low = float(np.quantile(ys, 0.05))  # a few that cannot be mended do not press the others together
     room = max(100.5 - low, 1.0)
-    axes.set_ylim(low - 0.12 * room, max(100.0, ys.max()) + 0.12 * room)
+    floor = low - 0.12 * room
+    # Below what is lowest there is room for the whole of its marker.
+    axes.set_ylim(floor - 0.05 * room, max(100.0, ys.max()) + 0.12 * room)
     latency_ticks(axes)
     axes.set_xlabel(f"{label} (logarithmic)")
     axes.set_ylabel(f"% of the {frontier.kept}")
@@ -112,11 +117,10 @@ def frontier_svg(frontier: Frontier, cost: Literal["latency", "bytes"]) -> str:
         axes.axvline(scale * limit, **line)
     if keep := frontier.limits.get("keep"):
         axes.axhline(100 * keep, **line)
-    floor = axes.get_ylim()[0]
     taken: list[Box] = []
     for point, x, y in zip(points, xs, ys, strict=True):
         colour, marker, size = _DRAWN[point.state]
-        axes.plot([x], [max(y, floor)], marker=marker, color=COLOURS[colour], markersize=size,
+        axes.plot([x], [max(y, floor)], marker="v" if y < floor else marker, color=COLOURS[colour], markersize=size,
                   alpha=0.45 if point.state == "stopped" else 1.0, markeredgewidth=0, zorder=3)  # fmt: skip
     places = axes.transData.transform(np.stack([xs, np.maximum(ys, floor)], axis=1))
     taken += [(x - 6, y - 6, x + 6, y + 6) for x, y in places]

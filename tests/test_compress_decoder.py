@@ -45,20 +45,21 @@ def decoder(tmp_path_factory):
 
 def test_a_causal_model_is_compressed_by_the_same_search(decoder, seconds, tmp_path):
     model, lines = decoder
+    out = tmp_path / "teacher"  # whose row in the report has that name
     report = compress(
         model,
         texts=lines[:120],
         to="1.6x smaller",
         time=25,
         ways=["distil"],
-        out=tmp_path / "small",
+        out=out,
         formats=["fp32"],
         max_length=32,
         length=16,
         precision="fp32",
     )
-    small = AutoModelForCausalLM.from_pretrained(tmp_path / "small").eval()
-    words = AutoTokenizer.from_pretrained(tmp_path / "small")
+    small = AutoModelForCausalLM.from_pretrained(out).eval()
+    words = AutoTokenizer.from_pretrained(out)
     whole = AutoModelForCausalLM.from_pretrained(model)
     assert report.settings["fits"]
     assert small.num_parameters() <= whole.num_parameters() / 1.6
@@ -67,7 +68,7 @@ def test_a_causal_model_is_compressed_by_the_same_search(decoder, seconds, tmp_p
     assert report.student.retained.value == pytest.approx(theirs / ours)
     inputs = words(["the film was very good."], return_tensors="pt")
     logits = small(**inputs).logits.detach().numpy()
-    assert abs(OnnxModel(tmp_path / "small" / "onnx")(inputs) - logits).max() < 1e-3
+    assert abs(OnnxModel(out / "onnx")(inputs) - logits).max() < 1e-3
     again = sliding_window_loss(small, lines[:120], words, max_length=32)
     assert again.metrics["bits_per_byte"] < 2 * theirs
 

@@ -118,38 +118,55 @@ def test_an_export_is_timed_in_turns_with_the_teachers(teacher, tmp_path, monkey
     assert rounds[0][1][1].shape == (1, 2)
 
 
-def test_what_the_page_shows_was_timed_at_one_time():
-    """What the report did not time keeps its ratio to the teacher, and so do predictions and a limit that is one."""
-    whole, part = (Candidate(Architecture("drop", layers, 64, 4, 128, 64)) for layers in (2, 1))
-    common = {"size": 4.0, "parameters": 100.0}
+WHOLE, PART = (Candidate(Architecture("drop", layers, 64, 4, 128, 64)) for layers in (2, 1))
+COMMON = {"size": 4.0, "parameters": 100.0}
+
+
+def outcome():
+    """The teacher in two precisions, a winner and one baseline."""
     made = {
-        name: shipping.Shipped(Path(name), {**common, "latency": ms, "speedup": ratio}, {"agreement": 0.9})
+        name: shipping.Shipped(Path(name), {**COMMON, "latency": ms, "speedup": ratio}, {"agreement": 0.9})
         for name, ms, ratio in (
             ("fp32", 8.0, 1.0), ("int8", 4.0, 2.0), ("small", 2.0, 4.0), ("other", 5.0, 1.6),
         )
     }  # fmt: skip
-    tried = Tried(part, {**common, "latency": 2.2}, [0.1], 10, 0.9)
-    outcome = Outcome(
+    tried = Tried(PART, {**COMMON, "latency": 2.2}, [0.1], 10, 0.9)
+    return Outcome(
         budget=Budget(latency=1.6),
         kept=lambda metrics: metrics["agreement"],
         main="agreement",
         teacher={name: made[name] for name in ("fp32", "int8")},
-        tried=[Tried(whole, {**common, "latency": 8.0}, [0.1]), tried],
+        tried=[Tried(WHOLE, {**COMMON, "latency": 8.0}, [0.1]), tried],
         chosen=tried,
         final=Finalist(tried, made["small"]),
         neighbours=[],
         baselines={"other": made["other"]},
     )
+
+
+@pytest.mark.parametrize("name", ["small", "teacher", "teacher in int8", "other"])
+def test_every_export_has_a_row_whatever_the_output_is_called(name):
+    rows = outcome().rows(name, precisions=True)
+    assert sorted(str(made.directory) for _, made in rows.values()) == ["fp32", "int8", "other", "small"]
+    student = next(row for row, (role, _) in rows.items() if role == "student")
+    assert student.startswith(name)
+    assert rows[student][1].directory == Path("small")
+    assert rows["teacher"][1].directory == Path("fp32")
+    assert list(outcome().rows(name, precisions=False).values())[2:] == [("baseline", rows["other"][1])]
+
+
+def test_what_the_page_shows_was_timed_at_one_time():
+    """What the report did not time keeps its ratio to the teacher, and so do predictions and a limit that is one."""
     rows = {
         "teacher": Row("teacher", "teacher", p50=0.016, speedup=Interval(1.0, 1.0, 1.0)),
         "small": Row("small", "student", p50=0.0032, speedup=Interval(5.0, 4.9, 5.1)),
         "other": Row("other", "baseline", p50=0.012, speedup=Interval(1.5, 1.4, 1.6)),
     }
-    now = outcome.timed_in_turns(Budget(faster=5.0), rows)
-    assert now.final.shipped.costs == {**common, "latency": pytest.approx(3.2), "speedup": 5.0}
+    now = outcome().timed_in_turns(Budget(faster=5.0), rows)
+    assert now.final.shipped.costs == {**COMMON, "latency": pytest.approx(3.2), "speedup": 5.0}
     shown = {point.name: 1e3 * point.latency for point in now.frontier().points}
-    measured = {"teacher, fp32": 16.0, "teacher, int8": 8.0, "other": 12.0, str(part): 3.2}
-    assert shown == pytest.approx({**measured, str(whole): 16.0})
+    measured = {"teacher, fp32": 16.0, "teacher, int8": 8.0, "other": 12.0, str(PART): 3.2}
+    assert shown == pytest.approx({**measured, str(WHOLE): 16.0})
     assert now.frontier().limits["latency"] == pytest.approx(0.0032)
     notes = now.notes({"latency": 1.25}, Report("a report"))
     assert notes == ["latency is 25% over its limit: 3.2 ms, 5x faster than the model"]

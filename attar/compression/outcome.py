@@ -9,7 +9,10 @@ from attar.compression.shipping import Shipped
 from attar.maths.statistics import Interval
 from attar.report.formatting import metric_name
 from attar.report.frontier import Frontier, FrontierPoint, State
-from attar.report.report import Report, Row
+from attar.report.report import Report, Role, Row
+
+# Its row in the report.
+TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,23 @@ class Outcome:
     neighbours: Sequence[Tried]
     baselines: Mapping[str, Shipped]
 
+    def rows(self, student: str, *, precisions: bool) -> dict[str, tuple[Role, Shipped]]:
+        """What the report has a row of, by name, the teacher first.
+
+        Args:
+            student: its name, that of a directory; where another row has it, the student gets a longer one.
+            precisions: whether the teacher has a row for each precision, else one in fp32.
+        """
+        others = {in_precision(name): made for name, made in self.teacher.items() if name != "fp32"}
+        others = {**(others if precisions else {}), **self.baselines}
+        while student in {TEACHER, *others}:
+            student += " (student)"
+        return {
+            TEACHER: ("teacher", self.teacher["fp32"]),
+            student: ("student", self.final.shipped),
+            **{name: ("baseline", made) for name, made in others.items()},
+        }
+
     def timed_in_turns(self, asked: Budget, rows: Mapping[str, Row]) -> "Outcome":
         """The same with latencies of one time, in which the report timed the exports in turns.
 
@@ -53,9 +73,9 @@ class Outcome:
 
         Args:
             asked: the budget as it was given.
-            rows: of the report, by "teacher", by the names of the baselines, and that of the student.
+            rows: of the report, by the names that `rows` gives them.
         """
-        row = rows["teacher"]
+        row = rows[TEACHER]
         assert row.p50 is not None
         whole = 1e3 * row.p50
         pace = whole / self.teacher["fp32"].costs["latency"]
@@ -148,7 +168,7 @@ class Outcome:
 
 def in_precision(name: str) -> str:
     """The name of the teacher's export in a precision other than fp32."""
-    return f"teacher in {name}"
+    return f"{TEACHER} in {name}"
 
 
 def _predicted(one: Tried, state: State) -> FrontierPoint:

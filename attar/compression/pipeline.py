@@ -19,7 +19,7 @@ from attar.compression.exports import Exports
 from attar.compression.finalists import Finalists
 from attar.compression.learning import FINE, Learning
 from attar.compression.live_table import live_table
-from attar.compression.outcome import Outcome, in_precision
+from attar.compression.outcome import Outcome
 from attar.compression.preparation import prepare
 from attar.compression.reading import read_for
 from attar.compression.search import FACTOR, Clock, Search, announce
@@ -33,7 +33,7 @@ from attar.model.checkpoint import digest, load, save
 from attar.model.onnx import require
 from attar.options.base import Options
 from attar.progress import picture, say
-from attar.report.report import Report, Role
+from attar.report.report import Report
 from attar.storage.locking import locked
 from attar.storage.writing import check_free, make_directory, new_directory
 from attar.training import resuming
@@ -215,14 +215,10 @@ class Compression:
         model = learning.at(candidate.architecture, final.tried.steps)
         kept = self.exports.vocabularies.tokens(candidate.vocabulary) or ()
         small, tokenizer = trimmed(model, self.texts.loaded.tokenizer, kept)
-        shipped = {"teacher": outcome.teacher["fp32"], out.name: final.shipped}
-        if self.clock.given > SHORT:  # else its figures on the dev table are all there is time for
-            shipped |= {in_precision(name): made for name, made in outcome.teacher.items() if name != "fp32"}
-        shipped |= outcome.baselines
-        roles: list[Role] = ["teacher", "student", *["baseline"] * (len(shipped) - 2)]  # type: ignore[list-item]
-        places = (made.directory for made in shipped.values())
+        # In a short run the figures of the others on the dev table are all there is time for.
+        shipped = outcome.rows(out.name, precisions=self.clock.given > SHORT)
         report = self.texts.report(
-            dict(zip(shipped, zip(roles, places, strict=True), strict=True)),
+            {name: (role, made.directory) for name, (role, made) in shipped.items()},
             title=f"{Path(self.texts.loaded.name).name} compressed to {self.budget}",
             latency_batch=self.options.batch,
             latency_length=self.length,

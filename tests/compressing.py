@@ -7,6 +7,7 @@ from attar import finetune
 from attar.anatomy.resolve import resolve
 from attar.compression import finalists, pipeline
 from attar.compression.budget import budget_of
+from attar.compression.exports import Exports
 from attar.compression.learning import Learning
 from attar.compression.search import Clock
 from attar.compression.space import Space
@@ -64,5 +65,5 @@ def without_time(monkeypatch):
     monkeypatch.setattr(pipeline, "Clock", Ticks)
     monkeypatch.setattr(Learning, "pace", lambda self, architecture: 0.2)
     monkeypatch.setattr(Learning, "probed", lambda self, learner, batches: 0.2)
-    monkeypatch.setattr(finalists.Finalists, "ending", 5.0)
+    monkeypatch.setattr(Exports, "ending", lambda self, given, rate: 5.0)
     monkeypatch.setattr(finalists, "FINALISTS", 1)

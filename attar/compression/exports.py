@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from attar.anatomy.resolve import Bound
 from attar.compression.budget import Budget
 from attar.compression.candidate import Candidate, Precision, teacher_architecture
-from attar.compression.data import Texts
+from attar.compression.data import SHORT, Texts
 from attar.compression.search import distance
 from attar.compression.shipping import Shipped, ship, trimmed
 from attar.compression.vocabularies import Vocabularies
@@ -19,6 +19,8 @@ from attar.progress import say
 
 # What int8 may cost of the metric.
 DROP = 0.01
+# Calls of each model that the report times, and seconds of its intervals and drawings.
+CALLS, DRAWING = 100, 4.0
 
 
 class Exports:
@@ -32,7 +34,8 @@ class Exports:
         training: whether candidates are trained; those that are not are fitted on more text before they are exported.
 
     Attributes:
-        seconds: that an export takes, of the last that was not read from disk; 0 before the first.
+        seconds: that an export takes, of the last that was not read from disk; 0 before the first. After
+            `of_teacher` those of all of the teacher's together.
         teacher: what all are held against, by precision.
     """
 
@@ -56,14 +59,29 @@ class Exports:
     def of_teacher(self, formats: Sequence[Precision]) -> None:
         """Make `teacher`: the model as it is, in fp32 and in each precision."""
         first: Precision = "fp32"  # which the others are timed in turns with
+        began = time.monotonic()
         for precision in dict.fromkeys((first, *formats)):
             candidate = Candidate(teacher_architecture(self.bound), "all", precision)
             self.teacher[precision] = self.made(self.texts.loaded.model, candidate)
+        # One model is traced once for all precisions, so that the last one's export alone says too little.
+        self.seconds = time.monotonic() - began
 
     @property
     def teacher_seconds(self) -> float:
         """Seconds of one call of each export of the teacher, together."""
         return sum(made.costs["latency"] for made in self.teacher.values()) / 1e3
+
+    def ending(self, given: float, rate: float) -> float:
+        """Seconds that an export and all models on the test table take, from what both took before.
+
+        Args:
+            given: seconds in all.
+            rate: texts a second that the teacher reads.
+        """
+        # The teacher reads the test table, in int8 in about half the time; what is small reads it in no time.
+        models = 1.2 + (0.5 * (len(self.teacher) - 1) if given > SHORT else 0.0)
+        reading = models * len(self.texts.tables.test) / rate
+        return self.seconds + DRAWING + reading + CALLS * self.teacher_seconds
 
     def made(self, model: PreTrainedModel, candidate: Candidate, steps: int = 0) -> Shipped:
         """A candidate's export in the work directory, measured; made once."""

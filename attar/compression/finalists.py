@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from attar.compression.candidate import Architecture
-from attar.compression.data import BATCH, SHORT, Texts
+from attar.compression.data import BATCH, Texts
 from attar.compression.exports import Exports
 from attar.compression.last_training import LastTraining
 from attar.compression.learning import EPOCHS, Learning
@@ -14,18 +14,28 @@ from attar.compression.space import Space
 from attar.model.checkpoint import digest
 from attar.progress import say
 
+# Part of the time for the search; the least part that is worth training the winner in.
+SEARCHING, FEWEST_TRAINED = 0.25, 0.1
 # Parts of the time: after which no other finalist is exported; that exporting one may take; that labels may be tried.
 BEFORE_FINAL, EXPORTING, UNDISTILLED = 0.6, 0.03, 0.08
 # With a floor, the winner gets this part of the time; a smaller neighbour, or a larger one where it missed, the rest.
 FIRST_ATTEMPT = 0.55
 # Finalists that are exported before one is trained.
 FINALISTS = 3
-# Calls of each model that the report times, and seconds of its intervals and drawings.
-CALLS, DRAWING = 100, 4.0
 # Budgets beside the one that was given, of which the report says what they would buy and cost.
 NEIGHBOURS = (1.2, 0.8)
 # Part of the time that is left which one of them may take.
 BESIDE = 0.05
+
+
+def searching(left: float, end: float) -> float:
+    """Seconds for the search: a part of what is left, or all but the end where the winner could not be trained on.
+
+    Args:
+        end: seconds of the end. Its export, the longest part of it, is also made before the winner is trained on.
+    """
+    part = SEARCHING * left
+    return part if left - part - 2 * end > FEWEST_TRAINED * left else max(part, left - end)
 
 
 @dataclass(frozen=True)
@@ -57,11 +67,8 @@ class Finalists:
 
     @property
     def ending(self) -> float:
-        """Seconds that the end takes: an export, and all models on the test table; from what both took before."""
-        # The teacher reads the test table, in int8 in about half the time; what is small reads it in no time.
-        models = 1.2 + (0.5 * (len(self.exports.teacher) - 1) if self.clock.given > SHORT else 0.0)
-        reading = models * len(self.texts.tables.test) / self.rate
-        return self.exports.seconds + DRAWING + reading + CALLS * self.exports.teacher_seconds
+        """Seconds that the end takes."""
+        return self.exports.ending(self.clock.given, self.rate)
 
     def verified(self) -> Finalist:
         """The best finalist whose export, as it is now, is within the limits: speed does not depend on weights."""

@@ -16,7 +16,7 @@ from attar.anatomy.resolve import resolve
 from attar.compression.budget import CEILINGS, Budget, budget_of, seconds_of
 from attar.compression.data import SHORT, Texts
 from attar.compression.exports import Exports
-from attar.compression.finalists import Finalists
+from attar.compression.finalists import Finalists, searching
 from attar.compression.learning import FINE, Learning
 from attar.compression.live_table import live_table
 from attar.compression.outcome import Outcome
@@ -39,8 +39,8 @@ from attar.storage.writing import check_free, make_directory, new_directory
 from attar.training import resuming
 from attar.training.loop import Precision
 
-# Part of the time for the search; seconds of one without training.
-SEARCHING, UNTRAINED = 0.25, 20.0
+# Seconds of a search without training.
+UNTRAINED = 20.0
 # The first rung takes about this part of the search.
 FIRST_RUNG = 1 / 16
 RUNGS = 3
@@ -142,7 +142,7 @@ class Compression:
         self.exports.of_teacher(self.options.formats)
         prepared = prepare(self.exports, self.options, self.clock, self.precision)
         learning = prepared.learning
-        search = self.search(learning, prepared.space)
+        search = self.search(learning, prepared.space, prepared.rate)
         if not self.training:  # few are measured in the end, and are worth more text
             learning = learning.on_more_text(self.place / "fine", FINE)
         finalists = Finalists(learning, search, self.exports, self.clock, prepared.rate)
@@ -174,11 +174,15 @@ class Compression:
                     f"{rows} test texts are few to tell whether {keep:.1%} is kept: about {needed:,} would do"
                 )
 
-    def search(self, learning: Learning, space: Space) -> Search:
-        """Try candidates for a part of the time."""
-        seconds = SEARCHING * self.clock.left if self.training else UNTRAINED
-        rungs = [0]
+    def search(self, learning: Learning, space: Space, rate: float) -> Search:
+        """Try candidates for a part of the time.
+
+        Args:
+            rate: texts a second that the teacher reads.
+        """
+        seconds, rungs = UNTRAINED, [0]
         if self.training:
+            seconds = searching(self.clock.left, self.exports.ending(self.clock.given, rate))
             first = next(
                 found
                 for params in space.defaults()

@@ -1,4 +1,4 @@
-"""What every tool of `benchmarks/prune_peers.py` prunes: a fine-tuned model, its budgets, sentences of each seed."""
+"""What every tool of `benchmarks/prune_peers.py` prunes: a fine-tuned model, and sentences of each seed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -7,11 +7,9 @@ from typing import Any
 
 from datasets import Dataset
 
-from attar import finetune
 from attar.anatomy.form import Form, LayerForm, form_of
 from attar.data.batches import Batches, encode
 from attar.data.model_task import task_of
-from attar.demo.data import model_directory, reviews
 from attar.model.checkpoint import load
 from attar.pruning.cost import Parameters
 
@@ -71,33 +69,21 @@ THEIRS = (
 
 
 class Setup:
-    """The fine-tuned model, its budgets, and the sentences of each seed."""
+    """The fine-tuned model, and the sentences of each seed.
 
-    def __init__(self, work: Path, settings: Mapping[str, Any], *, quick: bool) -> None:
-        self.work, self.settings = work, settings
-        self.tables = reviews()
-        self.whole = load(self._teacher(quick))
+    Args:
+        tables: of the task that `teacher` is fine-tuned on; `train` is scored on.
+    """
+
+    def __init__(
+        self, work: Path, settings: Mapping[str, Any], teacher: Path, tables: Mapping[str, Dataset]
+    ) -> None:
+        self.work, self.settings, self.teacher, self.tables = work, settings, teacher, tables
+        self.whole = load(teacher)
         self.model = self.whole.model
         self.task = task_of(self.model.config)
         self.form, self.cost = form_of(self.model.config), Parameters(self.model)
-        self.dev = self.batches(self.tables["dev"].select(range(settings["dev_rows"])))
-        self.test = self.batches(self.tables["test"].select(range(settings["test_rows"])))
-        self.budgets = {
-            size: self.cost(self.form_with(LayerForm(heads, 32, 32, ffn)))
-            for size, (heads, ffn) in SIZES.items()
-            if size in settings["sizes"]
-        }
         self._drawn: dict[int, Dataset] = {}
-
-    def _teacher(self, quick: bool) -> Path:
-        """`work/teacher`, fine-tuned here where it is absent."""
-        place = self.work / "teacher"
-        if not place.exists():
-            few = {name: table.select(range(64)) for name, table in self.tables.items()}
-            data = few if quick else self.tables
-            options: dict[str, Any] = {"epochs": 1, "max_length": 24} if quick else {"max_length": 64}
-            finetune(model_directory(), data["train"], dev=data["dev"], out=place, **options)
-        return place
 
     def batches(self, table: Dataset, **options: Any) -> Batches:
         """A table as batches."""
@@ -117,11 +103,3 @@ class Setup:
         count = self.settings["scoring_rows"] if scoring else recovery
         table = self._drawn[seed].select(range(min(count, len(self._drawn[seed]))))
         return self.batches(table, shuffle=True, seed=seed)
-
-    def encoder(self, form: Form) -> float:
-        """Parameters outside the embeddings, as a part of the whole model's."""
-        names = ("word_embeddings", "position_embeddings", "token_type_embeddings", "embeddings.LayerNorm")
-        weights = self.model.named_parameters()
-        outside = sum(p.numel() for name, p in weights if any(part in name for part in names))
-        each = outside / self.form.hidden
-        return float((self.cost(form) - each * form.hidden) / (self.cost(self.form) - outside))

@@ -4,17 +4,21 @@ import copy
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from prune_peers_setup import AXES, THEIRS, Setting, Setup
-from prune_peers_tools import Peers
+from datasets import Dataset
+from prune_peers_setup import AXES, SIZES, THEIRS, Setting, Setup
+from prune_peers_tools import Goal, Peers
 from transformers import PreTrainedModel
 
-from attar.anatomy.form import form_of
+from attar import finetune
+from attar.anatomy.form import Form, LayerForm, form_of
+from attar.demo.data import model_directory, reviews
 from attar.evaluation.prediction import predict
 from attar.pruning.alphas import Alphas, alphas_for, betas
 from attar.pruning.apply import apply
@@ -24,13 +28,23 @@ from attar.pruning.schubert import PROBES, learn_alphas
 from attar.pruning.scores import per_cost, taylor
 from attar.pruning.selection import Scores, in_order
 from attar.pruning.units import Kept, everything
+from common import once
 
 
 class Study(Setup):
-    """The set-up with all settings that are tried; those of the peers where `python` is theirs."""
+    """The set-up with its budgets and all settings that are tried; those of the peers where `python` is theirs."""
 
     def __init__(self, work: Path, settings: Mapping[str, Any], python: str | None, *, quick: bool) -> None:
-        super().__init__(work, settings, quick=quick)
+        tables = reviews()
+        super().__init__(work, settings, _teacher(work / "teacher", tables, quick=quick), tables)
+        self.dev, self.test = (
+            self.batches(tables[part].select(range(settings[f"{part}_rows"]))) for part in ("dev", "test")
+        )
+        self.budgets = {
+            size: self.cost(self.form_with(LayerForm(heads, 32, 32, ffn)))
+            for size, (heads, ffn) in SIZES.items()
+            if size in settings["sizes"]
+        }
         self.peers = None if python is None else Peers(self, python)
         ours = [Setting("attar", axes, way) for axes in AXES for way in settings["ways"]]
         self.tried = [*(THEIRS if self.peers is not None else ()), *ours]
@@ -83,7 +97,7 @@ class Study(Setup):
         if setting.tool == "attar":
             return self.ours(setting, size, seed)
         assert self.peers is not None
-        made = self.peers.pruned(setting, size, seed)
+        made = self.peers.pruned(setting, seed, size, self.goals(setting))
         return made, everything(form_of(made.config))
 
     def predictions(self, setting: Setting, size: str, seed: int, recovery: str) -> dict[str, Any]:
@@ -130,7 +144,49 @@ class Study(Setup):
         """Forward and backward passes of a batch that the choice took."""
         if setting.tool != "attar":
             assert self.peers is not None
-            return self.peers.passes(setting, size, seed)
+            return self.peers.passes(setting, seed, size)
         batches = -(-self.settings["scoring_rows"] // self.settings["batch"])
         learned = int(self.settings["alphas"]["steps"]) + PROBES
         return batches if setting.way == "taylor" else learned
+
+    def goals(self, setting: Setting) -> dict[str, Goal]:
+        """The sizes that a peer is asked for, for each budget."""
+        asked = self._alike if setting.axes == "all axes" else self._narrower
+        return {size: asked(size) for size in self.budgets}
+
+    def _alike(self, size: str) -> Goal:
+        """What one ratio for hidden, heads and FFN leaves within the budget."""
+        layer, whole = self.form.layers[0], self.form.hidden
+        for thousandth in range(1, 1000):
+            ratio = thousandth / 1000
+            hidden, ffn = (int(n * (1 - ratio)) for n in (whole, layer.ffn))
+            heads = max(1, round(layer.heads * (1 - ratio)))
+            form = replace(
+                self.form_with(LayerForm(heads, layer.key, layer.value, ffn)), hidden=hidden, embedding=hidden
+            )
+            if self.cost(form) <= self.budgets[size]:
+                return Goal(hidden=hidden, ffn=ffn, heads=heads, ratio=ratio)
+        raise AssertionError("a budget below one unit of everything")
+
+    def _narrower(self, size: str) -> Goal:
+        heads, ffn = SIZES[size]
+        # A hundredth of a unit over, so that the peer's int() of it is not one less.
+        ratio = 1 - (ffn + 0.01) / self.form.layers[0].ffn
+        return Goal(hidden=self.form.hidden, ffn=ffn, heads=heads, ratio=ratio)
+
+    def encoder(self, form: Form) -> float:
+        """Parameters outside the embeddings, as a part of the whole model's."""
+        names = ("word_embeddings", "position_embeddings", "token_type_embeddings", "embeddings.LayerNorm")
+        weights = self.model.named_parameters()
+        outside = sum(p.numel() for name, p in weights if any(part in name for part in names))
+        each = outside / self.form.hidden
+        return float((self.cost(form) - each * form.hidden) / (self.cost(self.form) - outside))
+
+
+def _teacher(place: Path, tables: Mapping[str, Dataset], *, quick: bool) -> Path:
+    """MiniLM, fine-tuned here where it is absent."""
+    few = {name: table.select(range(64)) if quick else table for name, table in tables.items()}
+    options: dict[str, Any] = {"epochs": 1, "max_length": 24} if quick else {"max_length": 64}
+    return once(
+        place, lambda out: finetune(model_directory(), few["train"], dev=few["dev"], out=out, **options)
+    )

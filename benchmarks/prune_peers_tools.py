@@ -4,12 +4,13 @@ import json
 import os
 import subprocess
 import venv
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
-from prune_peers_setup import SIZES, Setting, Setup
+from prune_peers_setup import Setting, Setup
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -40,32 +41,49 @@ def environment(place: Path | None) -> tuple[str | None, str]:
     return str(python.absolute()), ""
 
 
+class Goal(TypedDict):
+    """Sizes that a peer is asked to leave.
+
+    Attributes:
+        hidden: that of the whole model where it is not cut.
+        heads, ffn: of a layer; where layers may differ, on average.
+        ratio: part of the FFN units, and of the hidden size where that is cut, that goes.
+    """
+
+    hidden: int
+    heads: int
+    ffn: int
+    ratio: float
+
+
 class Peers:
     """The cuts of TextPruner and Torch-Pruning on one set-up, made by `python` in a process of its own."""
 
     def __init__(self, setup: Setup, python: str) -> None:
         self.setup, self.python = setup, python
 
-    def pruned(self, setting: Setting, size: str, seed: int) -> PreTrainedModel:
-        """A peer's cut, as attar's model of the same sizes; its logits on 8 sentences are the peer's."""
-        place, name = self._place(setting, seed), f"{setting.way}-{size}"
-        if not (place / f"{name}.json").exists():
-            self._run(setting, seed, place)
-        state, record = (
-            load_file(place / f"{name}.safetensors"),
-            json.loads((place / f"{name}.json").read_text()),
-        )
+    def pruned(self, setting: Setting, seed: int, name: str, goals: Mapping[str, Goal]) -> PreTrainedModel:
+        """A peer's cut, as attar's model of the same sizes; its logits on 8 sentences are the peer's.
+
+        Args:
+            name: of the goals that one is wanted; where it is not made yet all of them are, in one run.
+        """
+        file = self._file(setting, seed, name)
+        if not file.exists():
+            self._run(setting, seed, goals)
+        state, record = load_file(file.with_suffix(".safetensors")), json.loads(file.read_text())
         made = self._rebuilt(state)
         with torch.no_grad():
             logits = made(**_inputs(self._check(), labels=False)).logits
         torch.testing.assert_close(logits, torch.tensor(record["check"]), atol=1e-4, rtol=1e-4)
         return made
 
-    def passes(self, setting: Setting, size: str, seed: int) -> int:
+    def passes(self, setting: Setting, seed: int, name: str) -> int:
         """Forward and backward passes of a batch that the choice took."""
-        return int(
-            json.loads((self._place(setting, seed) / f"{setting.way}-{size}.json").read_text())["passes"]
-        )
+        return int(json.loads(self._file(setting, seed, name).read_text())["passes"])
+
+    def _file(self, setting: Setting, seed: int, name: str) -> Path:
+        return self._place(setting, seed) / f"{setting.way}-{name}.json"
 
     def _place(self, setting: Setting, seed: int) -> Path:
         name = f"{setting.tool}-{setting.axes}-{seed}".replace(" ", "-").replace("+", "-")
@@ -74,16 +92,14 @@ class Peers:
     def _check(self) -> Batches:
         return self.setup.batches(self.setup.tables["train"].select(range(8)), batch_size=8)
 
-    def _run(self, setting: Setting, seed: int, place: Path) -> None:
+    def _run(self, setting: Setting, seed: int, goals: Mapping[str, Goal]) -> None:
+        place = self._place(setting, seed)
         place.mkdir(parents=True, exist_ok=True)
-        cuts_hidden = setting.axes == "all axes"
         job = {
-            "model": str((self.setup.work / "teacher").absolute()),
+            "model": str(self.setup.teacher.absolute()),
             "threads": torch.get_num_threads(),
             "iterations": self.setup.settings["textpruner_iterations"],
-            "sizes": {
-                size: self._alike(size) if cuts_hidden else _narrower(size) for size in self.setup.budgets
-            },
+            "sizes": goals,
         }
         (place / "job.json").write_text(json.dumps(job))
         rows = self.setup.sentences(seed, scoring=True)
@@ -98,22 +114,6 @@ class Peers:
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | QUIET)
         if done.returncode:
             raise RuntimeError(done.stderr.strip().splitlines()[-1])
-
-    def _alike(self, size: str) -> dict[str, float]:
-        """What one ratio for hidden, heads and FFN leaves within the budget."""
-        layer, whole = self.setup.form.layers[0], self.setup.form.hidden
-        for thousandth in range(1, 1000):
-            ratio = thousandth / 1000
-            hidden, ffn = (int(n * (1 - ratio)) for n in (whole, layer.ffn))
-            heads = max(1, round(layer.heads * (1 - ratio)))
-            form = replace(
-                self.setup.form_with(LayerForm(heads, layer.key, layer.value, ffn)),
-                hidden=hidden,
-                embedding=hidden,
-            )
-            if self.setup.cost(form) <= self.setup.budgets[size]:
-                return {"hidden": hidden, "ffn": ffn, "heads": heads, "ratio": ratio}
-        raise AssertionError("a budget below one unit of everything")
 
     def _rebuilt(self, state: dict[str, Tensor]) -> PreTrainedModel:
         whole = self.setup.model.state_dict()
@@ -132,12 +132,6 @@ class Peers:
         made = class_for(self.setup.model, config)(config)
         made.load_state_dict(state)
         return made.eval()
-
-
-def _narrower(size: str) -> dict[str, float]:
-    heads, ffn = SIZES[size]
-    # A hundredth of a unit over, so that the peer's int() of it is not one less.
-    return {"heads": heads, "ffn": ffn, "hidden": 384, "ratio": 1 - (ffn + 0.01) / 1536}
 
 
 def _inputs_of(batch: Any, *, labels: bool) -> dict[str, Tensor]:

@@ -2,7 +2,12 @@
 
 headline: MiniLM-L6 fine-tuned on Rotten Tomatoes, the budget of headline.py, for each of `--minutes`; at the longest,
     what is kept against what the student there keeps (its committed result), less one point; time used over given.
-latency: a half and a quarter of the teacher's latency in fp32, against dropped layers in the same time.
+latency: a half and a quarter of the teacher's latency in fp32, against what else is as fast, in points of what is kept:
+    dropped layers in the same time, and TextPruner and Torch-Pruning. Of these the largest of 47 sizes that is as fast
+    (exported, 128 tokens, in turns with the teacher, processor time) learns for `--short` minutes of processor time,
+    from the labels or, by `attar.distill`, from the teacher's logits, of the sentences and of as many augmented copies
+    as are read three times. The way to score is the one that prune_peers.py chose for a tool and kind of cut. Rate (two
+    values, each with all of the time), epoch and kind of cut are those that are best on dev.
 untrained: `--time 0` at the numbers of parameters of prune_peers.py, whole vocabulary, fp32, against what the peers
     lose there without recovery, by its committed result: of another fine-tuning of the same model, so losses are held
     against each other.
@@ -23,16 +28,19 @@ from typing import Any
 import numpy as np
 from compress_study import Runs
 from export_costs_study import shares
+from prune_peers_tools import environment
 from rich.console import Console
 from rich.table import Table
 
-from attar.maths.statistics import seed_interval
+from attar.maths.statistics import Ratio, bootstrap, seed_interval
 from common import Figure, Result, benchmark, figure
 
 PARTS = ("headline", "untrained", "latency", "search", "costs", "sst2")
 SMALLER, QUICKER = 7.5, 9.4
 HEADLINE = f"{SMALLER}x fewer parameters, {QUICKER}x faster"
-FASTER = ("2x faster", "4x faster")
+FASTER = {"2x faster": 2.0, "4x faster": 4.0}
+# What is right, by sentence, over what the teacher is right on: of a difference, points of what is kept.
+SHARE = Ratio(lambda ours, teacher: (ours, teacher))
 # What other benchmarks committed.
 COMMITTED = Path(__file__).parent / "results"
 # Time used over given.
@@ -62,14 +70,23 @@ def headline(runs: Runs, minutes: list[float]) -> dict[str, Figure]:
 
 
 def latency(runs: Runs, minutes: float) -> dict[str, Figure]:
-    """What is kept at parts of the teacher's latency, against dropped layers."""
+    """What is kept at parts of the teacher's latency, against dropped layers and the peers."""
+    asked = dict(list(FASTER.items())[: 1 if runs.quick else None])
+    if not runs.quick:
+        names = [f"latency-{to}{way}" for to in asked for way in ("", "-drop")]
+        runs.say_left(names, minutes, list(asked.values()))
     figures: dict[str, Figure] = {}
-    for to in FASTER:
+    for to, times in asked.items():
         options: dict[str, Any] = {"to": to, "time": 60 * minutes, "formats": ["fp32"]}
         ours = runs.compressed(f"latency-{to}", **options)
-        drops = runs.compressed(f"latency-{to}-drop", **options, ways=["drop"])
+        runs.compressed(f"latency-{to}-drop", **options, ways=["drop"])
         figures[f"{to}, kept"] = figure(ours["kept"])
-        figures[f"{to}, over dropped layers, points"] = figure(100 * (ours["kept"] - drops["kept"]), 0.0)
+        others = {"dropped layers": runs.right(f"latency-{to}-drop"), **runs.peers_at(to, times, minutes)}
+        for name, theirs in others.items():
+            more = 100 * (runs.right(f"latency-{to}") - theirs)
+            around = bootstrap(SHARE, [more], runs.right("teacher"))
+            figures[f"{to}, over {name}, points"] = figure(around.value, 0.0)
+            runs.bounds[f"{to}, over {name}, points"] = [around.low, around.high]
     return figures
 
 
@@ -147,35 +164,66 @@ def show(runs: Runs) -> None:
     Console(width=160).print(table)
 
 
+def show_peers(rows: Mapping[str, Mapping[str, Any]], minutes: float) -> None:
+    """A row for each recovery of a peer's cut."""
+    heads = ("peer", "times as fast, 95%", "parameters", "dev", "test", "rate", "passes", "used over given")
+    table = Table(*heads, box=None)
+    for name, one in rows.items():
+        low, high = one["times_95"]
+        times = f"{one['times']:.2f} ({low:.2f} to {high:.2f})" + ("" if one["fits"] else ", over the budget")
+        passes = f"{one['epochs']} of {one['rows']:,}"
+        cells = (
+            f"{one['parameters'] / 1e6:.1f}M",
+            f"{one['dev']:.1%}",
+            f"{one['test']:.1%}",
+            f"{one['rate']:g}",
+        )
+        table.add_row(name, times, *cells, passes, f"{one['seconds']:.0f} s / {60 * minutes:.0f} s")
+    Console(width=160).print(table)
+
+
 def main(options: argparse.Namespace, work: Path) -> Result:
-    runs = Runs(work, quick=options.quick)
-    minutes, short = options.minutes[:1] if options.quick else options.minutes, options.short
+    chosen = options.parts or (["headline"] if options.quick else PARTS)
+    python, missing = environment(options.peers_venv)
+    if missing and "latency" in chosen:
+        if options.keep:
+            raise SystemExit(
+                f"{missing}, so latency is not to be kept\ndo this: name --peers-venv, or --parts"
+            )
+        print(missing)
+    runs = Runs(work, python, quick=options.quick)
+    minutes = options.minutes[:1] if options.quick else options.minutes
+    short = 0.0 if options.quick else options.short
+    middle = sorted(minutes)[len(minutes) // 2]
     parts: Mapping[str, Any] = {
         "headline": lambda: headline(runs, minutes),
         "untrained": lambda: untrained(runs),
         "latency": lambda: latency(runs, short),
         "search": lambda: search(runs, short, options.seeds),
         "costs": lambda: costs(runs),
-        "sst2": lambda: sst2(runs, sorted(minutes)[len(minutes) // 2]),
+        "sst2": lambda: sst2(runs, middle),
     }
     figures: dict[str, Figure] = {}
-    for part in ["headline"] if options.quick else options.parts:
+    for part in chosen:
         figures |= parts[part]()
     show(runs)
-    alone = options.parts[0] if len(options.parts) == 1 else ""
-    return Result(figures, {"runs": runs.done, "intervals_95": runs.bounds}, part=alone)
+    show_peers(runs.peer_rows, short)
+    alone = chosen[0] if len(chosen) == 1 else ""
+    settings = {"parts": chosen, "runs": runs.done, "peers": runs.peer_rows, "intervals_95": runs.bounds}
+    return Result(figures, settings, part=alone)
 
 
 if __name__ == "__main__":
     benchmark(
         main,
         __doc__,
-        quick="few sentences, one run, without training",
+        quick="few sentences, one run or those of --parts, without training",
         threads=1,
         seeds=True,
         options={
-            "--parts": {"nargs": "+", "default": list(PARTS), "choices": PARTS, "help": "figures to make"},
+            "--parts": {"nargs": "+", "choices": PARTS, "help": "figures to make, all where left out"},
             "--minutes": {"nargs": "+", "type": float, "default": [2.0, 10.0, 30.0], "help": "times given"},
+            "--peers-venv": {"type": Path, "help": "environment of the peers, made if absent"},
             "--short": {"type": float, "default": 5.0, "help": "minutes of latency and search"},
         },
     )

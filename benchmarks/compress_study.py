@@ -5,6 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from compress_peers_study import CUT_SECONDS, RECOVERY_RATES, PeersAtLatency
 from datasets import Dataset
 from export_costs_study import export_costs
 
@@ -18,22 +20,24 @@ from attar.report.report import Report
 from attar.verbs.compress import compress
 from common import once, remembered
 from headline_study import Headline
+from studies import Array, right, say_hours
 from texts import SHARED
 
 # Of SST-2's training phrases, which are many, and the fine-tuning of its teacher.
 ROWS = 12_000
 TUNED: dict[str, Any] = {"epochs": 1, "lr": 1e-4, "max_length": 48}
 # A quick run's teacher learns its few sentences by heart, and is measured on them: one at chance would be refused.
-QUICK: dict[str, Any] = {"epochs": 12, "lr": 3e-4, "max_length": 24, "patience": None}
+BY_HEART: dict[str, Any] = {"epochs": 12, "lr": 3e-4, "max_length": 24, "patience": None}
 
 
 class Runs:
     """Compressions of one teacher on Rotten Tomatoes and one on SST-2; each has a work directory of its own."""
 
-    def __init__(self, work: Path, *, quick: bool) -> None:
-        self.work, self.quick = work, quick
+    def __init__(self, work: Path, peers_python: str | None, *, quick: bool) -> None:
+        self.work, self.quick, self.peers_python = work, quick, peers_python
         self.headline = Headline(work, quick=quick)
         self.done: dict[str, Any] = {}
+        self.peer_rows: dict[str, Any] = {}
         self.bounds: dict[str, list[float]] = {}
 
     @cached_property
@@ -59,12 +63,51 @@ class Runs:
             return self.headline.teacher, self.headline.tables
         few = self.headline.tables["train"]
         tables = dict.fromkeys(("train", "dev", "test"), few) if self.quick else self.sst2
-        options = QUICK if self.quick else TUNED
+        options = BY_HEART if self.quick else TUNED
 
         def make(out: Path) -> None:
             finetune(model_directory(), tables["train"], dev=tables["dev"], out=out, **options)
 
         return once(self.work / f"teacher-{data}", make), tables
+
+    @cached_property
+    def peers(self) -> PeersAtLatency | None:
+        """The peers' cuts of the teacher on Rotten Tomatoes; None without their Python."""
+        if self.peers_python is None:
+            return None
+        teacher, tables = self._of("reviews")
+        return PeersAtLatency(self.work / "peers", teacher, tables, self.peers_python, quick=self.quick)
+
+    def peers_at(self, to: str, times: float, minutes: float) -> dict[str, Array]:
+        """Of each peer and recovery the kind of cut that is best on dev: (N,) 1 where it is right on test, else 0."""
+        best: dict[str, Any] = {}
+        for setting in self.peers.settings if self.peers else ():
+            assert self.peers is not None
+            cut = self.peers.closest(setting, times)
+            fits = cut["times"] >= times
+            for by in RECOVERY_RATES:
+                row = self.peers.recovered(setting, cut["part"], minutes, by)
+                on_test = np.array(row.pop("right"))
+                found = {**cut, "fits": fits, **row, "test": on_test.mean()}
+                self.peer_rows[f"{to}, {setting.tool}, {setting.axes}, {by}"] = found
+                name = f"{setting.tool} recovered by {by}"
+                # A cut that is too slow says nothing beside one that is not.
+                if name not in best or (fits, row["dev"]) > best[name][0]:
+                    best[name] = (fits, row["dev"]), on_test
+        return {name: on_test for name, (_, on_test) in best.items()}
+
+    def right(self, name: str) -> Array:
+        """(N,) 1 where the export of a run, or the teacher, is right on a sentence of Rotten Tomatoes' test, else 0."""
+        teacher, tables = self._of("reviews")
+        place = teacher if name == "teacher" else self.work / "runs" / name / "small" / "onnx"
+        file = self.work / "right" / f"{name}.json"
+        return np.array(remembered(file, lambda: right(place, tables["test"]).tolist()))
+
+    def say_left(self, names: list[str], minutes: float, times: list[float]) -> None:
+        """Say how long runs and the peers will take, as far as they are not made."""
+        left = {n: 60 * minutes for n in names if not (self.work / "runs" / f"{n}.json").exists()}
+        left |= self.peers.left(minutes, times) if self.peers else {}
+        say_hours({n: s for n, s in left.items() if s}, f"by the times given, and {CUT_SECONDS} s a cut,")
 
     def export_costs(self) -> dict[str, Any]:
         """Predicted and measured costs of candidates that are built and exported."""

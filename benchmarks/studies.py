@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from matplotlib.figure import Figure as Drawing
 from numpy.typing import NDArray
 from rich.console import Console
@@ -24,7 +26,9 @@ from transformers import PreTrainedModel
 from attar import progress
 from attar.data.language_modeling import reading
 from attar.data.masking import MaskedLanguage
+from attar.evaluation.opening import open_model
 from attar.evaluation.quality import Evaluation
+from attar.evaluation.table import TableEvaluator
 from attar.maths.statistics import Interval, Ratio, bootstrap, seed_interval
 from attar.training.loop import autocast
 from common import machine
@@ -67,6 +71,14 @@ def loss_apart(ours: Sequence[TextLoss], theirs: Sequence[TextLoss], *, confiden
     """Nats a token that `ours` lose more than `theirs`, seed by seed on the same texts: over new texts and seeds."""
     apart = [a.nats - b.nats for a, b in zip(ours, theirs, strict=True)]
     return bootstrap(Ratio(lambda nats, tokens: (nats, tokens)), apart, ours[0].tokens, confidence=confidence)
+
+
+def right(place: Path, table: Dataset) -> Array:
+    """(N,) 1 where a classifier, a directory or an export, says a row's label, else 0."""
+    opened = open_model(place)
+    read = TableEvaluator(opened.task, table, opened.tokenizer, batch_size=64)
+    found = read.evaluate(opened.model)
+    return np.asarray(found.predictions == found.labels, dtype=float)
 
 
 def collapsed(found: Evaluation) -> bool:
@@ -164,11 +176,14 @@ def seconds_a_token(model: PreTrainedModel, *, rows: int, length: int, train: bo
     return float(np.median(took[1:])) / (rows * length)
 
 
-def say_hours(seconds: Mapping[str, float]) -> float:
+def say_hours(
+    seconds: Mapping[str, float], rate: str = "at the rate of steps that were timed just now"
+) -> float:
     """Say how long a study will take before it starts, part by part; the hours of all of them.
 
     Args:
         seconds: of one core, of each part that is not made yet.
+        rate: where they come from.
     """
     hours = sum(seconds.values()) / 3600
     table = Table("to be made", "hours of one core", box=None)
@@ -177,7 +192,7 @@ def say_hours(seconds: Mapping[str, float]) -> float:
     table.add_row("all of it", f"{hours:.2f}")
     console = Console(width=110)
     console.print(table)
-    console.print(f"at the rate of steps that were timed just now on {machine()['cpu']}\n", highlight=False)
+    console.print(f"{rate} on {machine()['cpu']}\n", highlight=False)
     return hours
 
 

@@ -14,7 +14,7 @@ untrained: `--time 0` at the numbers of parameters of prune_peers.py, whole voca
 search: the search against random search without halving, same time and candidates, `--seeds`.
 costs: predicted latency and size of 24 candidates, students and pruned forms, against those of their exports: the part
     within a tenth, what repeating the measurement gives, and the largest error of the size.
-sst2: SST-2 from ../shared/data with nothing changed but the texts.
+sst2, korsts: SST-2, and scores of Korean sentence pairs, from ../shared/data, with nothing changed but the texts.
 
 One thread. What a run is given is time on the clock: the share of a core that it got is in the settings.
 """
@@ -35,7 +35,7 @@ from rich.table import Table
 from attar.maths.statistics import Ratio, bootstrap, seed_interval
 from common import Figure, Result, benchmark, figure
 
-PARTS = ("headline", "untrained", "latency", "search", "costs", "sst2")
+PARTS = ("headline", "untrained", "latency", "search", "costs", "sst2", "korsts")
 SMALLER, QUICKER = 7.5, 9.4
 HEADLINE = f"{SMALLER}x fewer parameters, {QUICKER}x faster"
 FASTER = {"2x faster": 2.0, "4x faster": 4.0}
@@ -147,6 +147,15 @@ def sst2(runs: Runs, minutes: float) -> dict[str, Figure]:
     return {f"SST-2, {minutes:g} minutes, kept": figure(one["kept"])}
 
 
+def korsts(runs: Runs, minutes: float) -> dict[str, Figure]:
+    """What is kept of KorSTS's correlation."""
+    one = runs.compressed("korsts", data="korsts", to=HEADLINE, time=60 * minutes)
+    return {
+        f"KorSTS, {minutes:g} minutes, kept": figure(one["kept"]),
+        "KorSTS, the teacher's correlation": figure(one["teacher"]),
+    }
+
+
 def _committed(name: str, key: str) -> float:
     """A figure of another benchmark's committed result."""
     return float(json.loads((COMMITTED / f"{name}.json").read_text())["figures"][key]["value"])
@@ -156,7 +165,9 @@ def show(runs: Runs) -> None:
     """A row for each run."""
     table = Table("run", "kept, 95%", "found", "p50", "MB", "used over given", "of a core", "tried", box=None)
     for name, one in runs.done.items():
-        kept = f"{one['kept']:.1%} ({one['low']:.1%} to {one['high']:.1%})"
+        kept = f"{one['kept']:.1%}"
+        if one["low"] is not None:  # as it is of few texts
+            kept += f" ({one['low']:.1%} to {one['high']:.1%})"
         given = f"{one['seconds']:.0f} s / {one['given']:.0f} s"
         share = f"{one['of_a_core']:.0%}"
         cost = f"{one['latency']:.2f} ms", f"{one['size']:.1f}"
@@ -202,6 +213,7 @@ def main(options: argparse.Namespace, work: Path) -> Result:
         "search": lambda: search(runs, short, options.seeds),
         "costs": lambda: costs(runs),
         "sst2": lambda: sst2(runs, middle),
+        "korsts": lambda: korsts(runs, middle),
     }
     figures: dict[str, Figure] = {}
     for part in chosen:

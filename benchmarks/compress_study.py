@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from compress_korsts_study import korsts
 from compress_peers_study import CUT_SECONDS, RECOVERY_RATES, PeersAtLatency
 from datasets import Dataset
 from export_costs_study import export_costs
@@ -31,7 +32,7 @@ BY_HEART: dict[str, Any] = {"epochs": 12, "lr": 3e-4, "max_length": 24, "patienc
 
 
 class Runs:
-    """Compressions of one teacher on Rotten Tomatoes and one on SST-2; each has a work directory of its own."""
+    """Compressions of a teacher each on Rotten Tomatoes, SST-2 and KorSTS; each has a work directory of its own."""
 
     def __init__(self, work: Path, peers_python: str | None, *, quick: bool) -> None:
         self.work, self.quick, self.peers_python = work, quick, peers_python
@@ -59,6 +60,8 @@ class Runs:
         }
 
     def _of(self, data: str) -> tuple[Path, dict[str, Dataset]]:
+        if data == "korsts":
+            return korsts(self.work / "korsts", quick=self.quick)
         if data == "reviews" and not self.quick:
             return self.headline.teacher, self.headline.tables
         few = self.headline.tables["train"]
@@ -157,7 +160,7 @@ def _run(
 
 
 def _figures(report: Report) -> dict[str, Any]:
-    student, teacher, settings = report.student, report.teacher, report.settings
+    student, teacher, settings, main = report.student, report.teacher, report.settings, report.main
     assert student is not None
     assert student.retained is not None
     assert teacher is not None
@@ -168,8 +171,8 @@ def _figures(report: Report) -> dict[str, Any]:
         "kept": kept.value,
         "low": kept.low,
         "high": kept.high,
-        "accuracy": student.metrics["accuracy"],
-        "teacher": teacher.metrics["accuracy"],
+        main: student.metrics[main],
+        "teacher": teacher.metrics[main],
         "agreement": student.metrics["agreement"],
         "candidate": chosen.name,
         "steps": chosen.steps,
@@ -177,5 +180,5 @@ def _figures(report: Report) -> dict[str, Any]:
         "fits": settings["fits"],
         **{name: settings["measured"][name] for name in ("size", "parameters", "latency")},
         "notes": list(report.notes),
-        "rows": {row.name: {"accuracy": row.metrics["accuracy"], "p50": row.p50} for row in report.rows},
+        "rows": {row.name: {main: row.metrics[main], "p50": row.p50} for row in report.rows},
     }

@@ -14,7 +14,8 @@ untrained: `--time 0` at the numbers of parameters of prune_peers.py, whole voca
 search: the search against random search without halving, same time and candidates, `--seeds`.
 costs: predicted latency and size of 24 candidates, students and pruned forms, against those of their exports: the part
     within a tenth, what repeating the measurement gives, and the largest error of the size.
-sst2, korsts: SST-2, and scores of Korean sentence pairs, from ../shared/data, with nothing changed but the texts.
+sst2, korsts: SST-2, and scores of Korean sentence pairs, from ../shared/data, with nothing changed but the texts. The
+    teacher of the pairs is MiniLM with another vocabulary, not a Korean encoder: compress_korsts_study.py says how.
 
 One thread. What a run is given is time on the clock: the share of a core that it got is in the settings.
 """

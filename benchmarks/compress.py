@@ -6,8 +6,8 @@ latency: a half and a quarter of the teacher's latency in fp32, against what els
     dropped layers in the same time, and TextPruner and Torch-Pruning. Of these the largest of 47 sizes that is as fast
     (exported, 128 tokens, in turns with the teacher, processor time) learns for `--short` minutes of processor time,
     from the labels or, by `attar.distill`, from the teacher's logits, of the sentences and of as many augmented copies
-    as are read three times. The way to score is the one that prune_peers.py chose for a tool and kind of cut. Rate (two
-    values, each with all of the time), epoch and kind of cut are those that are best on dev.
+    as are read three times. The way to score is the one that prune_peers.py chose for a tool and kind of cut. Rate (of
+    two, after a quarter of the time), epoch and kind of cut are those that are best on dev.
 untrained: `--time 0` at the numbers of parameters of prune_peers.py, whole vocabulary, fp32, against what the peers
     lose there without recovery, by its committed result: of another fine-tuning of the same model, so losses are held
     against each other.
@@ -182,7 +182,10 @@ def show_peers(rows: Mapping[str, Mapping[str, Any]], minutes: float) -> None:
     table = Table(*heads, box=None)
     for name, one in rows.items():
         low, high = one["times_95"]
-        times = f"{one['times']:.2f} ({low:.2f} to {high:.2f})" + ("" if one["fits"] else ", over the budget")
+        times = f"{one['times']:.2f} ({low:.2f} to {high:.2f})"
+        if "rate" not in one:
+            table.add_row(name, f"{times}, the smallest", f"{one['parameters'] / 1e6:.1f}M")
+            continue
         passes = f"{one['epochs']} of {one['rows']:,}"
         cells = (
             f"{one['parameters'] / 1e6:.1f}M",

@@ -36,6 +36,8 @@ CALLS, CUT_SECONDS = 100, 30
 RECOVERY_RATES: dict[Recovery, tuple[float, ...]] = {"labels": (5e-5, 1.5e-4), "distillation": (1.5e-4, 5e-4)}
 # As `attar compress` does where answers alone are learned: passes over the texts, and their copies at most.
 PASSES, MOST_COPIES = 3, 10
+# Part of the time that each rate is tried for; the best has all of it.
+TRIAL = 0.25
 # Steps that a pace is measured on, after a first one.
 PROBE_STEPS = 8
 
@@ -108,20 +110,25 @@ class PeersAtLatency:
         return self.peers.pruned(setting, 0, str(part), {str(part): goal})
 
     def recovered(self, setting: Setting, part: int, minutes: float, by: Recovery) -> dict[str, Any]:
-        """A cut that has learned for so many minutes, by the learning rate that is best on dev.
+        """A cut that has learned for so many minutes, by the learning rate that was best on dev in a part of them.
 
-        Each rate has all of the time; `right` is (N,) of the test sentences.
+        `right` is (N,) of the test sentences.
         """
         rates = RECOVERY_RATES[by][: 1 if self.quick else None]
-        tried = {rate: self._trained(setting, part, minutes, by, rate) for rate in rates}
-        rate = max(rates, key=lambda one: tried[one]["dev"])
-        name = _name(setting, part, by, rate)
+        tried = {rate: self._trained(setting, part, TRIAL * minutes, by, rate)["dev"] for rate in rates}
+        rate = max(rates, key=lambda one: tried[one])
+        made = self._trained(setting, part, minutes, by, rate)
+        name = _name(setting, part, minutes, by, rate)
         test = remembered(
             self.work / "right" / f"{name}.json",
             lambda: right(self.work / name, self.tables["test"]).tolist(),
         )
-        on_dev = {str(one): each["dev"] for one, each in tried.items()}
-        return {**tried[rate], "rate": rate, "dev by rate": on_dev, "right": test}
+        return {
+            **made,
+            "rate": rate,
+            "dev by rate": {str(one): dev for one, dev in tried.items()},
+            "right": test,
+        }
 
     def left(self, minutes: float, times: list[float]) -> dict[str, float]:
         """Seconds of what is not made yet."""
@@ -130,13 +137,14 @@ class PeersAtLatency:
             made = len(list((self.work / "speeds").glob(f"{setting.name}-*")))
             cuts += max(0, len(times) * math.ceil(math.log2(GRID)) - made)
             done = len(list((self.work / "trained").glob(f"{setting.name}-*")))
-            recoveries += max(0, len(times) * sum(map(len, RECOVERY_RATES.values())) - done)
-        return {"the peers' cuts": cuts * CUT_SECONDS, "their recovery": 60 * minutes * recoveries}
+            recoveries += max(0, len(times) * sum(1 + len(rates) for rates in RECOVERY_RATES.values()) - done)
+        each = (1 + 2 * TRIAL) / 3  # of two rates tried and one taken
+        return {"the peers' cuts": cuts * CUT_SECONDS, "their recovery": 60 * minutes * recoveries * each}
 
     def _trained(
         self, setting: Setting, part: int, minutes: float, by: Recovery, rate: float
     ) -> dict[str, Any]:
-        name = _name(setting, part, by, rate)
+        name = _name(setting, part, minutes, by, rate)
         start = self._saved(setting, part)
 
         def make() -> dict[str, Any]:
@@ -190,5 +198,5 @@ class PeersAtLatency:
         return Dataset.load_from_disk(str(out))
 
 
-def _name(setting: Setting, part: int, by: Recovery, rate: float) -> str:
-    return f"{setting.name}-{part}-{by}-{rate:g}"
+def _name(setting: Setting, part: int, minutes: float, by: Recovery, rate: float) -> str:
+    return f"{setting.name}-{part}-{by}-{rate:g}-{minutes:g}m"

@@ -87,16 +87,17 @@ class Runs:
         for setting in self.peers.settings if self.peers else ():
             assert self.peers is not None
             cut = self.peers.closest(setting, times)
-            fits = cut["times"] >= times
+            said = f"{to}, {setting.tool}, {setting.axes}"
+            if cut["times"] < times and not self.quick:  # what is too slow says nothing beside what is not
+                self.peer_rows[said] = cut
+                continue
             for by in RECOVERY_RATES:
                 row = self.peers.recovered(setting, cut["part"], minutes, by)
                 on_test = np.array(row.pop("right"))
-                found = {**cut, "fits": fits, **row, "test": on_test.mean()}
-                self.peer_rows[f"{to}, {setting.tool}, {setting.axes}, {by}"] = found
+                self.peer_rows[f"{said}, {by}"] = {**cut, **row, "test": on_test.mean()}
                 name = f"{setting.tool} recovered by {by}"
-                # A cut that is too slow says nothing beside one that is not.
-                if name not in best or (fits, row["dev"]) > best[name][0]:
-                    best[name] = (fits, row["dev"]), on_test
+                if name not in best or row["dev"] > best[name][0]:
+                    best[name] = row["dev"], on_test
         return {name: on_test for name, (_, on_test) in best.items()}
 
     def right(self, name: str) -> Array:

@@ -92,6 +92,13 @@ def test_each_layer_is_one_fused_attention_and_no_slow_norm(exported):
     assert b".py" not in (exported[1] / "electra" / "model.onnx").read_bytes()  # nor where it was traced
 
 
+def test_weights_that_layers_share_are_in_the_file_once(tmp_path):
+    """Of matrices of more than 8192 numbers: smaller ones are folded one by one when the graph is made."""
+    model = tiny.model("albert", hidden_size=96, intermediate_size=104, num_hidden_layers=3)
+    record = export(model, tmp_path / "albert", tokenizer=tiny.tokenizer("albert"))
+    assert record.bytes < 4 * record.parameters + 40_000 < 8 * record.parameters
+
+
 def test_a_stranger_needs_onnxruntime_and_tokenizers_only(exported):
     script = """
 import sys, numpy, onnxruntime, tokenizers

@@ -22,15 +22,23 @@ HIDDEN = float(np.finfo(np.float32).min)
 
 
 def join_projections(model: Any) -> None:
-    """Make the joined weight (H, 3H) of each `Attention` a constant; equal sizes of q, k and v need no attribute."""
+    """Make the joined weight (H, 3H) of each `Attention` a constant; equal sizes of q, k and v need no attribute.
+
+    Layers that share their weights share the constant.
+    """
+    joined: dict[Any, Any] = {}
     for node in _nodes(model, "Attention"):
         concat = node.inputs[1].producer()
         if concat is not None and concat.op_type == "Concat":
             parts = [value.const_value for value in concat.inputs]
             if any(part is None for part in parts):
                 continue
-            weight = np.concatenate([part.numpy() for part in parts], axis=concat.attributes.get_int("axis"))
-            node.replace_input_with(1, _constant(model, f"{node.inputs[1].name}_joined", weight))
+            if concat not in joined:
+                weight = np.concatenate(
+                    [part.numpy() for part in parts], axis=concat.attributes.get_int("axis")
+                )
+                joined[concat] = _constant(model, f"{node.inputs[1].name}_joined", weight)
+            node.replace_input_with(1, joined[concat])
         sizes = node.attributes.get_ints("qkv_hidden_sizes", None)
         if sizes and len(set(sizes)) == 1:
             node.attributes.pop("qkv_hidden_sizes")

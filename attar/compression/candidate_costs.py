@@ -41,7 +41,7 @@ class CandidateCosts:
         self.learning, self.exports, self.exact = learning, exports, exact
         self.vocabularies, self.tokenizer_bytes = vocabularies, tokenizer_bytes
         self.length, self.batch = exports.call["length"], exports.call["batch"]
-        self.latency = PredictedLatency(self.flops)
+        self.latency = PredictedLatency(self.flops, rows=learning.bound.anatomy.causal)
         self.counted = lru_cache(maxsize=4096)(self._counted)
 
     def __call__(self, candidate: Candidate) -> dict[str, float]:

@@ -5,11 +5,11 @@ import json
 import math
 import tempfile
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from attar.anatomy.form import Form, LayerForm
-from attar.anatomy.resolve import family
+from attar.anatomy.parts import Anatomy
+from attar.anatomy.resolve import family, resolve
 from attar.compression.candidate import Architecture, Candidate
 from attar.compression.learning import Learning
 from attar.distillation.student import head_of
@@ -33,15 +34,15 @@ from attar.model.slim import class_for, config_for
 from attar.progress import say
 from attar.storage.writing import write_atomic
 
+if TYPE_CHECKING:
+    from attar.exporting.sized_graph import Kind
+
 # Sizes of the small models whose graphs others are made of: no number is any other, nor one that a graph has anyway.
-HIDDEN, EMBEDDING, STUDENT = 101, 59, 77
-EVEN = (LayerForm(7, 11, 11, 151),) * 2
-UNEVEN = (
-    LayerForm(7, 11, 13, 151),
-    LayerForm(5, 17, 17, 163),
-    LayerForm(9, 19, 23, 167),
-    LayerForm(6, 29, 29, 173),
-)
+# Matrices that layers share have more than 8192 numbers: smaller ones are folded one by one, and shared no more.
+HIDDEN, EMBEDDING = 101, 59
+HEADS_OF, FFN_OF = (7, 5, 9, 6, 13), (151, 163, 167, 173, 179)
+KEYS, VALUES = (17, 19, 23, 29), (13, 14, 25, 15, 26)
+ROTARY_KEY = 22  # of all layers, and even: positions turn pairs of its dimensions
 # Layers, hidden size, heads, FFN and embedding size of the reference that every call is timed beside.
 REFERENCE = (1, 512, 8, 2048, 512)
 # Rows of the embedding that is timed: a call reads few of them. Rounds of timing.
@@ -70,20 +71,28 @@ class ExportCosts:
     def bytes(self, candidate: Candidate, form: Form) -> int | None:
         """Bytes of the graph with its weights and of the config; None where the family's graphs are not known."""
         config = self.config(candidate.architecture)
+        kinds = self._kinds(config, form)
         graph = self._of(config, form, candidate.precision)
-        return None if graph is None else graph.bytes(form) + len(config.to_json_string())
+        return None if graph is None else graph.bytes(form, kinds) + len(config.to_json_string())
+
+    def program(self, candidate: Candidate, form: Form) -> Any:
+        """The graph (an `onnx_ir.Model`) that a candidate of a form is exported as; None as for `bytes`."""
+        config = self.config(candidate.architecture)
+        graph = self._of(config, form, candidate.precision)
+        return None if graph is None else graph.of(form, self._kinds(config, form))
 
     def seconds(self, candidate: Candidate, form: Form) -> float | None:
         """Seconds of a call, p50, as fast as the machine was when this run began; None as for `bytes`."""
         config = self.config(candidate.architecture)
         few = dataclasses.replace(form, vocab=min(form.vocab, ROWS))
         known = json.loads(self.file.read_text()) if self.file.is_file() else {}
-        key = digest(type(config).__name__, dataclasses.asdict(few), candidate.precision, self.call, _here())
+        what = (type(config).__name__, dataclasses.asdict(few), candidate.precision, self.call, _here())
+        key = digest(*what, [kind[0] for kind in self._kinds(config, form)])
         if key not in known:
-            graph = self._of(config, form, candidate.precision)
-            if graph is None or self.reference is None:
+            program = self.program(candidate, few)
+            if program is None or self.reference is None:
                 return None
-            known[key] = self.times_reference(self._call(graph.of(few), few))
+            known[key] = self.times_reference(self._call(program, few))
             write_atomic(self.file, json.dumps(known, indent=1))
         return float(known[key]) * self.reference_seconds
 
@@ -93,10 +102,10 @@ class ExportCosts:
         bound = self.learning.bound
         shape = shape_for(bound, *REFERENCE)
         config = config_of(bound, shape, layer_map(shape.layers, bound.shape.layers, "uniform"))
-        layer = LayerForm(shape.heads, shape.hidden // shape.heads, shape.hidden // shape.heads, shape.ffn)
+        layer = LayerForm(shape.heads, shape.head_dim, shape.head_dim, shape.ffn)
         form = Form(shape.hidden, shape.embedding, min(bound.shape.vocab, ROWS), (layer,) * shape.layers)
         graph = self._of(config, form, "fp32")
-        return None if graph is None else self._call(graph.of(form), form)
+        return None if graph is None else self._call(graph.of(form, self._kinds(config, form)), form)
 
     @cached_property
     def reference_seconds(self) -> float:
@@ -116,7 +125,27 @@ class ExportCosts:
         return "cpu" if self.call["threads"] == 1 else "wall"
 
     def _of(self, config: Any, form: Form, precision: str) -> Any:
-        return self.graph(type(config).__name__, form.embedding != form.hidden, precision)
+        kinds = self._template(config, self._kinds(config, form))
+        return self.graph(type(config).__name__, form.embedding != form.hidden, precision, kinds)
+
+    def _kinds(self, config: Any, form: Form) -> "tuple[Kind, ...]":
+        """Of each layer what it attends to, whether keys and values are of one size, and whether a norm is missing."""
+        types = getattr(config, "layer_types", None) or [""] * len(form.layers)
+        apart = family(config.model_type).pre_norm  # a first layer reads what is normed already
+        return tuple(
+            (types[n], layer.key == layer.value, apart and n == 0) for n, layer in enumerate(form.layers)
+        )
+
+    def _template(self, config: Any, kinds: "tuple[Kind, ...]") -> "tuple[Kind, ...]":
+        """The layers of a small model: the first, and two of each kind that may repeat, or that attend to the same."""
+        first = kinds[0]
+        types = dict.fromkeys(getattr(self.loaded.model.config, "layer_types", None) or [first[0]])
+        uneven = _uneven(type(config).__name__, family(config.model_type))
+        evens = (False, True) if uneven else (first[1],) * 2
+        between = tuple((kind, even, False) for kind in types for even in evens)
+        if first[2]:
+            return (first, *between)
+        return between * 2 if uneven else between
 
     def _call(self, program: Any, form: Form) -> Callable[[], Any]:
         """What calls a graph with a random batch."""
@@ -142,55 +171,88 @@ class ExportCosts:
         shape = shape_for(bound, a.layers, a.hidden, a.heads, a.ffn, a.embedding)
         return config_of(bound, shape, layer_map(a.layers, bound.shape.layers, "uniform"))
 
-    def _graph(self, kind: str, factorised: bool, precision: str) -> Any:
+    def _graph(self, name: str, factorised: bool, precision: str, kinds: "tuple[Kind, ...]") -> Any:
         """The graphs of a class of configs, None where its layers cannot be told apart."""
         from attar.exporting import int8
         from attar.exporting.onnx import trace
         from attar.exporting.sized_graph import SizedGraph
 
-        if self.learning.bound.anatomy.causal or self.learning.bound.anatomy.pre_norm:
+        # Graphs of decoders give the keys and values of each layer as well: their outputs are as many as their layers.
+        if self.learning.bound.anatomy.causal:
             return None
         try:
-            model, form = self._small(kind, factorised)
-            layers = family(model.config.model_type).layers
+            key = name, factorised, kinds
             with quiet():
-                if (kind, factorised) not in self._fp32:
-                    self._fp32[kind, factorised] = model, trace(model, self.loaded.tokenizer, max_length=16)
-                model, program = self._fp32[kind, factorised]
+                if key not in self._fp32:
+                    model, form = self._small(*key)
+                    self._fp32[key] = model, form, trace(model, self.loaded.tokenizer, max_length=16)
+                model, form, program = self._fp32[key]
                 int8.name_nodes(program, model)
                 if precision == "int8":
                     program = int8.quantize(program, model, "int8")
-                return SizedGraph(program, form, layers)
+                anatomy = family(model.config.model_type)
+                numbers = partial(_numbers, anatomy)
+                return SizedGraph(program, form, kinds, anatomy.layers, numbers, shared=anatomy.shared)
         except AttarError as error:
             say(f"{precision} latency and size go by operations and parameters: found {error.found}")
             return None
 
     @torch.no_grad()
-    def _small(self, kind: str, factorised: bool) -> tuple[PreTrainedModel, Form]:
+    def _small(self, name: str, factorised: bool, kinds: "tuple[Kind, ...]") -> tuple[PreTrainedModel, Form]:
         """A small model of a class of configs, with random weights."""
         own, bound = self.loaded.model, self.learning.bound
-        vocab = bound.shape.vocab
-        form = Form(HIDDEN, EMBEDDING if factorised else HIDDEN, vocab, UNEVEN)
-        config = config_for(own.config, form)
+        form = self._small_form(name, factorised, kinds)
+        types = getattr(own.config, "layer_types", None) or [kinds[0][0]]
+        chosen = [types.index(kind[0]) for kind in kinds]  # layers of the teacher that attend to the same
+        anatomy, first = bound.anatomy, form.layers[0]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            if kind == type(config).__name__:
+            # `config_of` makes an ELECTRA of an ALBERT of other sizes.
+            if name.startswith("Slim") or (anatomy.shared and name == type(own.config).__name__):
+                config = config_for(own.config, form, chosen)
                 model = class_for(own, config)(config)
             else:
-                form = Form(STUDENT, EMBEDDING if factorised else STUDENT, vocab, EVEN)
-                first = EVEN[0]
-                shape = shape_for(bound, len(EVEN), form.hidden, first.heads, first.ffn, form.embedding)
-                config = config_of(bound, shape, layer_map(len(EVEN), bound.shape.layers, "uniform"))
+                shape = shape_for(bound, len(kinds), form.hidden, first.heads, first.ffn, form.embedding)
+                config = config_of(bound, shape, tuple(n + 1 for n in chosen))
                 model = HEADS[head_of(own)].from_config(config)
-            if type(config).__name__ != kind:
+            grouped = family(config.model_type).shared and resolve(model).place(1) != (0, 0)
+            if type(config).__name__ != name or grouped:
                 raise ExportError(
-                    expected=f"layers of a {kind} to be told apart in its graph",
-                    found="layers that share their weights",
+                    expected=f"layers of a {name} to be told apart in its graph",
+                    found="layers in groups that share their weights",
                     fix="export a model of these sizes itself",
                 )
             for weight in model.parameters():
                 weight.add_(torch.randn_like(weight), alpha=0.02)
         return model.eval(), form
+
+    def _small_form(self, name: str, factorised: bool, kinds: "tuple[Kind, ...]") -> Form:
+        """The sizes of a small model."""
+        anatomy, uneven = self.learning.bound.anatomy, _uneven(name, self.learning.bound.anatomy)
+        layers = []
+        for n, kind in enumerate(kinds):
+            place = n if uneven else 0
+            key = ROTARY_KEY if anatomy.rotary else KEYS[place]
+            layers.append(LayerForm(HEADS_OF[place], key, key if kind[1] else VALUES[place], FFN_OF[place]))
+        hidden = HIDDEN if name.startswith("Slim") else layers[0].heads * layers[0].key
+        vocab = self.learning.bound.shape.vocab
+        return Form(hidden, EMBEDDING if factorised else hidden, vocab, tuple(layers))
+
+
+def _uneven(name: str, anatomy: Anatomy) -> bool:
+    """Whether layers of a class of configs may differ in their sizes."""
+    return name.startswith("Slim") and not anatomy.shared
+
+
+def _numbers(anatomy: Anatomy, layer: LayerForm) -> list[int]:
+    """All that a graph has for a layer: its sizes, and products and parts of them."""
+    query, value = layer.heads * layer.key, layer.heads * layer.value
+    found = [layer.heads, layer.key, layer.value, query, value, 2 * query + value, layer.ffn]
+    if anatomy.gated_ffn:
+        found.append(2 * layer.ffn)
+    if anatomy.rotary:
+        found.append(layer.key // 2)
+    return found
 
 
 class PredictedLatency:
@@ -198,46 +260,43 @@ class PredictedLatency:
 
     Args:
         operations: of one call of a form.
+        rows: whether the size of the vocabulary counts, as it does where there is a logit for each token; else a call
+            reads few rows of the embedding, whatever their number.
     """
 
-    def __init__(self, operations: Callable[[Form], float]) -> None:
-        self.operations = operations
-        self.known: dict[tuple[Any, str], float] = {}
+    def __init__(self, operations: Callable[[Form], float], *, rows: bool = False) -> None:
+        self.operations, self.rows = operations, rows
+        self.known: dict[tuple[Form, str], float] = {}
 
     def learn(self, form: Form, precision: str, seconds: float) -> None:
         """What a form takes, as timed."""
-        self.known[_sizes(form), precision] = seconds
+        self.known[self._read(form), precision] = seconds
 
     def knows(self, form: Form, precision: str) -> bool:
         """Whether the form was timed."""
-        return (_sizes(form), precision) in self.known
+        return (self._read(form), precision) in self.known
 
     def __call__(self, form: Form, precision: str) -> float:
         """Seconds of one call."""
-        if self.knows(form, precision):
-            return self.known[_sizes(form), precision]
+        form = self._read(form)
+        if (form, precision) in self.known:
+            return self.known[form, precision]
         others = [(timed, seconds) for (timed, other), seconds in self.known.items() if other == precision]
-        near = np.array([_logarithms(timed) for timed, _ in others]) - _logarithms(_sizes(form))
+        near = np.array([_logarithms(timed) for timed, _ in others]) - _logarithms(form)
         weights = 1 / ((near**2).sum(axis=1) + 1e-4) ** 2
-        paces = [
-            math.log(seconds / self.operations(Form(timed[0], timed[1], form.vocab, timed[2])))
-            for timed, seconds in others
-        ]
+        paces = [math.log(seconds / self.operations(timed)) for timed, seconds in others]
         return self.operations(form) * math.exp(float(np.average(paces, weights=weights)))
 
-
-def _sizes(form: Form) -> tuple[int, int, tuple[LayerForm, ...]]:
-    """What the time depends on: a call reads few rows of the embedding, whatever their number."""
-    return form.hidden, form.embedding, form.layers
+    def _read(self, form: Form) -> Form:
+        return form if self.rows else dataclasses.replace(form, vocab=1)
 
 
-def _logarithms(sizes: tuple[int, int, tuple[LayerForm, ...]]) -> NDArray[np.float64]:
-    hidden, embedding, layers = sizes
+def _logarithms(form: Form) -> NDArray[np.float64]:
+    layers = form.layers
     attention = sum(x.heads * (x.key + x.value) for x in layers) / len(layers)
     ffn = sum(x.ffn for x in layers) / len(layers)
-    return np.log(
-        [hidden, embedding, len(layers), attention, ffn, sum(x.heads for x in layers) / len(layers)]
-    )
+    heads = sum(x.heads for x in layers) / len(layers)
+    return np.log([form.hidden, form.embedding, form.vocab, len(layers), attention, ffn, heads])
 
 
 def _here() -> str:

@@ -4,7 +4,8 @@ What an export takes on disk and in ONNX Runtime depends on its operators and th
 """
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -19,6 +20,8 @@ from attar.errors import ExportError
 
 # Constants of so many numbers or fewer are shapes and numbers of heads; those of whole sequences are not.
 FEW = 6
+# What tells the layers of a family apart beside their sizes: two of one kind have the same operators.
+Kind = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -34,66 +37,88 @@ class Sized:
 class SizedGraph:
     """Graphs of forms, made of the graph of a small model whose sizes are all different numbers.
 
+    Sizes that are the same in all layers of the small model have to be so in the forms as well: numbers that all
+    layers read are then such sizes.
+
     Args:
-        program: fp32 or int8 graph of the small model, whose weights are random, so that none is found twice.
-        form: of the small model. Of each kind of layer it has two, of different sizes: what both read stands outside.
+        program: fp32 or int8 graph of the small model, whose weights are random, so that none is found twice. Its
+            operators are named by their weights (`int8.name_nodes`).
+        form: of the small model.
+        kinds: of its layers. Where it has one layer of a kind, what that alone reads is part of the layer.
         layers: path of the layers, such as `encoder.layer`.
+        numbers: all that a graph has for a layer: products and parts of its sizes.
+        shared: whether the layers are one layer that runs several times.
 
     Raises:
-        ExportError: layers that cannot be told apart in the graph, as where all share their weights.
+        ExportError: layers that cannot be told apart in the graph.
     """
 
-    def __init__(self, program: Any, form: Form, layers: str) -> None:
-        self.template, self.form = program, form
-        numbered = re.compile(rf"(?:^|\.){re.escape(layers)}\.(\d+)\.")
-        nodes = list(program.graph)
-        names = {node: [node.name or "", *(value.name for value in _weights(node))] for node in nodes}
-        found = {node: [int(n) for name in names[node] for n in numbered.findall(name)] for node in nodes}
-        self._own = {node: numbers[0] for node, numbers in found.items() if numbers}
-        if set(self._own.values()) != set(range(len(form.layers))):
-            raise _untold(f"weights of layers {sorted(set(self._own.values()))} of {len(form.layers)}")
-        # Where a layer ends: its last operator with weights normalizes what it gives.
-        last = {
-            n: max(i for i, node in enumerate(nodes) if self._own.get(node) == n)
-            for n in range(len(form.layers))
-        }
-        self.ends = {n: nodes[i].outputs[0] for n, i in last.items()}
-        first = min(i for i, node in enumerate(nodes) if self._own.get(node) == 0)
-        self.ends[-1] = next(
-            node for node in reversed(nodes[:first]) if any(map(_learned, _weights(node)))
-        ).outputs[0]
-        self.parts = {n: self._between(nodes, n) for n in self.kinds().values()}
+    def __init__(
+        self,
+        program: Any,
+        form: Form,
+        kinds: Sequence[Kind],
+        layers: str,
+        numbers: Callable[[LayerForm], list[int]],
+        *,
+        shared: bool = False,
+    ) -> None:
+        self.template, self.form, self.numbers = program, form, numbers
+        self.places = {kind: n for n, kind in enumerate(kinds)}
+        count = len(form.layers)
+        own = _own(program, layers, shared=shared)
+        if set(own.values()) != set(range(count)):
+            raise _untold(f"weights of layers {sorted(set(own.values()))} of {count}")
+        ranks = _ranks(program, own, count)
+        self.parts = [[node for node in program.graph if ranks[node] == n] for n in range(count)]
+        self.reads = [_crossing(program, ranks, n) for n in range(count + 1)]
+        self.own_constants = {
+            value for node in program.graph for value in _weights(node)
+            if len({ranks[use.node] for use in value.uses()}) == 1 and ranks[node] in range(count)
+        }  # fmt: skip
+        self.alike = [len(set(sizes)) == 1 for sizes in zip(*map(numbers, form.layers), strict=True)]
+        self._check_outside(ranks)
         self.tensors = lru_cache(maxsize=64)(self._tensors)
 
-    def kinds(self) -> dict[bool, int]:
-        """The layer of the template, its second of that kind, for layers whose key and value are of one size or two."""
-        found: dict[bool, int] = {}
-        for n, layer in enumerate(self.form.layers):
-            if n > 0 and n >= len(self.form.layers) // 2:
-                found.setdefault(layer.key == layer.value, n)
-        return found
-
-    def bytes(self, form: Form) -> int:
+    def bytes(self, form: Form, kinds: Sequence[Kind]) -> int:
         """Size of the file."""
-        around, tensors = self.tensors(self._pattern(form))
+        around, tensors = self.tensors(self._pattern(kinds))
         return around + sum(one.itemsize * prod(self._shape(one, form)) for one in tensors)
 
-    def of(self, form: Form) -> Any:
+    def of(self, form: Form, kinds: Sequence[Kind]) -> Any:
         """The graph (an `onnx_ir.Model`) of a form; its weights mean nothing."""
-        return self._made(form)[0]
+        return self._made(form, self._pattern(kinds))[0]
 
-    def _pattern(self, form: Form) -> tuple[int, ...]:
-        kinds = self.kinds()
-        try:
-            return tuple(kinds[layer.key == layer.value] for layer in form.layers)
-        except KeyError:
-            raise _untold("no layer with keys and values of two sizes") from None
+    def _pattern(self, kinds: Sequence[Kind]) -> tuple[int, ...]:
+        """The layer of the template for each layer."""
+        if missing := set(kinds) - set(self.places):
+            raise _untold(f"no layer of the kind {missing.pop()}")
+        pattern = tuple(self.places[kind] for kind in kinds)
+        gives = [len(self.reads[0]), *(len(self.reads[n + 1]) for n in pattern)]
+        takes = [*(len(self.reads[n]) for n in pattern), len(self.reads[-1])]
+        if gives != takes:
+            raise _untold(f"layers that read {takes} values where {gives} are given")
+        return pattern
+
+    def _check_outside(self, ranks: Mapping[Any, int | None]) -> None:
+        """Refuse sizes of a single layer that stand outside of it."""
+        of_one = {
+            size
+            for layer in self.form.layers
+            for size, alike in zip(self.numbers(layer), self.alike, strict=True)
+            if not alike
+        } - set(_outside(self.form))
+        for node, rank in ranks.items():
+            for value in _weights(node) if rank is None else ():
+                few = value.const_value.numpy()
+                if few.dtype == np.int64 and few.size <= FEW and of_one & set(few.reshape(-1).tolist()):
+                    raise _untold(f"{value.name} is a size of one layer")
 
     def _tensors(self, pattern: tuple[int, ...]) -> tuple[int, tuple[Sized, ...]]:
         """Bytes of the graph without its tensors, and these."""
         own = self.form
         same = Form(own.hidden, own.embedding, own.vocab, tuple(own.layers[n] for n in pattern))
-        program, tensors = self._made(same)
+        program, tensors = self._made(same, pattern)
         whole = ir.to_proto(program).ByteSize()
         return whole - sum(one.itemsize * prod(one.shape) for one in tensors), tuple(tensors)
 
@@ -104,42 +129,27 @@ class SizedGraph:
     def _sizes(self, form: Form, template: int | None, place: int | None) -> dict[int, int]:
         """Size in the template -> size in a form."""
         found = dict(zip(_outside(self.form), _outside(form), strict=True))
-        if template is not None and place is not None:
-            layers = self.form.layers[template], form.layers[place]
-            found |= dict(zip(*map(_inside, layers), strict=True))
+        of_all = template is None or place is None
+        ours, theirs = self.form.layers[template or 0], form.layers[place or 0]
+        for before, after, alike in zip(self.numbers(ours), self.numbers(theirs), self.alike, strict=True):
+            if (alike or not of_all) and found.setdefault(before, after) != after:
+                raise _untold(f"{before} is two sizes, {found[before]} and {after}")
         return found
 
-    def _between(self, nodes: list[Any], n: int) -> list[Any]:
-        """The operators of a layer, in order."""
-        before, until = _upstream(self.ends[n - 1]), _upstream(self.ends[n])
-        inside = [node for node in nodes if node in until and node not in before]
-        made = {output for node in inside for output in node.outputs}
-        for value in {value for node in inside for value in node.inputs if value is not None} - made:
-            if value is not self.ends[n - 1] and any(node in self._own for node in _upstream(value)):
-                raise _untold(f"layer {n} reads {value.name} of another")
-        numbers = set(_inside(self.form.layers[n])) - set(_outside(self.form))
-        for node in before:
-            for value in _weights(node):
-                few = value.const_value.numpy()
-                if self._own.get(node) is None and few.dtype == np.int64 and few.size <= FEW:
-                    if numbers & set(few.reshape(-1).tolist()):
-                        raise _untold(f"{value.name} is a size of all layers")
-        return inside
-
-    def _made(self, form: Form) -> tuple[Any, list[Sized]]:
+    def _made(self, form: Form, pattern: tuple[int, ...]) -> tuple[Any, list[Sized]]:
         model = self.template.clone()
         graph, random = model.graph, np.random.default_rng(0)
         values = {output.name: output for node in graph for output in node.outputs}
         values |= {value.name: value for value in (*graph.inputs, *graph.initializers.values())}
         tensors: dict[Any, Sized] = {}
-        read = values[self.ends[-1].name]
-        for place, n in enumerate(self._pattern(form)):
-            inside = {self.ends[n - 1].name: read}
+        read = [values[value.name] for value in self.reads[0]]
+        for place, n in enumerate(pattern):
+            inside = {old.name: new for old, new in zip(self.reads[n], read, strict=True)}
             sizes = self._sizes(form, n, place)
             for node in self.parts[n]:
                 inputs = []
                 for value in node.inputs:
-                    if value is not None and value.name not in inside and _differs(value, sizes):
+                    if value in self.own_constants and value.name not in inside and _differs(value, sizes):
                         inside[value.name] = new = _constant(
                             graph, f"{value.name}_{place}", value, sizes, random
                         )
@@ -147,7 +157,8 @@ class SizedGraph:
                     inputs.append(None if value is None else inside.get(value.name, values.get(value.name)))
                 attributes = dict(node.attributes)
                 if "num_heads" in attributes:
-                    attributes["num_heads"] = ir.AttrInt64("num_heads", form.layers[place].heads)
+                    heads = attributes["num_heads"].as_int()
+                    attributes["num_heads"] = ir.AttrInt64("num_heads", sizes.get(heads, heads))
                 new = ir.Node(
                     node.domain, node.op_type, inputs, list(attributes.values()), num_outputs=len(node.outputs),
                     name=f"{node.name}_{place}",
@@ -160,10 +171,9 @@ class SizedGraph:
                     )
                     inside[old.name] = output
                 graph.append(new)
-            read = inside[self.ends[n].name]
-        values[self.ends[len(self.form.layers) - 1].name].replace_all_uses_with(
-            read, replace_graph_outputs=True
-        )
+            read = [inside[value.name] for value in self.reads[n + 1]]
+        for old, new in zip(self.reads[-1], read, strict=True):
+            values[old.name].replace_all_uses_with(new, replace_graph_outputs=True)
         graph.sort()
         while RemoveUnusedNodesPass()(model).modified:
             pass
@@ -174,8 +184,82 @@ class SizedGraph:
         for value in list(graph.initializers.values()):
             if value not in tensors:
                 tensors[value] = Sized(_item(value), tuple(value.const_value.shape), None, None)
-                _resize(value, value, outside, random, numbers=False)
+                _resize(value, value, outside, random)
         return model, [tensors[value] for value in graph.initializers.values()]
+
+
+def _own(program: Any, layers: str, *, shared: bool) -> dict[Any, int]:
+    """The layer of each operator that reads weights of one, by their names; of two the later.
+
+    Of layers that are one, the first operator with a weight is in the first, and so on.
+    """
+    numbered = re.compile(rf"(?:^|\.){re.escape(layers)}\.(\d+)\.")
+    found: dict[Any, int] = {}
+    seen: Counter[str] = Counter()
+    for node in program.graph:
+        if shared:
+            times = []
+            if numbered.search(node.name or ""):
+                again = re.search(r"#(\d+)", node.name)
+                times.append(int(again[1]) - 1 if again else 0)
+            for name in {value.name for value in _weights(node) if numbered.search(value.name)}:
+                times.append(seen[name])
+                seen[name] += 1
+        else:
+            names = [node.name or "", *(value.name for value in _weights(node))]
+            times = [int(n) for name in names for n in numbered.findall(name)]
+        if times:
+            found[node] = max(times)
+    return found
+
+
+def _ranks(program: Any, own: Mapping[Any, int], count: int) -> dict[Any, int | None]:
+    """The layer of each operator: -1 before all of them, `count` after them, None for what several read.
+
+    What goes through the layers is where its weights are, else as late as it is read: what is added and normalized
+    between two layers belongs to the second, whatever else was made one operator with it. What does not go through
+    them, as masks and angles, is in the layer that alone reads it.
+    """
+    nodes = list(program.graph)
+    through: set[Any] = set()
+    after: set[Any] = set()
+    ranks: dict[Any, int | None] = {}
+    for node in nodes:
+        before = {value.producer() for value in node.inputs if value is not None}
+        if before & through or any(len(value.const_value.shape) > 1 for value in _learned(node)):
+            through.add(node)
+        if node in own or before & after:
+            after.add(node)
+        if node in own:
+            ranks[node] = own[node]
+        elif node in through and any(_learned(node)):
+            ranks[node] = count if node in after else -1
+    for node in reversed(nodes):
+        if node not in ranks:
+            found = {ranks[use.node] for output in node.outputs for use in output.uses()}
+            if node in through:
+                ranks[node] = min((n for n in found if n is not None), default=count)
+            else:
+                ranks[node] = found.pop() if len(found) == 1 else None
+    return ranks
+
+
+def _crossing(program: Any, ranks: Mapping[Any, int | None], n: int) -> list[Any]:
+    """What layer n reads of the layer before it, in the order of reading.
+
+    Raises:
+        ExportError: of one still before that.
+    """
+    found: dict[Any, None] = {}
+    for node in program.graph:
+        for value in node.inputs if ranks[node] == n else ():
+            maker = None if value is None else value.producer()
+            rank = None if maker is None else ranks[maker]
+            if rank is not None and rank < n:
+                if rank != n - 1:
+                    raise _untold(f"layer {n} reads {value.name} of layer {rank}")
+                found[value] = None
+    return list(found)
 
 
 def _shape(value: Any, sizes: dict[int, int]) -> Any:
@@ -188,30 +272,16 @@ def _outside(form: Form) -> list[int]:
     return [form.hidden, form.embedding, form.vocab]
 
 
-def _inside(layer: LayerForm) -> list[int]:
-    query, value = layer.heads * layer.key, layer.heads * layer.value
-    return [layer.heads, layer.key, layer.value, query, value, 2 * query + value, layer.ffn]
-
-
 def _weights(node: Any) -> Iterator[Any]:
     """Constants that an operator reads."""
     return (value for value in node.inputs if value is not None and value.const_value is not None)
 
 
-def _learned(value: Any) -> bool:
-    return value.dtype != ir.DataType.INT64 and len(value.const_value.shape) > 0
-
-
-def _upstream(value: Any) -> set[Any]:
-    """All operators that a value comes from."""
-    found: set[Any] = set()
-    waiting = [value.producer()]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in found:
-            found.add(node)
-            waiting += [one.producer() for one in node.inputs if one is not None]
-    return found
+def _learned(node: Any) -> Iterator[Any]:
+    """Weights among them: more numbers than scales and shapes have."""
+    return (
+        value for value in _weights(node) if value.dtype != ir.DataType.INT64 and value.const_value.size > FEW
+    )
 
 
 def _item(value: Any) -> int:
@@ -220,26 +290,22 @@ def _item(value: Any) -> int:
 
 def _differs(value: Any, sizes: dict[int, int]) -> bool:
     """Whether a layer has a constant of its own: weights, and numbers that are its sizes."""
-    if value.const_value is None:
-        return False
     array = value.const_value.numpy()
     return array.dtype != np.int64 or not sizes.keys().isdisjoint(array.reshape(-1)[:FEW].tolist())
 
 
 def _constant(graph: Any, name: str, like: Any, sizes: dict[int, int], random: np.random.Generator) -> Any:
     value = ir.Value(name=name)
-    _resize(value, like, sizes, random, numbers=True)
+    _resize(value, like, sizes, random)
     graph.register_initializer(value)
     return value
 
 
-def _resize(
-    value: Any, like: Any, sizes: dict[int, int], random: np.random.Generator, *, numbers: bool
-) -> None:
+def _resize(value: Any, like: Any, sizes: dict[int, int], random: np.random.Generator) -> None:
     """Give a constant the values of another in other sizes; numbers in it that are sizes, too."""
     array = like.const_value.numpy()
     if array.dtype == np.int64:
-        if numbers and array.size <= FEW:
+        if array.size <= FEW:
             array = np.array([sizes.get(n, n) for n in array.reshape(-1).tolist()], np.int64).reshape(
                 array.shape
             )

@@ -223,7 +223,9 @@ def test_a_language_model_says_in_onnx_what_it_says_in_torch(tmp_path, family):
     with torch.no_grad():
         expected = model(**encoded).logits
     seen = encoded["attention_mask"].bool()
-    said = torch.from_numpy(OnnxModel(tmp_path / "fp32")(encoded))
+    opened = OnnxModel(tmp_path / "fp32")
+    assert opened.outputs == ("logits",)
+    said = torch.from_numpy(opened(encoded))
     torch.testing.assert_close(said[seen], expected[seen], rtol=1e-4, atol=1e-4)
     save(model, ours, tmp_path / "torch", lineage={})
     # Windows of 6 tokens: documents are of several, and rows of a batch of unequal length.

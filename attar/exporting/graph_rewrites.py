@@ -21,6 +21,16 @@ MICROSOFT = "com.microsoft"
 HIDDEN = float(np.finfo(np.float32).min)
 
 
+def drop_cache(model: Any) -> None:
+    """Give no keys and values, which a decoder's trace has as outputs beside its logits: nobody reads them here.
+
+    They are traced all the same, since transformers fuses grouped attention only where they are.
+    """
+    outputs = model.graph.outputs
+    outputs[:] = [value for value in outputs if not value.name.startswith("past_key_values")]
+    RemoveUnusedNodesPass()(model)
+
+
 def join_projections(model: Any) -> None:
     """Make the joined weight (H, 3H) of each `Attention` a constant; equal sizes of q, k and v need no attribute.
 

@@ -164,6 +164,7 @@ def trace(model: "PreTrainedModel", tokenizer: Any, *, max_length: int = 128) ->
     if isinstance(model, SentenceEncoder):
         program.graph.outputs[0].name = EMBEDDING
     expected = [torch_logits(model, batch) for batch in batches]
+    graph_rewrites.drop_cache(program)
     graph_rewrites.join_projections(program)
     graph_rewrites.split_skip_normalization(program)
     graph_rewrites.drop_origins(program)

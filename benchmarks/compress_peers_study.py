@@ -7,15 +7,14 @@ import tempfile
 import time
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from datasets import Dataset
 from prune_peers_setup import QUICK, SETTINGS, THEIRS, Setting, Setup
 from prune_peers_tools import Goal, Peers
 from transformers import PreTrainedModel
 
-from attar import distill, finetune
-from attar.augmentation import EmbeddingCandidates, augment
+from attar import finetune
 from attar.data.tasks import Supervised
 from attar.evaluation.benchmark import bench
 from attar.exporting import export
@@ -27,15 +26,11 @@ from attar.training.loop import fit
 from common import RESULTS, once, remembered
 from studies import right
 
-Recovery = Literal["labels", "distillation"]
 # Sizes of a peer's cuts, in so many parts of the heads, of the FFN units and, on all axes, of the hidden size.
 GRID = 48
 # Calls that a latency is measured by, and processor seconds of one cut with its export and these calls, about.
 CALLS, CUT_SECONDS = 100, 30
-# `attar compress` takes 1.7e-4 for pruned forms of this width.
-RECOVERY_RATES: dict[Recovery, tuple[float, ...]] = {"labels": (5e-5, 1.5e-4), "distillation": (1.5e-4, 5e-4)}
-# As `attar compress` does where answers alone are learned: passes over the texts, and their copies at most.
-PASSES, MOST_COPIES = 3, 10
+RECOVERY_RATES = (5e-5, 1.5e-4)
 # Part of the time that each rate is tried for; the best has all of it.
 TRIAL = 0.25
 # Steps that a pace is measured on, after a first one.
@@ -109,26 +104,22 @@ class PeersAtLatency:
         )
         return self.peers.pruned(setting, 0, str(part), {str(part): goal})
 
-    def recovered(self, setting: Setting, part: int, minutes: float, by: Recovery) -> dict[str, Any]:
-        """A cut that has learned for so many minutes, by the learning rate that was best on dev in a part of them.
+    def recovered(self, setting: Setting, part: int, minutes: float) -> dict[str, Any]:
+        """A cut that learned labels for so many minutes, by the learning rate that was best on dev in a part of them.
 
         `right` is (N,) of the test sentences.
         """
-        rates = RECOVERY_RATES[by][: 1 if self.quick else None]
-        tried = {rate: self._trained(setting, part, TRIAL * minutes, by, rate)["dev"] for rate in rates}
+        rates = RECOVERY_RATES[: 1 if self.quick else None]
+        tried = {rate: self._trained(setting, part, TRIAL * minutes, rate)["dev"] for rate in rates}
         rate = max(rates, key=lambda one: tried[one])
-        made = self._trained(setting, part, minutes, by, rate)
-        name = _name(setting, part, minutes, by, rate)
+        made = self._trained(setting, part, minutes, rate)
+        name = _name(setting, part, minutes, rate)
         test = remembered(
             self.work / "right" / f"{name}.json",
             lambda: right(self.work / name, self.tables["test"]).tolist(),
         )
-        return {
-            **made,
-            "rate": rate,
-            "dev by rate": {str(one): dev for one, dev in tried.items()},
-            "right": test,
-        }
+        on_dev = {str(one): dev for one, dev in tried.items()}
+        return {**made, "rate": rate, "dev by rate": on_dev, "right": test}
 
     def left(self, minutes: float, times: list[float]) -> dict[str, float]:
         """Seconds of what is not made yet."""
@@ -137,33 +128,23 @@ class PeersAtLatency:
             made = len(list((self.work / "speeds").glob(f"{setting.name}-*")))
             cuts += max(0, len(times) * math.ceil(math.log2(GRID)) - made)
             done = len(list((self.work / "trained").glob(f"{setting.name}-*")))
-            recoveries += max(0, len(times) * sum(1 + len(rates) for rates in RECOVERY_RATES.values()) - done)
+            recoveries += max(0, len(times) * (1 + len(RECOVERY_RATES)) - done)
         each = (1 + 2 * TRIAL) / 3  # of two rates tried and one taken
         return {"the peers' cuts": cuts * CUT_SECONDS, "their recovery": 60 * minutes * recoveries * each}
 
-    def _trained(
-        self, setting: Setting, part: int, minutes: float, by: Recovery, rate: float
-    ) -> dict[str, Any]:
-        name = _name(setting, part, minutes, by, rate)
+    def _trained(self, setting: Setting, part: int, minutes: float, rate: float) -> dict[str, Any]:
+        name = _name(setting, part, minutes, rate)
         start = self._saved(setting, part)
 
         def make() -> dict[str, Any]:
-            train, out = self.tables["train"], self.work / name
-            passes = 60 * minutes / self._pass_seconds(start)
-            rows = train if by == "labels" else self._copied(passes)
             # Whole passes, so rather more time than less.
-            epochs = max(1, math.ceil(passes * len(train) / len(rows)))
-            began = time.process_time()
-            given: dict[str, Any] = {"dev": self.tables["dev"], "out": out, "overwrite": True, **self.read}
-            if by == "labels":
-                finetune(start, rows, epochs=epochs, lr=rate, patience=None, **given)
-            else:
-                phase = {"epochs": epochs, "lr": rate}
-                given |= {"test": self.tables["dev"], "cache": self.work / "cache", "intermediate": None}
-                distill(self.teacher, data=rows, student=start, prediction=phase, **given)
+            epochs = max(1, math.ceil(60 * minutes / self._pass_seconds(start)))
+            options: dict[str, Any] = {"epochs": epochs, "lr": rate, "patience": None, **self.read}
+            train, out, began = self.tables["train"], self.work / name, time.process_time()
+            finetune(start, train, dev=self.tables["dev"], out=out, overwrite=True, **options)
             seconds = time.process_time() - began
             dev = float(right(out, self.tables["dev"]).mean())
-            return {"epochs": epochs, "rows": len(rows), "seconds": seconds, "dev": dev}
+            return {"epochs": epochs, "rows": len(train), "seconds": seconds, "dev": dev}
 
         return dict(remembered(self.work / "trained" / f"{name}.json", make))
 
@@ -185,18 +166,6 @@ class PeersAtLatency:
         done = sum(1 for _ in steps)
         return (time.process_time() - began) / done * len(rows)
 
-    def _copied(self, passes: float) -> Dataset:
-        """The training sentences and their augmented copies, as many as are passed over a few times."""
-        copies = max(0, min(MOST_COPIES, int(passes / PASSES) - 1))
-        if not copies:
-            return self.tables["train"]
-        words = EmbeddingCandidates(self.setup.model, self.setup.whole.tokenizer)
-        out = once(
-            self.work / f"augmented-{copies}",
-            lambda place: augment(self.tables["train"], words, copies=copies, seed=0).save_to_disk(place),
-        )
-        return Dataset.load_from_disk(str(out))
 
-
-def _name(setting: Setting, part: int, minutes: float, by: Recovery, rate: float) -> str:
-    return f"{setting.name}-{part}-{by}-{rate:g}-{minutes:g}m"
+def _name(setting: Setting, part: int, minutes: float, rate: float) -> str:
+    return f"{setting.name}-{part}-labels-{rate:g}-{minutes:g}m"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from compress_korsts_study import korsts
-from compress_peers_study import CUT_SECONDS, RECOVERY_RATES, PeersAtLatency
+from compress_peers_study import CUT_SECONDS, PeersAtLatency
 from datasets import Dataset
 from export_costs_study import export_costs
 
@@ -82,7 +82,7 @@ class Runs:
         return PeersAtLatency(self.work / "peers", teacher, tables, self.peers_python, quick=self.quick)
 
     def peers_at(self, to: str, times: float, minutes: float) -> dict[str, Array]:
-        """Of each peer and recovery the kind of cut that is best on dev: (N,) 1 where it is right on test, else 0."""
+        """Of each peer the kind of cut that is best on dev: (N,) 1 where it is right on test, else 0."""
         best: dict[str, Any] = {}
         for setting in self.peers.settings if self.peers else ():
             assert self.peers is not None
@@ -91,13 +91,11 @@ class Runs:
             if cut["times"] < times and not self.quick:  # what is too slow says nothing beside what is not
                 self.peer_rows[said] = cut
                 continue
-            for by in RECOVERY_RATES:
-                row = self.peers.recovered(setting, cut["part"], minutes, by)
-                on_test = np.array(row.pop("right"))
-                self.peer_rows[f"{said}, {by}"] = {**cut, **row, "test": on_test.mean()}
-                name = f"{setting.tool} recovered by {by}"
-                if name not in best or row["dev"] > best[name][0]:
-                    best[name] = row["dev"], on_test
+            row = self.peers.recovered(setting, cut["part"], minutes)
+            on_test = np.array(row.pop("right"))
+            self.peer_rows[said] = {**cut, **row, "test": on_test.mean()}
+            if setting.tool not in best or row["dev"] > best[setting.tool][0]:
+                best[setting.tool] = row["dev"], on_test
         return {name: on_test for name, (_, on_test) in best.items()}
 
     def right(self, name: str) -> Array:

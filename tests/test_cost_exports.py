@@ -9,6 +9,7 @@ import torch
 
 import tiny
 from attar.anatomy.form import Form, LayerForm
+from attar.anatomy.resolve import family as resolved
 from attar.anatomy.resolve import resolve
 from attar.compression.budget import budget_of
 from attar.compression.candidate import Architecture, Candidate
@@ -49,15 +50,19 @@ CANDIDATES = {
         Form(21, 21, tiny.VOCAB, (LayerForm(3, 6, 6, 30), LayerForm(2, 6, 5, 20), LayerForm(4, 6, 6, 31))),
     ),
     "modernbert student": ("modernbert", SLIDING, Architecture("distil", 3, 32, 4, 72, 32), None),
+    "gpt2 student": ("gpt2", {}, Architecture("distil", 3, 32, 4, 72, 32), None),
+    "llama student": ("llama", {}, Architecture("distil", 3, 32, 4, 72, 32), None),
+    "shorter qwen3": ("qwen3", {}, Architecture("drop", 1, 24, 4, 40, 24), None),
     "one layer of modernbert": ("modernbert", SLIDING, Architecture("drop", 1, 24, 4, 40, 24), None),
 }
 
 
 def costs_of(family, teacher, place, form=None):
     bound = resolve(teacher)
+    tokenizer = tiny.decoder_tokenizer() if bound.anatomy.causal else tiny.tokenizer(family)
     learning = SimpleNamespace(
         bound=bound,
-        texts=SimpleNamespace(loaded=SimpleNamespace(model=teacher, tokenizer=tiny.tokenizer(family))),
+        texts=SimpleNamespace(loaded=SimpleNamespace(model=teacher, tokenizer=tokenizer)),
         form=lambda a: form if a.way == "prune" else a.student_form(bound, bound.shape.vocab),
     )
     return ExportCosts(learning, place / "times.json", length=16, batch=1, threads=1)
@@ -80,7 +85,8 @@ def made(request, tmp_path_factory):
     """Graphs of sizes beside those of a model of these sizes."""
     family, changes, architecture, form = CANDIDATES[request.param]
     place = tmp_path_factory.mktemp("made")
-    teacher = tiny.model(family, **changes)
+    head = "causal-lm" if resolved(family).causal else "sequence-classification"
+    teacher = tiny.model(family, head, **changes)
     costs = costs_of(family, teacher, place, form)
     if architecture.way == "prune":
         config = config_for(teacher.config, form)
@@ -116,7 +122,8 @@ def test_the_graph_of_a_form_is_the_one_that_a_model_of_it_exports_to(made, prec
     assert said == pytest.approx((made.place / "ours.onnx").stat().st_size, abs=100 * (1 + len(form.layers)))
     given = costs.loaded.tokenizer(["a good film"], return_tensors="np")
     logits = OnnxModel(made.place / "ours.onnx")(given)
-    assert logits.shape == (1, 2)
+    tokens = given["input_ids"].shape[1]
+    assert logits.shape == ((1, tokens, tiny.VOCAB) if costs.learning.bound.anatomy.causal else (1, 2))
 
 
 @pytest.mark.parametrize("made", ["pruned", "modernbert student"], indirect=True)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 HIDDEN, EMBEDDING = 101, 59
 HEADS_OF, FFN_OF = (7, 5, 9, 6, 13), (151, 163, 167, 173, 179)
 KEYS, VALUES = (17, 19, 23, 29), (13, 14, 25, 15, 26)
-ROTARY_KEY = 22  # of all layers, and even: positions turn pairs of its dimensions
+ROTARY_KEY = 24  # of all layers, and of whole eights, without which grouped attention is not fused
 # Layers, hidden size, heads, FFN and embedding size of the reference that every call is timed beside.
 REFERENCE = (1, 512, 8, 2048, 512)
 # Rows of the embedding that is timed: a call reads few of them. Rounds of timing.
@@ -84,7 +84,9 @@ class ExportCosts:
     def seconds(self, candidate: Candidate, form: Form) -> float | None:
         """Seconds of a call, p50, as fast as the machine was when this run began; None as for `bytes`."""
         config = self.config(candidate.architecture)
-        few = dataclasses.replace(form, vocab=min(form.vocab, ROWS))
+        # A decoder's call gives logits of all tokens; any other reads few rows of the embedding.
+        causal = self.learning.bound.anatomy.causal
+        few = form if causal else dataclasses.replace(form, vocab=min(form.vocab, ROWS))
         known = json.loads(self.file.read_text()) if self.file.is_file() else {}
         what = (type(config).__name__, dataclasses.asdict(few), candidate.precision, self.call, _here())
         key = digest(*what, [kind[0] for kind in self._kinds(config, form)])
@@ -129,22 +131,29 @@ class ExportCosts:
         return self.graph(type(config).__name__, form.embedding != form.hidden, precision, kinds)
 
     def _kinds(self, config: Any, form: Form) -> "tuple[Kind, ...]":
-        """Of each layer what it attends to, whether keys and values are of one size, and whether a norm is missing."""
+        """Of each layer what it attends to, whether keys and values are of one size, and whether it is first or last.
+
+        The first layer of a pre-norm family reads what is normed already; of a decoder the last one's sum is not fused
+        with the norm that follows.
+        """
         types = getattr(config, "layer_types", None) or [""] * len(form.layers)
-        apart = family(config.model_type).pre_norm  # a first layer reads what is normed already
+        anatomy, end = family(config.model_type), len(form.layers) - 1
         return tuple(
-            (types[n], layer.key == layer.value, apart and n == 0) for n, layer in enumerate(form.layers)
+            (types[n], layer.key == layer.value, anatomy.pre_norm and n == 0, anatomy.causal and n == end)
+            for n, layer in enumerate(form.layers)
         )
 
     def _template(self, config: Any, kinds: "tuple[Kind, ...]") -> "tuple[Kind, ...]":
-        """The layers of a small model: the first, and two of each kind that may repeat, or that attend to the same."""
-        first = kinds[0]
+        """The layers of a small model: the first, two of each kind that may repeat or attend to the same, the last."""
+        first, last = kinds[0], kinds[-1]
+        if first[2] and first[3]:
+            return (first,)
         types = dict.fromkeys(getattr(self.loaded.model.config, "layer_types", None) or [first[0]])
         uneven = _uneven(type(config).__name__, family(config.model_type))
         evens = (False, True) if uneven else (first[1],) * 2
-        between = tuple((kind, even, False) for kind in types for even in evens)
+        between = tuple((kind, even, False, False) for kind in types for even in evens)
         if first[2]:
-            return (first, *between)
+            return (first, *between, last) if last[3] else (first, *between)
         return between * 2 if uneven else between
 
     def _call(self, program: Any, form: Form) -> Callable[[], Any]:
@@ -177,9 +186,6 @@ class ExportCosts:
         from attar.exporting.onnx import trace
         from attar.exporting.sized_graph import SizedGraph
 
-        # Graphs of decoders give the keys and values of each layer as well: their outputs are as many as their layers.
-        if self.learning.bound.anatomy.causal:
-            return None
         try:
             key = name, factorised, kinds
             with quiet():
@@ -191,7 +197,7 @@ class ExportCosts:
                 if precision == "int8":
                     program = int8.quantize(program, model, "int8")
                 anatomy = family(model.config.model_type)
-                numbers = partial(_numbers, anatomy)
+                numbers = partial(_numbers, anatomy, self.learning.bound.shape.group)
                 return SizedGraph(program, form, kinds, anatomy.layers, numbers, shared=anatomy.shared)
         except AttarError as error:
             say(f"{precision} latency and size go by operations and parameters: found {error.found}")
@@ -228,13 +234,17 @@ class ExportCosts:
 
     def _small_form(self, name: str, factorised: bool, kinds: "tuple[Kind, ...]") -> Form:
         """The sizes of a small model."""
-        anatomy, uneven = self.learning.bound.anatomy, _uneven(name, self.learning.bound.anatomy)
+        bound = self.learning.bound
+        anatomy, group, uneven = bound.anatomy, bound.shape.group, _uneven(name, bound.anatomy)
+        # Where heads have a size of their own, students' have it too.
+        own = bound.shape.head_dim if bound.shape.own_head_dim or anatomy.query_norm else None
         layers = []
         for n, kind in enumerate(kinds):
             place = n if uneven else 0
-            key = ROTARY_KEY if anatomy.rotary else KEYS[place]
-            layers.append(LayerForm(HEADS_OF[place], key, key if kind[1] else VALUES[place], FFN_OF[place]))
-        hidden = HIDDEN if name.startswith("Slim") else layers[0].heads * layers[0].key
+            key = own or (ROTARY_KEY if anatomy.rotary else KEYS[place])
+            value = key if kind[1] else VALUES[place]
+            layers.append(LayerForm(group * HEADS_OF[place], key, value, FFN_OF[place]))
+        hidden = HIDDEN if name.startswith("Slim") or own else layers[0].heads * layers[0].key
         vocab = self.learning.bound.shape.vocab
         return Form(hidden, EMBEDDING if factorised else hidden, vocab, tuple(layers))
 
@@ -244,12 +254,17 @@ def _uneven(name: str, anatomy: Anatomy) -> bool:
     return name.startswith("Slim") and not anatomy.shared
 
 
-def _numbers(anatomy: Anatomy, layer: LayerForm) -> list[int]:
-    """All that a graph has for a layer: its sizes, and products and parts of them."""
+def _numbers(anatomy: Anatomy, group: int, layer: LayerForm) -> list[int]:
+    """All that a graph has for a layer: its sizes, and products and parts of them.
+
+    Args:
+        group: query heads that share one head of keys and values.
+    """
     query, value = layer.heads * layer.key, layer.heads * layer.value
     found = [layer.heads, layer.key, layer.value, query, value, 2 * query + value, layer.ffn]
-    if anatomy.gated_ffn:
-        found.append(2 * layer.ffn)
+    found.append(2 * layer.ffn)  # where a gate is in one matrix with what it gates
+    if group > 1:
+        found += [layer.heads // group, query // group, query + 2 * query // group]
     if anatomy.rotary:
         found.append(layer.key // 2)
     return found

@@ -20,6 +20,8 @@ from attar.errors import ExportError
 
 # Constants of so many numbers or fewer are shapes and numbers of heads; those of whole sequences are not.
 FEW = 6
+# Attributes of operators that are numbers of heads.
+HEADS = {"num_heads", "kv_num_heads"}
 # What tells the layers of a family apart beside their sizes: two of one kind have the same operators.
 Kind = tuple[Any, ...]
 
@@ -156,9 +158,9 @@ class SizedGraph:
                         tensors[new] = Sized(_item(value), tuple(value.const_value.shape), n, place)
                     inputs.append(None if value is None else inside.get(value.name, values.get(value.name)))
                 attributes = dict(node.attributes)
-                if "num_heads" in attributes:
-                    heads = attributes["num_heads"].as_int()
-                    attributes["num_heads"] = ir.AttrInt64("num_heads", sizes.get(heads, heads))
+                for name in HEADS & set(attributes):
+                    heads = attributes[name].as_int()
+                    attributes[name] = ir.AttrInt64(name, sizes.get(heads, heads))
                 new = ir.Node(
                     node.domain, node.op_type, inputs, list(attributes.values()), num_outputs=len(node.outputs),
                     name=f"{node.name}_{place}",

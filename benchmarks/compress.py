@@ -5,8 +5,8 @@ headline: MiniLM-L6 fine-tuned on Rotten Tomatoes, the budget of headline.py, fo
 latency: a half and a quarter of the teacher's latency in fp32, against what else is as fast, in points of what is kept:
     dropped layers in the same time, and TextPruner and Torch-Pruning. Of these the largest of 47 sizes that is as fast
     (exported, 128 tokens, in turns with the teacher, processor time) learns labels for `--short` minutes of
-    processor time. The way to score is the one that prune_peers.py chose for a tool and kind of cut. Rate (of two, after
-    a quarter of the time), epoch and kind of cut are those that are best on dev.
+    processor time. The way to score is the one that prune_peers.py chose for a tool and kind of cut. Rate (of two,
+    after a quarter of the time), epoch and kind of cut are those that are best on dev.
 untrained: `--time 0` at the numbers of parameters of prune_peers.py, whole vocabulary, fp32, against what the peers
     lose there without recovery, by its committed result: of another fine-tuning of the same model, so losses are held
     against each other.

@@ -127,10 +127,10 @@ class PeersAtLatency:
         for setting in self.settings:
             made = len(list((self.work / "speeds").glob(f"{setting.name}-*")))
             cuts += max(0, len(times) * math.ceil(math.log2(GRID)) - made)
-            done = len(list((self.work / "trained").glob(f"{setting.name}-*")))
-            recoveries += max(0, len(times) * (1 + len(RECOVERY_RATES)) - done)
-        each = (1 + 2 * TRIAL) / 3  # of two rates tried and one taken
-        return {"the peers' cuts": cuts * CUT_SECONDS, "their recovery": 60 * minutes * recoveries * each}
+            done = len(list((self.work / "right").glob(f"{setting.name}-*-{minutes:g}m.json")))
+            recoveries += max(0, len(times) - done)
+        each = 60 * minutes * (1 + TRIAL * len(RECOVERY_RATES))
+        return {"the peers' cuts": cuts * CUT_SECONDS, "their recovery": recoveries * each}
 
     def _trained(self, setting: Setting, part: int, minutes: float, rate: float) -> dict[str, Any]:
         name = _name(setting, part, minutes, rate)

@@ -51,8 +51,15 @@ CANDIDATES = {
     ),
     "modernbert student": ("modernbert", SLIDING, Architecture("distil", 3, 32, 4, 72, 32), None),
     "gpt2 student": ("gpt2", {}, Architecture("distil", 3, 32, 4, 72, 32), None),
-    "llama student": ("llama", {}, Architecture("distil", 3, 32, 4, 72, 32), None),
-    "shorter qwen3": ("qwen3", {}, Architecture("drop", 1, 24, 4, 40, 24), None),
+    "llama student": (
+        "llama",
+        {"num_attention_heads": 6, "num_key_value_heads": 2},
+        Architecture("distil", 3, 48, 6, 72, 48),
+        None,
+    ),
+    "opt student": ("opt", {}, Architecture("distil", 2, 32, 4, 72, 32), None),
+    # Of an output matrix that is the embedding, too, a transposed copy is kept up to 8192 numbers.
+    "shorter qwen3": ("qwen3", {"hidden_size": 128}, Architecture("drop", 1, 128, 4, 40, 128), None),
     "one layer of modernbert": ("modernbert", SLIDING, Architecture("drop", 1, 24, 4, 40, 24), None),
 }
 
@@ -126,7 +133,7 @@ def test_the_graph_of_a_form_is_the_one_that_a_model_of_it_exports_to(made, prec
     assert logits.shape == ((1, tokens, tiny.VOCAB) if costs.learning.bound.anatomy.causal else (1, 2))
 
 
-@pytest.mark.parametrize("made", ["pruned", "modernbert student"], indirect=True)
+@pytest.mark.parametrize("made", ["pruned", "modernbert student", "llama student"], indirect=True)
 def test_nothing_is_timed_twice(made, monkeypatch):
     candidate, form = Candidate(made.architecture), made.costs.learning.form(made.architecture)
     first = made.costs.seconds(candidate, form)

@@ -40,11 +40,14 @@ if TYPE_CHECKING:
 # Sizes of the small models whose graphs others are made of: no number is any other, nor one that a graph has anyway.
 # Matrices that layers share have more than 8192 numbers: smaller ones are folded one by one, and shared no more.
 HIDDEN, EMBEDDING = 101, 59
-HEADS_OF, FFN_OF = (7, 5, 9, 6, 13), (151, 163, 167, 173, 179)
+HEADS_OF, FFN_OF = (7, 5, 9, 6, 11), (151, 163, 167, 173, 179)
 KEYS, VALUES = (17, 19, 23, 29), (13, 14, 25, 15, 26)
+OWN_HIDDEN = 11  # by head, where heads have a size of their own
 ROTARY_KEY = 24  # of all layers, and of whole eights, without which grouped attention is not fused
-# Layers, hidden size, heads, FFN and embedding size of the reference that every call is timed beside.
-REFERENCE = (1, 512, 8, 2048, 512)
+# Heads, their size and FFN of the reference of one layer that every call is timed beside; whole groups of heads.
+REFERENCE = (8, 64, 2048)
+# Words in a config that no graph depends on.
+NOT_TRAITS = ("_name_or_path", "transformers_version", "dtype")
 # Rows of the embedding that is timed: a call reads few of them. Rounds of timing.
 ROWS, REPEATS = 2048, 25
 
@@ -57,6 +60,10 @@ class ExportCosts:
 
     Args:
         file: of the times, for any model and call on this machine.
+
+    Attributes:
+        traits: what a graph depends on beside its sizes: what the model's config says in words and switches, and how
+            many heads share keys and values.
         length, batch, threads: of the call.
     """
 
@@ -67,19 +74,32 @@ class ExportCosts:
         self.config = lru_cache(maxsize=4096)(self._config)
         self.graph = lru_cache(maxsize=None)(self._graph)
         self._fp32: dict[Any, Any] = {}
+        said = self.loaded.model.config.to_dict().items()
+        words = {
+            name: value for name, value in said if isinstance(value, (str, bool)) and name not in NOT_TRAITS
+        }
+        self.traits = [type(self.loaded.model).__name__, learning.bound.shape.group, words]
 
     def bytes(self, candidate: Candidate, form: Form) -> int | None:
         """Bytes of the graph with its weights and of the config; None where the family's graphs are not known."""
         config = self.config(candidate.architecture)
-        kinds = self._kinds(config, form)
-        graph = self._of(config, form, candidate.precision)
-        return None if graph is None else graph.bytes(form, kinds) + len(config.to_json_string())
+        found = self._from(config, form, candidate.precision, "bytes")
+        return None if found is None else found + len(config.to_json_string())
 
     def program(self, candidate: Candidate, form: Form) -> Any:
         """The graph (an `onnx_ir.Model`) that a candidate of a form is exported as; None as for `bytes`."""
-        config = self.config(candidate.architecture)
-        graph = self._of(config, form, candidate.precision)
-        return None if graph is None else graph.of(form, self._kinds(config, form))
+        return self._from(self.config(candidate.architecture), form, candidate.precision, "of")
+
+    def _from(self, config: Any, form: Form, precision: str, what: str) -> Any:
+        """What a graph gives for a form by its method `what`; None where there is none."""
+        kinds = self._kinds(config, form)
+        name, factorised = type(config).__name__, form.embedding != form.hidden
+        graph = self.graph(name, factorised, precision, self._template(config, kinds))
+        try:
+            return None if graph is None else getattr(graph, what)(form, kinds)
+        except ExportError as error:
+            say(f"{precision} latency and size go by operations and parameters: found {error.found}")
+            return None
 
     def seconds(self, candidate: Candidate, form: Form) -> float | None:
         """Seconds of a call, p50, as fast as the machine was when this run began; None as for `bytes`."""
@@ -89,7 +109,7 @@ class ExportCosts:
         few = form if causal else dataclasses.replace(form, vocab=min(form.vocab, ROWS))
         known = json.loads(self.file.read_text()) if self.file.is_file() else {}
         what = (type(config).__name__, dataclasses.asdict(few), candidate.precision, self.call, _here())
-        key = digest(*what, [kind[0] for kind in self._kinds(config, form)])
+        key = digest(*what, self.traits, [kind[0] for kind in self._kinds(config, form)])
         if key not in known:
             program = self.program(candidate, few)
             if program is None or self.reference is None:
@@ -100,14 +120,15 @@ class ExportCosts:
 
     @cached_property
     def reference(self) -> Callable[[], Any] | None:
-        """A call of the reference: of the family, of sizes that are the same whatever the model."""
-        bound = self.learning.bound
-        shape = shape_for(bound, *REFERENCE)
+        """A call of the reference: of the family, of sizes that are the same whatever the model's are."""
+        bound, (heads, size, ffn) = self.learning.bound, REFERENCE
+        heads = bound.shape.group * math.ceil(heads / bound.shape.group)
+        shape = shape_for(bound, 1, heads * size, heads, ffn, heads * size)
         config = config_of(bound, shape, layer_map(shape.layers, bound.shape.layers, "uniform"))
         layer = LayerForm(shape.heads, shape.head_dim, shape.head_dim, shape.ffn)
         form = Form(shape.hidden, shape.embedding, min(bound.shape.vocab, ROWS), (layer,) * shape.layers)
-        graph = self._of(config, form, "fp32")
-        return None if graph is None else self._call(graph.of(form, self._kinds(config, form)), form)
+        program = self._from(config, form, "fp32", "of")
+        return None if program is None else self._call(program, form)
 
     @cached_property
     def reference_seconds(self) -> float:
@@ -126,10 +147,6 @@ class ExportCosts:
     def _clock(self) -> Clock:
         return "cpu" if self.call["threads"] == 1 else "wall"
 
-    def _of(self, config: Any, form: Form, precision: str) -> Any:
-        kinds = self._template(config, self._kinds(config, form))
-        return self.graph(type(config).__name__, form.embedding != form.hidden, precision, kinds)
-
     def _kinds(self, config: Any, form: Form) -> "tuple[Kind, ...]":
         """Of each layer what it attends to, whether keys and values are of one size, and whether it is first or last.
 
@@ -137,7 +154,10 @@ class ExportCosts:
         with the norm that follows.
         """
         types = getattr(config, "layer_types", None) or [""] * len(form.layers)
-        anatomy, end = family(config.model_type), len(form.layers) - 1
+        # Some families are pre-norm by a switch, which the teacher's anatomy knows.
+        same = config.model_type == self.loaded.model.config.model_type
+        anatomy = self.learning.bound.anatomy if same else family(config.model_type)
+        end = len(form.layers) - 1
         return tuple(
             (types[n], layer.key == layer.value, anatomy.pre_norm and n == 0, anatomy.causal and n == end)
             for n, layer in enumerate(form.layers)
@@ -146,19 +166,18 @@ class ExportCosts:
     def _template(self, config: Any, kinds: "tuple[Kind, ...]") -> "tuple[Kind, ...]":
         """The layers of a small model: the first, two of each kind that may repeat or attend to the same, the last."""
         first, last = kinds[0], kinds[-1]
-        if first[2] and first[3]:
+        if first[3]:
             return (first,)
         types = dict.fromkeys(getattr(self.loaded.model.config, "layer_types", None) or [first[0]])
         uneven = _uneven(type(config).__name__, family(config.model_type))
         evens = (False, True) if uneven else (first[1],) * 2
         between = tuple((kind, even, False, False) for kind in types for even in evens)
-        if first[2]:
-            return (first, *between, last) if last[3] else (first, *between)
-        return between * 2 if uneven else between
+        found = (first, *between) if first[2] else between * 2 if uneven else between
+        return (*found, last) if last[3] else found
 
     def _call(self, program: Any, form: Form) -> Callable[[], Any]:
         """What calls a graph with a random batch."""
-        import onnx_ir
+        from attar.exporting.onnx import save_program
 
         own = SimpleNamespace(
             vocab_size=form.vocab, type_vocab_size=getattr(self.loaded.model.config, "type_vocab_size", 1)
@@ -168,7 +187,7 @@ class ExportCosts:
         inputs["input_ids"].clamp_(max=form.vocab - 1)
         inputs["attention_mask"][:] = 1
         with tempfile.TemporaryDirectory() as place, quiet():
-            onnx_ir.save(program, Path(place) / FILE)
+            save_program(program, Path(place) / FILE)
             opened = OnnxModel(place, threads=self.call["threads"])
         return lambda: opened(inputs)
 
@@ -244,7 +263,8 @@ class ExportCosts:
             key = own or (ROTARY_KEY if anatomy.rotary else KEYS[place])
             value = key if kind[1] else VALUES[place]
             layers.append(LayerForm(group * HEADS_OF[place], key, value, FFN_OF[place]))
-        hidden = HIDDEN if name.startswith("Slim") or own else layers[0].heads * layers[0].key
+        heads = layers[0].heads
+        hidden = HIDDEN if name.startswith("Slim") else heads * (OWN_HIDDEN if own else layers[0].key)
         vocab = self.learning.bound.shape.vocab
         return Form(hidden, EMBEDDING if factorised else hidden, vocab, tuple(layers))
 

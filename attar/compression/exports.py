@@ -35,7 +35,7 @@ class Exports:
 
     Attributes:
         seconds: that an export takes, of the last that was not read from disk; 0 before the first. After
-            `of_teacher` those of all of the teacher's together.
+            `of_teacher` those of all of the teacher's together, since one model is traced once for all precisions.
         teacher: what all are held against, by precision.
     """
 
@@ -59,12 +59,13 @@ class Exports:
     def of_teacher(self, formats: Sequence[Precision]) -> None:
         """Make `teacher`: the model as it is, in fp32 and in each precision."""
         first: Precision = "fp32"  # which the others are timed in turns with
-        began = time.monotonic()
+        together = 0.0
         for precision in dict.fromkeys((first, *formats)):
             candidate = Candidate(teacher_architecture(self.bound), "all", precision)
+            self.seconds = 0.0
             self.teacher[precision] = self.made(self.texts.loaded.model, candidate)
-        # One model is traced once for all precisions, so that the last one's export alone says too little.
-        self.seconds = time.monotonic() - began
+            together += self.seconds
+        self.seconds = together
 
     @property
     def teacher_seconds(self) -> float:
@@ -89,7 +90,7 @@ class Exports:
         whole = candidate.architecture == teacher_architecture(self.bound)
         if not self.training and not whole:
             name += "-fine"
-        began = time.monotonic()
+        known, began = (self.place / "exports" / f"{name}.json").is_file(), time.monotonic()
         small, tokenizer = trimmed(
             model, self.texts.loaded.tokenizer, self.vocabularies.tokens(candidate.vocabulary) or ()
         )
@@ -106,9 +107,8 @@ class Exports:
                 made = min(made, static, key=self.rank)
             except ExportError as error:
                 say(f"int8 with fixed scales: expected {error.expected}, found {error.found}")
-        seconds = time.monotonic() - began
-        if self.seconds == 0 or seconds > 0.2 * self.seconds:  # else it was read from disk
-            self.seconds = seconds
+        if not known:
+            self.seconds = time.monotonic() - began
         return made
 
     def over(self, costs: Mapping[str, float]) -> dict[str, float]:

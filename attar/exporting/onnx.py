@@ -114,7 +114,7 @@ def export(
         make = partial(_quantized, fp32, loaded.model, precision, work.calibration(rows, precision))
         program = make(kept)
     with new_directory(out, overwrite=overwrite) as place:
-        _save(program, place / FILE)
+        save_program(program, place / FILE)
         for name, code in travelling(loaded.model).items():
             (place / name).write_text(code, encoding="utf-8")
         loaded.model.config.architectures = [type(loaded.model).__name__]
@@ -130,7 +130,7 @@ def export(
             and isinstance(work, Comparison)
         ):
             kept = tuple(work.enough(record, max_drop, fp32, make, matrices=True)[0])
-            _save(make(kept), place / FILE)
+            save_program(make(kept), place / FILE)
             record = work.compare(place / FILE, Path(out), precision, kept)
         if precision == "fp32":
             _check_fp32(record.difference, work.scale)
@@ -221,7 +221,8 @@ def _difference(program: Any, batches: Sequence[Mapping[str, Any]], expected: Se
     return float(np.abs(found - wanted).max() / max(1.0, np.abs(wanted).max()))
 
 
-def _save(program: Any, path: Path) -> None:
+def save_program(program: Any, path: Path) -> None:
+    """Write a graph, its weights in a file beside it where they are too large for one."""
     import onnx_ir
 
     weights = sum(

@@ -228,7 +228,10 @@ def _ranks(program: Any, own: Mapping[Any, int], count: int) -> dict[Any, int | 
     ranks: dict[Any, int | None] = {}
     for node in nodes:
         before = {value.producer() for value in node.inputs if value is not None}
-        if before & through or any(len(value.const_value.shape) > 1 for value in _learned(node)):
+        matrix = any(len(value.const_value.shape) > 1 for value in _learned(node))
+        # What is made of weights alone, as a table in fp32 from int8, goes nowhere.
+        given = any(value is not None and value.const_value is None for value in node.inputs)
+        if before & through or (matrix and given):
             through.add(node)
         if node in own or before & after:
             after.add(node)

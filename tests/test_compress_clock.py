@@ -3,17 +3,19 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attar.compression.finalists import SEARCHING, searching
+from attar.compression.finalists import FEWEST_TRAINED, SEARCHING, searching
 
 SECONDS = st.floats(1, 1e5)
 
 
 @given(left=SECONDS, end=SECONDS)
-def test_a_search_takes_its_part_where_the_winner_can_be_trained_and_else_all_but_the_end(left, end):
+def test_a_search_takes_its_part_and_leaves_no_time_that_is_too_short_to_train_in(left, end):
     found = searching(left, end)
     assert found >= SEARCHING * left
-    trainable = left - found - 2 * end > 0
-    assert found == SEARCHING * left if trainable else found >= min(left - end, left)
+    training = left - found - 2 * end
+    assert training <= 1e-9 * left or training > FEWEST_TRAINED * left
+    if found > SEARCHING * left:  # what it takes more leaves the end what it needs
+        assert left - found >= 2 * end * (1 - 1e-9)
 
 
 @given(end=SECONDS)

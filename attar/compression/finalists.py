@@ -29,13 +29,14 @@ BESIDE = 0.05
 
 
 def searching(left: float, end: float) -> float:
-    """Seconds for the search: a part of what is left, or all but the end where the winner could not be trained on.
+    """Seconds for the search: a part of what is left, or all but two ends where the winner could not be trained on.
 
     Args:
-        end: seconds of the end. Its export, the longest part of it, is also made before the winner is trained on.
+        end: seconds of the end. Its export, the longest part of it, is also made before the winner is trained on, or
+            of a smaller candidate where the first is over the budget.
     """
     part = SEARCHING * left
-    return part if left - part - 2 * end > FEWEST_TRAINED * left else max(part, left - end)
+    return part if left - part - 2 * end > FEWEST_TRAINED * left else max(part, left - 2 * end)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from attar.maths.statistics import Ratio, bootstrap, seed_interval
-from common import Figure, Result, benchmark, figure
+from common import RESULTS, Figure, Result, benchmark, figure
 
 PARTS = ("headline", "untrained", "latency", "search", "costs", "sst2", "korsts")
 SMALLER, QUICKER = 7.5, 9.4
@@ -41,8 +41,6 @@ HEADLINE = f"{SMALLER}x fewer parameters, {QUICKER}x faster"
 FASTER = {"2x faster": 2.0, "4x faster": 4.0}
 # What is right, by sentence, over what the teacher is right on: of a difference, points of what is kept.
 SHARE = Ratio(lambda ours, teacher: (ours, teacher))
-# What other benchmarks committed.
-COMMITTED = Path(__file__).parent / "results"
 # Time used over given.
 KEPT_TIME = (0.9, 1.1)
 LIKE: dict[str, Any] = {"formats": ["fp32"], "vocabulary": "all"}
@@ -92,7 +90,7 @@ def latency(runs: Runs, minutes: float) -> dict[str, Figure]:
 
 def untrained(runs: Runs) -> dict[str, Figure]:
     """What is lost without training, against the peers."""
-    settings = json.loads((COMMITTED / "prune_peers.json").read_text())["settings"]
+    settings = json.loads((RESULTS / "prune_peers.json").read_text())["settings"]
     figures: dict[str, Figure] = {}
     for size, budget in settings["budgets"].items():
         ours = runs.compressed(f"untrained-{size}", to=f"{budget} params", time=0, **LIKE)
@@ -158,7 +156,7 @@ def korsts(runs: Runs, minutes: float) -> dict[str, Figure]:
 
 def _committed(name: str, key: str) -> float:
     """A figure of another benchmark's committed result."""
-    return float(json.loads((COMMITTED / f"{name}.json").read_text())["figures"][key]["value"])
+    return float(json.loads((RESULTS / f"{name}.json").read_text())["figures"][key]["value"])
 
 
 def show(runs: Runs) -> None:

@@ -60,11 +60,11 @@ class ExportCosts:
 
     Args:
         file: of the times, for any model and call on this machine.
+        length, batch, threads: of the call.
 
     Attributes:
         traits: what a graph depends on beside its sizes: what the model's config says in words and switches, and how
             many heads share keys and values.
-        length, batch, threads: of the call.
     """
 
     def __init__(self, learning: Learning, file: Path, *, length: int, batch: int, threads: int) -> None:

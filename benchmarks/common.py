@@ -260,6 +260,11 @@ def save(name: str, result: Result, directory: Path | None = None) -> Path:
     return path
 
 
+def committed(name: str) -> dict[str, Any]:
+    """What `save` wrote of a benchmark, or of a part of one (`name-part`), as it is committed."""
+    return dict(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+
+
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as JSON has them; of a path its last part, since folders of others say nothing to a reader."""
     return dict(

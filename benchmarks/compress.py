@@ -20,7 +20,6 @@ One thread. What a run is given is time on the clock: the share of a core that i
 """
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from attar.maths.statistics import Ratio, bootstrap, seed_interval
-from common import RESULTS, Figure, Result, benchmark, figure
+from common import Figure, Result, benchmark, committed, figure
 
 PARTS = ("headline", "untrained", "latency", "search", "costs", "sst2", "korsts")
 SMALLER, QUICKER = 7.5, 9.4
@@ -50,7 +49,7 @@ def headline(runs: Runs, minutes: list[float]) -> dict[str, Figure]:
     """What is kept at the headline's budget, and how the time was kept."""
     figures: dict[str, Figure] = {}
     found = {time: runs.compressed(f"headline-{time:g}m", to=HEADLINE, time=60 * time) for time in minutes}
-    target = _committed("headline-small", "small, of the teacher's accuracy")
+    target = float(committed("headline-small")["figures"]["small, of the teacher's accuracy"]["value"])
     for time, one in found.items():
         goal = target - 0.01 if time == max(found) else None
         figures[f"headline, {time:g} minutes, kept"] = figure(one["kept"], goal)
@@ -90,7 +89,7 @@ def latency(runs: Runs, minutes: float) -> dict[str, Figure]:
 
 def untrained(runs: Runs) -> dict[str, Figure]:
     """What is lost without training, against the peers."""
-    settings = json.loads((RESULTS / "prune_peers.json").read_text())["settings"]
+    settings = committed("prune_peers")["settings"]
     figures: dict[str, Figure] = {}
     for size, budget in settings["budgets"].items():
         ours = runs.compressed(f"untrained-{size}", to=f"{budget} params", time=0, **LIKE)
@@ -152,11 +151,6 @@ def korsts(runs: Runs, minutes: float) -> dict[str, Figure]:
         f"KorSTS, {minutes:g} minutes, kept": figure(one["kept"]),
         "KorSTS, the teacher's correlation": figure(one["teacher"]),
     }
-
-
-def _committed(name: str, key: str) -> float:
-    """A figure of another benchmark's committed result."""
-    return float(json.loads((RESULTS / f"{name}.json").read_text())["figures"][key]["value"])
 
 
 def show(runs: Runs) -> None:

@@ -1,7 +1,6 @@
 """TextPruner and Torch-Pruning for `benchmarks/compress.py`: cut to a latency, recovered for a time."""
 
 import copy
-import json
 import math
 import tempfile
 import time
@@ -23,7 +22,7 @@ from attar.model.onnx import OnnxModel
 from attar.progress import say
 from attar.pruning.schubert import Limited
 from attar.training.loop import fit
-from common import RESULTS, once, remembered
+from common import committed, once, remembered
 from studies import right
 
 # Sizes of a peer's cuts, in so many parts of the heads, of the FFN units and, on all axes, of the hidden size.
@@ -58,7 +57,7 @@ class PeersAtLatency:
     @cached_property
     def settings(self) -> list[Setting]:
         """Of each tool and kind of cut the way that was best on dev in prune_peers.py."""
-        best = json.loads((RESULTS / "prune_peers.json").read_text())["settings"]["chosen_on_dev"]
+        best = committed("prune_peers")["settings"]["chosen_on_dev"]
         return [one for one in THEIRS if best[f"{one.tool} {one.axes}"] == one.way]
 
     def closest(self, setting: Setting, times: float) -> dict[str, Any]:

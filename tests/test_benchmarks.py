@@ -25,7 +25,7 @@ SCRIPTS = {
     for path in BENCHMARKS.glob("*.py")
     if "__main__" in path.read_text(encoding="utf-8") and path.stem not in JOBS
 }
-OFFERED = {"Figure", "Result", "benchmark", "figure", "once", "remembered"}
+OFFERED = {"Figure", "Result", "benchmark", "committed", "figure", "once", "remembered"}
 
 
 @pytest.fixture

@@ -105,10 +105,11 @@ def frontier_svg(frontier: Frontier, cost: Literal["latency", "bytes"]) -> str:
     spread = np.append(xs, scale * limit) if limit else xs
     axes.set_xlim(spread.min() / 1.5, spread.max() * 1.9)
     low = float(np.quantile(ys, 0.05))  # a few that cannot be mended do not press the others together
-    room = max(100.5 - low, 1.0)
+    top = max(100.0, float(ys.max()))
+    room = max(top + 0.5 - low, 1.0)
     floor = low - 0.12 * room
     # Below what is lowest there is room for the whole of its marker.
-    axes.set_ylim(floor - 0.05 * room, max(100.0, ys.max()) + 0.12 * room)
+    axes.set_ylim(floor - 0.05 * room, top + 0.12 * room)
     latency_ticks(axes)
     axes.set_xlabel(f"{label} (logarithmic)")
     axes.set_ylabel(f"% of the {frontier.kept}")

@@ -33,7 +33,7 @@ SIZES = {
 }
 LAYERS = (1,)
 # After one pass over the reviews four layers know no more than one of them that reads on: there is nothing to teach.
-PRETRAIN: dict[str, Any] = {"epochs": 4, "lr": 5e-4, "batch_size": 64, "max_length": 64}
+PRETRAIN: dict[str, Any] = {"epochs": 3, "lr": 5e-4, "batch_size": 64, "max_length": 64}
 READ: dict[str, Any] = {"epochs": 1, "lr": 5e-4, "batch_size": 64, "max_length": 64}
 # Task -> epochs and the longest text in tokens.
 TASKS: dict[str, tuple[int, int]] = {"NSMC": (2, 64), "KorSTS": (4, 96)}

@@ -164,6 +164,11 @@ class Texts(ABC):
     def key(self) -> str:
         """A digest of the teacher, the texts and how they are read."""
 
+    @property
+    @abstractmethod
+    def teacher_metrics(self) -> Mapping[str, float]:
+        """Figures of the teacher on the dev table."""
+
     @abstractmethod
     def check_teacher(self) -> None:
         """Refuse a teacher that knows nothing."""

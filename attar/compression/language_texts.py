@@ -87,7 +87,7 @@ class LanguageTexts(Texts):
         Raises:
             ModelError: its perplexity is above the number of its tokens.
         """
-        found, tokens = self.teacher_on_dev["perplexity"], len(self.loaded.tokenizer)
+        found, tokens = self.teacher_metrics["perplexity"], len(self.loaded.tokenizer)
         if found >= tokens:
             raise ModelError(
                 expected=f"a teacher whose perplexity is below its {tokens:,} tokens",
@@ -96,8 +96,8 @@ class LanguageTexts(Texts):
             )
 
     @cached_property
-    def teacher_on_dev(self) -> dict[str, float]:
-        """What the teacher knows of the dev texts."""
+    def teacher_metrics(self) -> dict[str, float]:
+        """By a window that slides over each dev text."""
         return self.measured(self.loaded.model)
 
     def measured(self, model: PreTrainedModel | OnnxModel, tokenizer: Any = None) -> dict[str, float]:
@@ -108,7 +108,7 @@ class LanguageTexts(Texts):
 
     def kept(self, metrics: Mapping[str, float]) -> float:
         """The teacher's bits per byte over the student's."""
-        return self.teacher_on_dev["bits_per_byte"] / metrics["bits_per_byte"]
+        return self.teacher_metrics["bits_per_byte"] / metrics["bits_per_byte"]
 
     @property
     def compared(self) -> Dataset:

@@ -128,7 +128,7 @@ def ship(
     if memory_too:
         costs["memory"] = memory.peak(out, batch_size=batch, length=length, threads=threads) / 1e6
     if candidate.precision == "fp32" and model is texts.loaded.model:
-        metrics = texts.measured(model)  # which the export was compared with
+        metrics = dict(texts.teacher_metrics)  # which the export was compared with
     else:
         metrics = texts.measured(opened, tokenizer)
     made = Shipped(out, costs, metrics, kept)

@@ -82,6 +82,11 @@ class TaskTexts(Texts):
         return self.dev.evaluate_teacher(logits)
 
     @property
+    def teacher_metrics(self) -> dict[str, float]:
+        """Against labels where there are any, and against itself."""
+        return dict(self.teacher_on_dev.metrics)
+
+    @property
     def main(self) -> str:
         """Of the labels where there are any, else the agreement with the teacher."""
         return self.teacher_on_dev.main

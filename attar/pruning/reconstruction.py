@@ -1,6 +1,7 @@
 """After a cut, by least squares: the weights that stay take over what they can of what went."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 import torch
@@ -82,6 +83,10 @@ def _few(batches: Iterable[Batch], tokens: int) -> Iterator[Batch]:
         yield batch
 
 
+class _Seen(Exception):
+    """A layer has come to what was asked for; the rest of it need not run."""
+
+
 class _Stream:
     """A model that is run on some texts a layer at a time."""
 
@@ -94,13 +99,21 @@ class _Stream:
         hooks = [
             x.register_forward_pre_hook(self._keep(n), with_kwargs=True) for n, x in enumerate(self.layers)
         ]
+        hooks.append(self.layers[0].register_forward_hook(self._first))
         model = cast(PreTrainedModel, bound.base).eval()
         try:
+            for layer in self.layers[1:]:  # only what they are given is wanted here
+                layer.forward = lambda *_, **__: self.out  # type: ignore[method-assign]
             for batch in texts:
                 call(model, {name: value.to(model.device) for name, value in batch.inputs.items()})
         finally:
+            for layer in self.layers[1:]:
+                layer.__dict__.pop("forward", None)
             for hook in hooks:
                 hook.remove()
+
+    def _first(self, _: nn.Module, given: Any, out: Any) -> None:
+        self.out = out
 
     def _keep(self, number: int) -> Any:
         def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -114,13 +127,37 @@ class _Stream:
 
     def step(self, layer: int, parts: Iterable[str]) -> dict[str, Tensor]:
         """Go on to what a layer gives; what its parts give, (N, m) each."""
-        hidden, seen = self._run(layer, parts, leaving=True)
-        self.hidden = hidden
-        return seen
+        seen: dict[str, list[Tensor]] = {part: [] for part in parts}
+        hooks = [
+            module_at(self.bound, part, layer).register_forward_hook(
+                lambda _, given, out, found=found: found.append(out)
+            )
+            for part, found in seen.items()
+        ]
+        try:
+            outs = [self._run(layer, number) for number in range(len(self.hidden))]
+        finally:
+            for hook in hooks:
+                hook.remove()
+        self.hidden = [out[0] if isinstance(out, tuple) else out for out in outs]
+        return {part: self.real(tensors) for part, tensors in seen.items()}
 
     def enters(self, layer: int, part: str) -> Tensor:
         """What a part of a layer reads, (N, n)."""
-        return self._run(layer, [part], leaving=False)[1][part]
+        found: list[Tensor] = []
+
+        def stop(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+            found.append(given[0])
+            raise _Seen
+
+        hook = module_at(self.bound, part, layer).register_forward_pre_hook(stop)
+        try:
+            for number in range(len(self.hidden)):
+                with suppress(_Seen):
+                    self._run(layer, number)
+        finally:
+            hook.remove()
+        return self.real(found)
 
     def put(self, rows: Tensor) -> None:
         """Set the hidden states of the real tokens, (N, D); those of padding, which nobody reads, stay."""
@@ -137,26 +174,10 @@ class _Stream:
             [x.cpu().reshape(-1, x.shape[-1])[mask.flatten().cpu()].float() for mask, x in pairs]
         )
 
-    def _run(
-        self, layer: int, parts: Iterable[str], *, leaving: bool
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        seen: dict[str, list[Tensor]] = {part: [] for part in parts}
-        modules = {part: module_at(self.bound, part, layer) for part in seen}
-        hooks = [
-            modules[part].register_forward_hook(
-                lambda _, given, out, found=found: found.append(out if leaving else given[0])
-            )
-            for part, found in seen.items()
-        ]
-        found = []
-        try:
-            for hidden, (given, named) in zip(self.hidden, self.beside[layer], strict=True):
-                out = self.layers[layer](hidden, *given, **named)
-                found.append(out[0] if isinstance(out, tuple) else out)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return found, {part: self.real(tensors) for part, tensors in seen.items()}
+    def _run(self, layer: int, number: int) -> Any:
+        """What a layer gives for one of the texts' batches."""
+        given, named = self.beside[layer][number]
+        return self.layers[layer](self.hidden[number], *given, **named)
 
 
 class _Fit:

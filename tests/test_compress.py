@@ -1,12 +1,21 @@
 """Laws of compression from end to end: the result is within its budget, and what cannot be is refused."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import compressing
 import tiny
 from attar import compress
+from attar.compression.budget import budget_of
+from attar.compression.pipeline import Compression
+from attar.compression.preparation import _readable
+from attar.compression.task_texts import check_teacher
+from attar.data.tasks import Task
 from attar.errors import ModelError, OutputError, RecipeError
+from attar.evaluation.quality import judge
 from attar.model.onnx import OnnxModel
 from attar.report.report import Report
 from attar.storage.locking import _held, locked
@@ -84,6 +93,47 @@ def test_a_budget_above_the_model_needs_nothing(teacher, seconds, tmp_path):
         compress(
             model, data=rows, to="1000 MB", time=0, out=tmp_path / "small", formats=["fp32"], precision="fp32"
         )
+
+
+def test_in_int8_alone_the_model_itself_may_be_the_best_that_fits(teacher, seconds, tmp_path):
+    model, rows = teacher
+    options = {"to": "1000 MB", "time": 0, "formats": ["int8"], "vocabulary": "all", "precision": "fp32"}
+    report = compress(model, data=rows, out=tmp_path / "small", **options)
+    chosen = report.settings["candidate"]
+    assert (chosen["way"], chosen["layers"], chosen["precision"]) == ("drop", 2, "int8")
+    assert report.settings["fits"]
+    assert any(note.startswith("int8: scales ") for note in report.notes)
+    weights = [
+        AutoModelForSequenceClassification.from_pretrained(place).state_dict()
+        for place in (model, tmp_path / "small")
+    ]
+    assert all(weights[0][name].equal(weight) for name, weight in weights[1].items())
+
+
+@pytest.mark.parametrize(("noise", "refused"), [(0.5, False), (1e6, True)])
+def test_scores_that_have_nothing_to_do_with_the_labels_are_chance(noise, refused):
+    rng = np.random.default_rng(0)
+    labels = rng.normal(size=400)
+    said = labels + noise * rng.normal(size=400)
+    task = Task("regression", ("score",))
+    found = judge(task, said[:, None], labels)
+    if refused:
+        with pytest.raises(ModelError, match="chance"):
+            check_teacher(task, found)
+    else:
+        assert check_teacher(task, found) is None
+
+
+def test_a_run_that_goes_on_reads_as_many_texts_and_has_the_same_rungs(tmp_path):
+    """Whatever pace is measured the second time: another number would be another record, other rungs another search."""
+    assert _readable(tmp_path, 1000) == 1000
+    assert _readable(tmp_path, 700) == 1000
+    assert _readable(tmp_path, 2500) == 2500
+    run = SimpleNamespace(place=tmp_path, budget=budget_of("5 ms"), clock=SimpleNamespace(given=60.0))
+    first = Compression._first_rung(run, 1600)
+    assert Compression._first_rung(run, 300) == first == 128
+    run.clock.given = 600.0
+    assert Compression._first_rung(run, 300) < first
 
 
 def test_a_teacher_at_chance_is_refused(tmp_path):

@@ -146,13 +146,14 @@ def outcome():
 
 @pytest.mark.parametrize("name", ["small", "teacher", "teacher in int8", "other"])
 def test_every_export_has_a_row_whatever_the_output_is_called(name):
-    rows = outcome().rows(name, precisions=True)
+    rows = outcome().rows(name)
     assert sorted(str(made.directory) for _, made in rows.values()) == ["fp32", "int8", "other", "small"]
     student = next(row for row, (role, _) in rows.items() if role == "student")
     assert student.startswith(name)
     assert rows[student][1].directory == Path("small")
     assert rows["teacher"][1].directory == Path("fp32")
-    assert list(outcome().rows(name, precisions=False).values())[2:] == [("baseline", rows["other"][1])]
+    fewer = replace(outcome(), precisions=False).rows(name)
+    assert list(fewer.values())[2:] == [("baseline", rows["other"][1])]
 
 
 def test_what_the_page_shows_was_timed_at_one_time():
@@ -168,8 +169,62 @@ def test_what_the_page_shows_was_timed_at_one_time():
     measured = {"teacher, fp32": 16.0, "teacher, int8": 8.0, "other": 12.0, str(PART): 3.2}
     assert shown == pytest.approx({**measured, str(WHOLE): 16.0})
     assert now.frontier().limits["latency"] == pytest.approx(0.0032)
-    notes = now.notes({"latency": 1.25}, Report("a report"))
-    assert notes == ["latency is 25% over its limit: 3.2 ms, 5x faster than the model"]
+    (note,) = now.notes({"latency": 1.25}, Report("a report"))
+    assert note.startswith("latency is 25% over its limit: 3.2 ms, 5x faster than the model")
+    (note,) = now.notes({"latency": 1.001}, Report("a report"))
+    assert note.startswith("latency is 0.1% over its limit")
+
+
+def test_an_export_of_another_call_is_timed_anew_and_not_made_again(teacher, tmp_path, monkeypatch):
+    """A work directory may be of a run that timed shorter texts, or that had no limit of memory."""
+    model, rows = teacher
+    loaded = load(model)
+    given = {"data": rows, "texts": None, "dev": rows, "test": rows, "columns": None, "sample_by": "line"}
+    texts = TaskTexts(loaded, split(task_of(loaded.model), **given, seed=0), max_length=16, stride=8, seed=0)
+    lengths = []
+
+    def speed(call, teacher, texts, *, length, batch, threads):
+        lengths.append(length)
+        return {"latency": float(length), "speedup": 1.0}
+
+    monkeypatch.setattr(shipping, "speed", speed)
+    candidate = Candidate(teacher_architecture(resolve(loaded.model)))
+    options = (loaded.model, loaded.tokenizer, candidate, tmp_path / "whole", texts)
+    call = {"batch": 1, "threads": 1, "max_drop": 1.0}
+    first = shipping.ship(*options, length=16, **call)
+    written = (tmp_path / "whole" / "model.onnx").stat().st_mtime_ns
+    assert shipping.ship(*options, length=16, **call) == first
+    monkeypatch.setattr(shipping, "export", lambda *_, **__: pytest.fail("made again"))
+    longer = shipping.ship(*options, length=8, **call)
+    assert longer.costs["latency"] == 8
+    assert longer.costs["flops"] < first.costs["flops"]
+    assert longer.metrics == first.metrics
+    assert shipping.ship(*options, length=8, memory_too=True, **call).costs["memory"] > 0
+    assert lengths == [16, 8, 8]
+    assert (tmp_path / "whole" / "model.onnx").stat().st_mtime_ns == written
+
+
+def test_memory_is_predicted_by_what_the_teachers_export_takes_for_its_size():
+    model = tiny.model(hidden_size=64, num_hidden_layers=4, intermediate_size=128)
+    bound = resolve(model)
+    learning = SimpleNamespace(
+        bound=bound,
+        texts=SimpleNamespace(loaded=SimpleNamespace(model=model)),
+        form=lambda a: a.student_form(bound, bound.shape.vocab),
+    )
+    costs_of = CandidateCosts(
+        learning,
+        ExportCosts(learning, Path("none"), length=32, batch=2, threads=1),
+        exact=(),
+        vocabularies={"all": bound.shape.vocab},
+        tokenizer_bytes={"all": 0},
+        memory={"fp32": 1.5},
+    )
+    costs_of.latency.learn(learning.form(teacher_architecture(bound)), "fp32", 1.0)
+    half = costs_of(Candidate(Architecture("drop", 2, 64, 4, 128, 64)))
+    assert half["memory"] == pytest.approx(1.5 * half["size"])
+    limit = Budget(memory=0.9 * half["memory"])
+    assert limit.broken(half) == {"memory": pytest.approx(1 / 0.9)}
 
 
 def test_fixed_scales_are_measured_of_a_family_whose_attention_is_not_fused(tmp_path, monkeypatch):

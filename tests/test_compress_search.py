@@ -55,6 +55,31 @@ def test_a_smaller_budget_has_a_smaller_candidate_of_the_same_proportions():
     assert less.architecture.layers == more.architecture.layers == 3
 
 
+@pytest.mark.parametrize(("ways", "layers"), [(("drop",), 1), (("prune",), 4), (("distil", "drop"), 1)])
+def test_the_smallest_that_a_budget_can_be_comes_about_in_the_ways_that_are_asked_for(ways, layers):
+    found = space("60k params", ways=ways, axes=("all",) if "prune" in ways else ())
+    smallest = found.smallest()
+    assert smallest.architecture.way == ways[0]
+    assert smallest.architecture.layers == layers
+    assert (smallest.vocabulary, smallest.precision) == ("used", "int8")
+    assert smallest.architecture.way != "prune" or smallest.architecture.budget == 0.01
+
+
+def test_the_teacher_itself_is_a_candidate_and_is_not_trained(tmp_path):
+    """In int8, or without tokens that the texts have not."""
+    whole = costs(Candidate(space("1 MB")._dropped(4), "all", "int8"))["size"]
+    learning, search = Pretended(), None
+    options = {"figure": lambda metrics: metrics["agreement"], "rungs": (0, 10), "floor": None, "seed": 0}
+    search = Search(space(f"{1.01 * whole} MB"), learning, tmp_path, **options)
+    search.run(Ticks(60, tmp_path / "clock"), 60)
+    teacher = [one for one in search.tried.values() if one.candidate.architecture.layers == 4
+               and one.candidate.architecture.way == "drop"]  # fmt: skip
+    assert teacher
+    assert {one.steps for one in teacher} == {0}
+    assert not any(one.stopped for one in teacher)
+    assert all(one.candidate.precision == "int8" for one in teacher)
+
+
 def test_what_pruning_cannot_reach_is_no_candidate():
     """Under a third of the parameters there is nothing that may go."""
 

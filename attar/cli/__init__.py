@@ -12,9 +12,14 @@ __all__ = ["app", "main"]
 
 START = """[bold]attar[/bold] makes Hugging Face language models small and fast.
 
-  see it work, in ten minutes      [bold]attar demo[/bold]
-  distil your fine-tuned model     [bold]attar distill MODEL --texts texts.txt --out small[/bold]
-  compare quality, size and speed  [bold]attar compare MODEL small --data test.csv[/bold]
+  see it work, in ten minutes
+    [bold]attar demo[/bold]
+  say a budget, get the model
+    [bold]attar compress MODEL --texts texts.txt --to "10 MB, 5 ms" --out small[/bold]
+  choose the student yourself
+    [bold]attar distill MODEL --texts texts.txt --out small[/bold]
+  compare quality, size and speed
+    [bold]attar compare MODEL small --data test.csv[/bold]
 
 All commands: attar --help
 Guides and reference: docs/start.md of the repository, or make docs for the site"""

@@ -123,11 +123,21 @@ def _written(found: Any, asked: Mapping[str, Any]) -> None:
 
 
 def _compress(found: Any, asked: Mapping[str, Any]) -> None:
-    """Prints what was tried, too; the exit status says whether the budget is met."""
+    """Prints what was tried, too."""
     console.print(found.frontier.table(), highlight=False)
     console.print()
     _written(found, asked)
-    if not found.settings["fits"]:
+    _fits(found)
+
+
+def _recipe(found: Any, asked: Mapping[str, Any]) -> None:
+    show(found)
+    _fits(found)
+
+
+def _fits(found: Any) -> None:
+    """The exit status says whether a budget is met, where there was one."""
+    if not found.settings.get("fits", True):
         raise typer.Exit(3)
 
 
@@ -171,6 +181,7 @@ PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     ),
     "compare": _written,
     "compress": _compress,
+    "run": _recipe,
     "probe": _probe,
     "temperature": _temperature,
     "generate": lambda found, asked: console.print(found.table()),

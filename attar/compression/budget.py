@@ -2,8 +2,9 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 from attar.errors import RecipeError
 
@@ -101,9 +102,10 @@ _UNITS: dict[str, tuple[str, float]] = {
         for word in ("params", "parameters")
     },
     **{
-        f"{scale}{word}": ("flops", factor)
-        for scale, factor in {"M": 1e6, "G": 1e9, "T": 1e12}.items()
-        for word in ("FLOPs", "FLOPS", "FLOP")
+        f"{scale}{space}{word}": ("flops", factor)
+        for scale, factor in {"": 1.0, "M": 1e6, "G": 1e9, "T": 1e12}.items()
+        for space in ("", " ")
+        for word in ("FLOPs", "FLOP")
     },
     "us": ("latency", 1e-3),
     "µs": ("latency", 1e-3),
@@ -116,44 +118,48 @@ _UNITS: dict[str, tuple[str, float]] = {
 }
 # However their letters are written: no two differ by that alone.
 _FOLDED = {unit.casefold(): meaning for unit, meaning in _UNITS.items()}
-_PIECE = re.compile(r"(?P<number>[-+]?\d[\d_]*(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*(?P<unit>.*)", re.DOTALL)
-_KEEP = re.compile(r"keep\s+(?P<number>[-+]?\d+(?:\.\d+)?)\s*(?P<percent>%?)\s*$")
+_NUMBER = r"(?P<number>[-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)"
+_PIECE = re.compile(rf"{_NUMBER}\s*(?P<unit>.*)", re.DOTALL)
+_KEEP = re.compile(rf"keep\s+{_NUMBER}\s*(?P<percent>%?)", re.IGNORECASE)
 _TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 EXAMPLE = "10 MB, 5 ms, keep 98%"
 
 
-def budget_of(text: str | None = None, **options: float | None) -> Budget:
+def budget_of(text: str | None = None, **options: float | str | None) -> Budget:
     """The budget that a text and options say together; a limit is said once.
 
     Args:
         text: limits between commas: `10 MB, 5 ms, keep 98%`; also `3M params`, `2 GFLOPs`, `300 MB memory`,
             `8x smaller`, `10x faster`.
-        options: limits by name, in the units of `Budget`.
+        options: limits by name: numbers in the units of `Budget`, or texts with a unit of the limit (`"10 MB"`).
 
     Raises:
         RecipeError: an unknown unit, a number outside its range, a limit that is said twice, or none at all.
     """
-    found: dict[str, tuple[float, str]] = {}
-    said = [
-        *_pieces(text or ""),
-        *((name, value, name) for name, value in options.items() if value is not None),
-    ]
-    for name, value, where in said:
-        if name in found:
+    found: dict[str, _Piece] = {}
+    said = list(_pieces(text or ""))
+    said += [_option(name, value) for name, value in options.items() if value is not None]
+    for piece in said:
+        if piece.limit in found:
             raise RecipeError(
-                expected=f"one limit of {name}",
-                found=f"{found[name][1]} and {where}",
+                expected=f"one limit of {piece.limit}",
+                found=f"{found[piece.limit].said} and {piece.said}{piece.pointed}",
                 fix="leave one of them out",
             )
-        _check(name, value, where)
-        found[name] = value, where
+        _check(piece)
+        found[piece.limit] = piece
     if not found:
         raise RecipeError(
             expected="a budget: at least one limit",
             found="none",
             fix=f'say what the model may cost or must keep, such as to="{EXAMPLE}" (--to "{EXAMPLE}")',
         )
-    return Budget(**{name: value for name, (value, _) in found.items()})
+    return Budget(**{limit: piece.value for limit, piece in found.items()})
+
+
+def budget_in(options: Any) -> Budget:
+    """The budget in the options of `attar.compress`; raises as `budget_of`."""
+    return budget_of(options.to, **{name: getattr(options, name) for name in (*CEILINGS, "keep")})
 
 
 def seconds_of(text: str | float) -> float:
@@ -177,41 +183,87 @@ def _added(parts: Iterable[str | None]) -> float:
     return sum(float(part or 0) * factor for part, factor in zip(parts, (3600, 60, 1), strict=True))
 
 
-def _pieces(text: str) -> Iterable[tuple[str, float, str]]:
-    """(limit, value, piece) of each piece between commas."""
+class _Piece(NamedTuple):
+    """A limit as it was said; `pointed` shows where in a text."""
+
+    limit: str
+    value: float
+    said: str
+    pointed: str = ""
+
+
+def _pieces(text: str) -> Iterator[_Piece]:
+    """What is between commas."""
     at = 0
-    for raw in text.split(",") if text.strip() else ():
+    for raw in text.split(","):
         piece = raw.strip()
         start = at + len(raw) - len(raw.lstrip())
         at += len(raw) + 1
-        kept = _KEEP.fullmatch(piece)
-        if kept:
-            yield "keep", float(kept["number"]) * (0.01 if kept["percent"] else 1.0), piece
+        if not piece:
+            continue
+        pointed = f"\n  {text}\n  {' ' * start}{'^' * len(piece)}"
+        if kept := _KEEP.fullmatch(piece):
+            yield _Piece("keep", float(kept["number"]) * (0.01 if kept["percent"] else 1.0), piece, pointed)
             continue
         match = _PIECE.fullmatch(piece)
         if match is None or (unit := " ".join(match["unit"].casefold().split())) not in _FOLDED:
-            raise _unknown(text, piece, start, None if match is None else match["unit"].strip())
-        name, factor = _FOLDED[unit]
-        yield name, float(match["number"]) * factor, piece
+            raise _unknown(piece, pointed, None if match is None else match["unit"].strip())
+        limit, factor = _FOLDED[unit]
+        yield _Piece(limit, float(match["number"]) * factor, piece, pointed)
 
 
-def _unknown(text: str, piece: str, start: int, unit: str | None) -> RecipeError:
+_WRITTEN = {
+    "size": "10 MB",
+    "parameters": "3M",
+    "flops": "2G",
+    "latency": "5 ms",
+    "memory": "300 MB",
+    "keep": "98%",
+}
+# What the text of an option may leave out, since the option's name says it.
+_IMPLIED = {"keep": "keep {}", "memory": "{} memory", "parameters": "{} params", "flops": "{}FLOPs"}
+
+
+def _option(name: str, value: float | str) -> _Piece:
+    """An option: a number in the limit's own unit, or a text with a unit."""
+    said = f"{name} {value}"
+    try:
+        return _Piece(name, float(value), said)
+    except ValueError:
+        pass
+    for words in ("{}", _IMPLIED.get(name, "{}")):
+        try:
+            found = [piece._replace(said=said, pointed="") for piece in _pieces(words.format(value))]
+        except RecipeError:
+            continue
+        if [piece.limit for piece in found] == [name]:
+            return found[0]
+    raise RecipeError(
+        expected=f"{name}: a number, or one with its unit",
+        found=repr(value),
+        fix=f"write it as in {_WRITTEN[name]!r}; several limits together are for to (--to)",
+    )
+
+
+def _unknown(piece: str, pointed: str, unit: str | None) -> RecipeError:
     what = "no number" if unit is None else f"unit {unit!r}" if unit else "no unit"
     return RecipeError(
         expected="a number with a unit: kB, MB, GB (on disk), MB memory, M params, GFLOPs, ms, s, x smaller, x faster, "
         "or keep and a percentage",
-        found=f"{what} in {piece!r}\n  {text}\n  {' ' * start}{'^' * max(1, len(piece))}",
+        found=f"{what} in {piece!r}{pointed}",
         fix=f"write it as in {EXAMPLE!r}",
     )
 
 
-def _check(name: str, value: float, where: str) -> None:
+def _check(piece: _Piece) -> None:
     limits = {"keep": (0.0, 1.0), "smaller": (1.0, math.inf), "faster": (1.0, math.inf)}
-    low, high = limits.get(name, (0.0, math.inf))
-    if not low < value <= high or math.isinf(value):
+    low, high = limits.get(piece.limit, (0.0, math.inf))
+    if not low < piece.value <= high or math.isinf(piece.value):
         most = f" and at most {high:g}" if high < math.inf else ""
         raise RecipeError(
-            expected=f"{name} above {low:g}{most}",
-            found=f"{value:g} ({where})",
-            fix="give keep as a part or a percentage: keep 98%" if name == "keep" else "give another number",
+            expected=f"{piece.limit} above {low:g}{most}",
+            found=f"{piece.value:g} ({piece.said}){piece.pointed}",
+            fix="give keep as a part or a percentage: keep 98%"
+            if piece.limit == "keep"
+            else "give another number",
         )

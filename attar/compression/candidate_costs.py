@@ -1,7 +1,8 @@
 """What candidates cost, by the names of the limits: counted exactly, or predicted."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cached_property, lru_cache
+from types import MappingProxyType
 
 import torch
 from transformers import PreTrainedModel
@@ -25,6 +26,7 @@ class CandidateCosts:
         learning: which knows the forms.
         exports: bytes and seconds of exports.
         exact: costs that have a limit, or are minimised: size and latency then are of the graphs of the candidates.
+        memory: peak megabytes of the teacher's exports over their size, by precision; none where memory has no limit.
         vocabularies: tokens that stay, by name.
         tokenizer_bytes: files of the tokenizer, by name of the vocabulary.
     """
@@ -37,25 +39,28 @@ class CandidateCosts:
         exact: Collection[str],
         vocabularies: dict[str, int],
         tokenizer_bytes: dict[str, int],
+        memory: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
-        self.learning, self.exports, self.exact = learning, exports, exact
+        self.learning, self.exports, self.exact, self.memory = learning, exports, exact, memory
         self.vocabularies, self.tokenizer_bytes = vocabularies, tokenizer_bytes
         self.length, self.batch = exports.call["length"], exports.call["batch"]
         self.latency = PredictedLatency(self.flops, rows=learning.bound.anatomy.causal)
         self.counted = lru_cache(maxsize=4096)(self._counted)
 
     def __call__(self, candidate: Candidate) -> dict[str, float]:
-        """Parameters, operations of a call, megabytes, milliseconds."""
+        """Parameters, operations of a call, megabytes on disk and, where it has a limit, in memory, milliseconds."""
         form = self.form(candidate)
         parameters = self.counted(candidate.architecture, form.vocab)
-        graph = self.exports.bytes(candidate, form) if "size" in self.exact else None
+        graph = self.exports.bytes(candidate, form) if {"size", "memory"} & set(self.exact) else None
         if graph is None:
             graph = round(4 * parameters * (0.26 if candidate.precision == "int8" else 1.0)) + GRAPH_BYTES
+        size = (graph + self.tokenizer_bytes[candidate.vocabulary] + RECORD_BYTES) / 1e6
         return {
             "parameters": float(parameters),
             "flops": self.flops(form),
-            "size": (graph + self.tokenizer_bytes[candidate.vocabulary] + RECORD_BYTES) / 1e6,
+            "size": size,
             "latency": 1e3 * self.latency(form, candidate.precision),
+            **({"memory": size * self.memory[candidate.precision]} if self.memory else {}),
         }
 
     def measure(self, candidate: Candidate) -> bool:

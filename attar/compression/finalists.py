@@ -1,8 +1,9 @@
 """From what the search left to the winner: exported, trained to the end, and held against plainer ways."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from attar.compression.candidate import Architecture
+from attar.compression.candidate import Architecture, teacher_architecture
 from attar.compression.data import BATCH, Texts
 from attar.compression.exports import Exports
 from attar.compression.last_training import LastTraining
@@ -138,7 +139,7 @@ class Finalists:
 
     def final(self, finalist: Finalist) -> Finalist:
         """The winner trained to the end; with a floor, a neighbour too, larger where the winner missed the floor."""
-        if not self.exports.training:
+        if not self.exports.training or self._teacher(finalist.tried):
             return finalist
         floor = self.exports.budget.keep
         if self.space.free is None or floor is None:
@@ -162,6 +163,10 @@ class Finalists:
 
         return max(first, second, key=worth)
 
+    def _teacher(self, one: Tried) -> bool:
+        """Whether a candidate is the teacher itself, in another precision or with fewer tokens."""
+        return one.candidate.architecture == teacher_architecture(self.space.bound)
+
     def finished(self, finalist: Finalist, part: float) -> Finalist:
         """A finalist trained for a part of the time that is left, and exported."""
         one = finalist.tried
@@ -173,7 +178,8 @@ class Finalists:
             self.clock.keep()
             return until - self.clock.used
 
-        say(f"training {one.candidate} for {left():.0f} seconds; {end:.0f} are kept for the end")
+        if left() > 0:
+            say(f"training {one.candidate} for {left():.0f} seconds; {end:.0f} are kept for the end")
         name = digest(self.clock.given, self.exports.budget.given)[:8]
         trained = LastTraining(self.learning, architecture, one.steps, left, self.rate, name).run(
             lambda found: self.texts.kept(found.metrics)
@@ -191,6 +197,23 @@ class Finalists:
         seconds = EPOCHS * len(labelled) / BATCH * self.learning.pace(architecture)
         return seconds if seconds < UNDISTILLED * self.clock.given else 0.0
 
+    def left_out(self, chosen: Tried, neighbours: Sequence[Tried]) -> list[str]:
+        """What the report would have beside the result, had there been time for it."""
+        found: list[str] = []
+        if not self.exports.training or self._teacher(chosen):
+            return found
+        scaled = {self.space.scaled(chosen.candidate, scale) for scale in NEIGHBOURS} - {
+            None,
+            chosen.candidate,
+        }
+        if len(neighbours) < len(scaled):
+            found.append("a fifth more and a fifth less budget")
+        if self.texts.tables.labelled is not None and not self._undistilled_seconds(
+            chosen.candidate.architecture
+        ):
+            found.append("the same student without distillation")
+        return found
+
     def baselines(self, final: Finalist) -> dict[str, Shipped]:
         """Plainer ways to the budget: dropped layers as far as the search took them, and the same student on labels."""
         chosen, found = final.tried.candidate, {}
@@ -204,7 +227,7 @@ class Finalists:
             best = max(drops, key=lambda one: one.kept)
             model = self.learning.at(best.candidate.architecture, best.steps)
             found[str(best.candidate)] = self.exports.made(model, best.candidate, best.steps)
-        if self._undistilled_seconds(chosen.architecture):
+        if self._undistilled_seconds(chosen.architecture) and not self._teacher(final.tried):
             assert self.texts.tables.labelled is not None
             steps = EPOCHS * len(self.texts.tables.labelled) // BATCH
             model = self.learning.undistilled(chosen.architecture, steps)

@@ -135,12 +135,9 @@ class LanguageTexts(Texts):
         return len(few) / (time.perf_counter() - began)
 
     def table(self, place: Path, affordable: int) -> Dataset:
-        """As many of the texts as the teacher can read; what was once read stays."""
-        train, record = self.tables.train, place / "teacher-reads"
-        known = int(record.read_text()) if record.is_file() else 0
-        rows = known if affordable / 2 <= known <= affordable * 2 else affordable
-        rows = min(len(train), max(BATCH, rows))
-        record.write_text(str(rows))
+        """As many of the texts as the teacher can read."""
+        train = self.tables.train
+        rows = min(len(train), max(BATCH, affordable))
         if rows < len(train):
             say(f"the teacher has time to read {rows:,} of {len(train):,} texts, which students learn from")
         return first(train, rows)

@@ -37,6 +37,8 @@ class Outcome:
         final: the winner after the last training.
         neighbours: the same proportions for a larger and a smaller budget.
         baselines: plainer ways to the budget, by name.
+        left_out: what there was no time for.
+        precisions: whether the teacher has a row in the report for each precision, else one in fp32.
     """
 
     budget: Budget
@@ -48,16 +50,17 @@ class Outcome:
     final: Finalist
     neighbours: Sequence[Tried]
     baselines: Mapping[str, Shipped]
+    left_out: Sequence[str] = ()
+    precisions: bool = True
 
-    def rows(self, student: str, *, precisions: bool) -> dict[str, tuple[Role, Shipped]]:
+    def rows(self, student: str) -> dict[str, tuple[Role, Shipped]]:
         """What the report has a row of, by name, the teacher first.
 
         Args:
             student: its name, that of a directory; where another row has it, the student gets a longer one.
-            precisions: whether the teacher has a row for each precision, else one in fp32.
         """
         others = {in_precision(name): made for name, made in self.teacher.items() if name != "fp32"}
-        others = {**(others if precisions else {}), **self.baselines}
+        others = {**(others if self.precisions else {}), **self.baselines}
         while student in {TEACHER, *others}:
             student += " (student)"
         return {
@@ -124,13 +127,22 @@ class Outcome:
             said = SAID[name](float(f"{costs[name]:.3g}"))
             if name == "latency":
                 said += f", {costs['speedup']:.3g}x faster than the model"
-            found.append(f"{name} is {ratio - 1:.0%} over its limit: {said}")
+            found.append(
+                f"{name} is {100 * (ratio - 1):.2g}% over its limit: {said}, which would have to be the limit"
+            )
         if retained := self.short(report):
             said = f"{retained.value:.1%} ({retained.low:.1%} to {retained.high:.1%})"
-            found.append(f"keep is short: {said} on the test texts, {self.budget.keep:.1%} was asked for")
+            found.append(
+                f"keep is short: {said} on the test texts, {self.budget.keep:.1%} was asked for; "
+                "more time or a larger budget keeps more"
+            )
         for one in self.neighbours:
             change = 100 * (one.kept - self.chosen.kept)
             found.append(f"{one.stopped}: {one.candidate}, {change:+.1f} points on dev after as many steps")
+        if self.final.shipped.int8:
+            found.append(f"int8: {self.final.shipped.int8}")
+        if self.left_out:
+            found.append(f"left out, as there was no time for it: {'; '.join(self.left_out)}")
         return found
 
     def frontier(self) -> Frontier:

@@ -13,7 +13,7 @@ import optuna
 from transformers import PreTrainedModel
 
 from attar.anatomy.resolve import resolve
-from attar.compression.budget import CEILINGS, Budget, budget_of, seconds_of
+from attar.compression.budget import Budget, budget_in, seconds_of
 from attar.compression.data import SHORT, Texts
 from attar.compression.exports import Exports
 from attar.compression.finalists import Finalists, searching
@@ -35,7 +35,7 @@ from attar.options.base import Options
 from attar.progress import picture, say
 from attar.report.report import Report
 from attar.storage.locking import locked
-from attar.storage.writing import check_free, make_directory, new_directory
+from attar.storage.writing import check_free, make_directory, new_directory, write_atomic
 from attar.training import resuming
 from attar.training.loop import Precision
 
@@ -69,8 +69,7 @@ def compress(
         blind: search at random, which the search is held against.
     """
     o = options
-    limits = {name: getattr(o, name) for name in (*CEILINGS, "keep")}
-    budget, seconds = budget_of(o.to, **limits), seconds_of(o.time)
+    budget, seconds = budget_in(o), seconds_of(o.time)
     require("onnx", "onnxscript", "onnxruntime")
     check_free(out, overwrite=overwrite)
     clock = Clock(seconds)
@@ -149,6 +148,11 @@ class Compression:
         finalist = finalists.verified()
         neighbours = finalists.neighbours(finalist.tried) if self.training else []
         final = finalists.final(finalist)
+        left_out = finalists.left_out(finalist.tried, neighbours)
+        # In a short run the figures of the others on the dev table are all there is time for.
+        precisions = self.clock.given > SHORT
+        if not precisions and len(self.exports.teacher) > 1:
+            left_out.append("the model in int8 on the test texts")
         outcome = Outcome(
             prepared.space.budget,
             self.texts.kept,
@@ -159,6 +163,8 @@ class Compression:
             final,
             neighbours,
             finalists.baselines(final),
+            left_out,
+            precisions,
         )
         return self.written(out, learning, outcome, overwrite=overwrite)
 
@@ -182,20 +188,20 @@ class Compression:
         """
         seconds, rungs = UNTRAINED, [0]
         if self.training:
-            seconds = searching(self.clock.left, self.exports.ending(self.clock.given, rate))
+            seconds = self._searching(rate)
             first = next(
                 found
                 for params in space.defaults()
                 if (found := space.suggest(optuna.trial.FixedTrial(params))) is not None
             )
             pace = learning.pace(first.architecture)
-            steps = 2 ** max(3, round(math.log2(max(1.0, FIRST_RUNG * seconds / pace))))
+            steps = self._first_rung(seconds / pace)
             rungs += [steps * FACTOR**n for n in range(RUNGS - 1)]
             announce(rungs, seconds, pace)
         search = Search(
             space,
             learning,
-            self.place / "studies",
+            self.place / "studies" / digest(self.exports.call)[:8],
             figure=self.texts.kept,
             rungs=rungs,
             floor=self.budget.keep,
@@ -212,6 +218,27 @@ class Compression:
             )
         return search
 
+    def _searching(self, rate: float) -> float:
+        """Seconds of the search; says so where too few are left for anything else."""
+        end, left = self.exports.ending(self.clock.given, rate), self.clock.left
+        seconds = searching(left, end)
+        if left < 2 * end:
+            say(
+                f"{self.clock.given:.0f} seconds are few: after {self.clock.used:.0f} for the model itself an export "
+                f"and the report take about {end:.0f} each time. One candidate is tried, and not trained further; "
+                f"about {self.clock.used + 3 * end:.0f} seconds would do"
+            )
+        return max(0.0, seconds)
+
+    def _first_rung(self, steps: float) -> int:
+        """Steps of the first rung, where so many fit into the search; a run that goes on has those of before."""
+        record = self.place / f"rung-{digest(self.budget.given, self.clock.given)[:8]}"
+        if record.is_file():
+            return int(record.read_text())
+        found: int = 2 ** max(3, round(math.log2(max(1.0, FIRST_RUNG * steps))))
+        write_atomic(record, str(found))
+        return found
+
     def written(self, out: Path, learning: Learning, outcome: Outcome, *, overwrite: bool) -> Report:
         """Measure on the test table, and write the model, its export and the report."""
         final = outcome.final
@@ -219,8 +246,7 @@ class Compression:
         model = learning.at(candidate.architecture, final.tried.steps)
         kept = self.exports.vocabularies.tokens(candidate.vocabulary) or ()
         small, tokenizer = trimmed(model, self.texts.loaded.tokenizer, kept)
-        # In a short run the figures of the others on the dev table are all there is time for.
-        shipped = outcome.rows(out.name, precisions=self.clock.given > SHORT)
+        shipped = outcome.rows(out.name)
         report = self.texts.report(
             {name: (role, made.directory) for name, (role, made) in shipped.items()},
             title=f"{Path(self.texts.loaded.name).name} compressed to {self.budget}",

@@ -1,6 +1,7 @@
 """Before the search: what candidates learn from, what they cost, and which there are."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from attar.compression.budget import SAID
 from attar.compression.candidate import Candidate, teacher_architecture
@@ -15,6 +16,7 @@ from attar.compression.shipping import Shipped
 from attar.compression.space import Space
 from attar.errors import RecipeError
 from attar.options.base import Options
+from attar.storage.writing import write_atomic
 from attar.training.loop import Precision
 
 # Part of the time for learning what may be pruned.
@@ -45,7 +47,7 @@ def prepare(exports: Exports, options: Options, clock: Clock, precision: Precisi
     o, texts, place = options, exports.texts, exports.place
     teacher, training = exports.teacher["fp32"], clock.given > 0
     limits, rate = exports.budget.against(teacher.costs), texts.rate()
-    affordable = int(texts.teaching * clock.given * rate) if training else 0
+    affordable = _readable(place, int(texts.teaching * clock.given * rate)) if training else 0
     table = texts.table(place, affordable) if training else texts.tables.train
     # A step backward takes about two forward.
     alphas = 3 * STEPS * BATCH / rate
@@ -68,6 +70,11 @@ def prepare(exports: Exports, options: Options, clock: Clock, precision: Precisi
         exact={*limits.limited, free or ""},
         vocabularies=sizes,
         tokenizer_bytes=files,
+        memory={
+            name: made.costs["memory"] / made.costs["size"]
+            for name, made in exports.teacher.items()
+            if limits.memory is not None
+        },
     )
     for name, made in exports.teacher.items():
         form = costs.form(Candidate(teacher_architecture(exports.bound)))
@@ -89,6 +96,19 @@ def prepare(exports: Exports, options: Options, clock: Clock, precision: Precisi
     return Prepared(learning, space, rate)
 
 
+def _readable(place: Path, affordable: int) -> int:
+    """How many texts the teacher reads: as many as before, where it could read about as many again.
+
+    Its pace is measured anew by each run; another number of texts would be another record of all its outputs.
+    """
+    record = place / "teacher-reads"
+    known = int(record.read_text()) if record.is_file() else 0
+    if not affordable / 2 <= known <= affordable * 2:
+        known = affordable
+        write_atomic(record, str(known))
+    return known
+
+
 def _check(space: Space, teacher: Shipped) -> None:
     """Refuse a budget that nothing can meet, or that needs nothing."""
     smallest = space.smallest()
@@ -101,10 +121,11 @@ def _check(space: Space, teacher: Shipped) -> None:
             found=str(space.budget),
             fix="raise that limit",
         )
-    if space.free is None and not space.broken(teacher.costs):
+    # In int8 alone the teacher itself is a candidate.
+    if space.free is None and "fp32" in space.precisions and not space.broken(teacher.costs):
         said = ", ".join(SAID[name](float(f"{teacher.costs[name]:.3g}")) for name in space.budget.limited)
         raise RecipeError(
             expected=f"a budget below what the model costs as it is: {said}",
             found=str(space.budget),
-            fix="there is nothing to do; attar export writes it in fp32 and int8, or give a smaller budget",
+            fix="there is nothing to do; pass formats=['int8'] (--format int8) for int8 alone, or a smaller budget",
         )

@@ -15,7 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from attar.compression.candidate import Candidate
+from attar.compression.candidate import Candidate, teacher_architecture
 from attar.compression.learning import Learning, Trained
 from attar.compression.space import Space
 from attar.model.checkpoint import digest
@@ -206,6 +206,8 @@ class Search:
         one = Tried(candidate, dict(self.space.costs(candidate)), params=trial.params)
         self.tried[trial.number] = one
         for rung, steps in enumerate(self.rungs):
+            if rung and candidate.architecture == teacher_architecture(self.space.bound):
+                break  # it has nothing to learn from itself
             if rung and clock.used + self._seconds(candidate, steps) > until:
                 one.stopped = "no time for the next rung"
                 break

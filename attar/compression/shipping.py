@@ -42,12 +42,20 @@ class Shipped:
             timed in turns.
         metrics: of its answers on the dev table.
         kept_fp32: layers that an int8 export leaves in fp32.
+        scales: how int8 finds the scales of its inputs; empty in fp32.
     """
 
     directory: Path
     costs: Mapping[str, float]
     metrics: Mapping[str, float]
     kept_fp32: tuple[str, ...] = ()
+    scales: str = ""
+
+    @property
+    def int8(self) -> str:
+        """How an export computes in int8; empty in fp32."""
+        kept = f"; in fp32: {', '.join(self.kept_fp32)}" if self.kept_fp32 else ""
+        return self.scales and f"scales {self.scales}{kept}"
 
 
 def trimmed(model: PreTrainedModel, tokenizer: Any, kept: Sequence[int]) -> tuple[PreTrainedModel, Any]:
@@ -88,6 +96,8 @@ def ship(
 ) -> Shipped:
     """Export a model, and measure size, latency and quality on dev; what was exported before is read.
 
+    Of an export that was timed by another call only the call is timed anew.
+
     Args:
         model, tokenizer: of the vocabulary that is shipped.
         teacher: export of the teacher in fp32, which the call is timed in turns with; None where it is made here.
@@ -98,25 +108,18 @@ def ship(
         ExportError: a graph that ONNX Runtime cannot quantize with fixed scales.
     """
     record = out.with_name(f"{out.name}.json")
-    if record.is_file():
-        known = json.loads(record.read_text())
-        if (
-            "speedup" in known["costs"]
-        ):  # a work directory may be of an older version, which timed exports alone
-            return Shipped(out, known["costs"], known["metrics"], tuple(known["kept_fp32"]))
-    shutil.rmtree(out, ignore_errors=True)
-    kept: tuple[str, ...] = ()
-    if candidate.precision == "fp32":
-        export(model, out, tokenizer=tokenizer, max_length=texts.max_length)
-    elif static:
-        options: dict[str, Any] = {
-            "tokenizer": tokenizer,
-            "data": texts.compared,
-            "max_length": texts.max_length,
-        }
-        export(model, out, precision="int8-static", calibration=texts.tables.train, max_drop=1.0, **options)
+    call = {"length": length, "batch": batch, "threads": threads}
+    known = json.loads(record.read_text()) if record.is_file() else {}
+    scales = (
+        "" if candidate.precision == "fp32" else "fixed on the texts" if static else "found while it runs"
+    )
+    if known.get("call") == call and (not memory_too or "memory" in known["costs"]):
+        return Shipped(out, known["costs"], known["metrics"], tuple(known["kept_fp32"]), scales)
+    if known:  # of another call, which is timed anew
+        kept = tuple(known["kept_fp32"])
     else:
-        kept = _int8(model, tokenizer, out, texts, max_drop)
+        shutil.rmtree(out, ignore_errors=True)
+        kept = _exported(model, tokenizer, candidate, out, texts, max_drop, static=static)
     opened = OnnxModel(out, threads=threads)
     costs = {
         "size": directory_bytes(out) / 1e6,
@@ -124,16 +127,43 @@ def ship(
         "flops": flops(model, batch, length),
     }
     shape = {"length": length, "batch": batch}
-    costs |= speed(_call(opened, model, tokenizer, **shape), teacher, texts, **shape, threads=threads)
+    costs |= speed(_call(opened, model, tokenizer, **shape), teacher, texts, **call)
     if memory_too:
         costs["memory"] = memory.peak(out, batch_size=batch, length=length, threads=threads) / 1e6
-    if candidate.precision == "fp32" and model is texts.loaded.model:
+    if known:
+        metrics = known["metrics"]
+    elif candidate.precision == "fp32" and model is texts.loaded.model:
         metrics = dict(texts.teacher_metrics)  # which the export was compared with
     else:
         metrics = texts.measured(opened, tokenizer)
-    made = Shipped(out, costs, metrics, kept)
-    write_atomic(record, json.dumps({"costs": costs, "metrics": made.metrics, "kept_fp32": kept}))
+    made = Shipped(out, costs, metrics, kept, scales)
+    write_atomic(record, json.dumps({"call": call, "costs": costs, "metrics": metrics, "kept_fp32": kept}))
     return made
+
+
+def _exported(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    candidate: Candidate,
+    out: Path,
+    texts: Texts,
+    max_drop: float,
+    *,
+    static: bool,
+) -> tuple[str, ...]:
+    """Write the export; the layers that int8 leaves in fp32."""
+    if candidate.precision == "fp32":
+        export(model, out, tokenizer=tokenizer, max_length=texts.max_length)
+        return ()
+    if not static:
+        return _int8(model, tokenizer, out, texts, max_drop)
+    options: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "data": texts.compared,
+        "max_length": texts.max_length,
+    }
+    export(model, out, precision="int8-static", calibration=texts.tables.train, max_drop=1.0, **options)
+    return ()
 
 
 def _int8(

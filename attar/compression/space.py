@@ -1,6 +1,7 @@
 """The candidates of a budget: proportions are suggested by Optuna, and the size that fills the budget is computed."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,7 +81,7 @@ class Space:
             }
             return space.largest_student(candidate, **shape)
         if way == "drop":
-            found = candidate.but(architecture=self._dropped(trial.suggest_int("kept", 1, max(1, depth - 1))))
+            found = candidate.but(architecture=self._dropped(trial.suggest_int("kept", 1, depth)))
             return space.settled(lambda: found if space.fits(found) else None)
         return space.largest_pruned(candidate, trial.suggest_categorical("axes", list(self.axes)))
 
@@ -119,7 +120,7 @@ class Space:
             return space.largest_pruned(candidate, a.axes)
         if a.way == "drop":
             shorter = (
-                candidate.but(architecture=self._dropped(n)) for n in range(1, self.bound.shape.layers)
+                candidate.but(architecture=self._dropped(n)) for n in range(1, self.bound.shape.layers + 1)
             )
             return max(filter(space.fits, shorter), key=lambda one: one.architecture.layers, default=None)
         return space.largest_student(
@@ -133,10 +134,14 @@ class Space:
     def smallest(self) -> Candidate:
         """About the smallest candidate that there is: what no budget can be below."""
         heads = _heads(self.bound, self.step, self.step)
-        tiny = Architecture("distil", 1, self.step, heads, self.step, self.step)
+        smallest = [Architecture("distil", 1, self.step, heads, self.step, self.step)]
+        if "distil" not in self.ways:
+            smallest = [self._dropped(1)] if "drop" in self.ways else []
+            smallest += map(self._smallest_pruned, self.axes)
         return min(
             (
-                Candidate(tiny, vocabulary, precision)  # type: ignore[arg-type]
+                Candidate(architecture, vocabulary, precision)  # type: ignore[arg-type]
+                for architecture in smallest
                 for vocabulary in self.vocabularies
                 for precision in self.precisions
             ),
@@ -181,6 +186,16 @@ class Space:
 
         return self.settled(find)
 
+    def _smallest_pruned(self, axes: str) -> Architecture:
+        own = self.bound.shape
+        sizes = (own.layers, own.hidden, own.heads, own.ffn, own.embedding)
+        for number in range(1, FINEST):
+            found = Architecture("prune", *sizes, axes, number / FINEST)
+            with suppress(PlanError):  # less than what must stay
+                self.costs(Candidate(found))
+                return found
+        return teacher_architecture(self.bound)
+
     @property
     def step(self) -> int:
         """What hidden sizes are multiples of; of the heads that share keys and values, too."""
@@ -204,7 +219,8 @@ class Space:
         for axes in self.axes:
             common = {"vocabulary": self.vocabularies[-1], "precision": self.precisions[-1]}
             found.append({**common, "way": "prune", "axes": axes})
-        drops = [n for n in range(1, depth) if self._drop_fits(n)]
+        # All of them are the teacher itself, in int8 or with fewer tokens.
+        drops = [n for n in range(1, depth + 1) if self._drop_fits(n)]
         if drops and "drop" in self.ways:
             common = {"vocabulary": self.vocabularies[-1], "precision": self.precisions[-1]}
             found.append({**common, "way": "drop", "kept": max(drops)})

@@ -30,6 +30,7 @@ from attar.model.checkpoint import Loaded, digest
 from attar.model.onnx import OnnxModel
 from attar.model.views import Need
 from attar.progress import say
+from attar.report.formatting import metric_name
 from attar.report.report import Report, Role
 from attar.training.loop import Precision
 
@@ -224,12 +225,22 @@ class TaskTexts(Texts):
 
 
 def check_teacher(task: Task, said: Evaluation) -> None:
-    """Refuse a teacher that is no better than the most frequent label.
+    """Refuse a teacher that is no better than the most frequent label, or whose answers have nothing to do with labels.
 
     Raises:
         ModelError: it is at chance on the dev table.
     """
-    if said.labels is None or task.kind != "single_label" or task.per_token:
+    if said.labels is None:
+        return
+    # About two standard errors of a correlation that is none.
+    least = 2 * len(said.labels) ** -0.5 if task.kind == "regression" else 0.0
+    if not said.value > least:
+        raise ModelError(
+            expected=f"a teacher whose {metric_name(said.main)} is above {least:.2g}, which is chance",
+            found=f"{said.value:.2g} on {len(said.labels)} labelled texts",
+            fix="check that the labels are the model's own, or fine-tune it first (attar finetune)",
+        )
+    if task.kind != "single_label" or task.per_token:
         return
     labels = np.asarray(said.labels)
     frequent = float(np.bincount(labels).max() / len(labels))

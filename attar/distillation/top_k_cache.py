@@ -182,7 +182,7 @@ def top_k(
         raise OutputError(
             expected=f"{cache.bytes / 2**30:.1f} GiB of disk for the teacher's logits",
             found=f"{max(0, room) / 2**30:.1f} GiB that may be used",
-            fix="a smaller top_k, or a cache directory on another disk",
+            fix="a cache directory on another disk (--cache; of attar compress --work), or a smaller top_k",
         )
     if len(missing) < len(cache):
         say(

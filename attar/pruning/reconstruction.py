@@ -83,7 +83,7 @@ def _few(batches: Iterable[Batch], tokens: int) -> Iterator[Batch]:
         yield batch
 
 
-class _Seen(Exception):
+class _Seen(Exception):  # noqa: N818
     """A layer has come to what was asked for; the rest of it need not run."""
 
 
@@ -103,7 +103,7 @@ class _Stream:
         model = cast(PreTrainedModel, bound.base).eval()
         try:
             for layer in self.layers[1:]:  # only what they are given is wanted here
-                layer.forward = lambda *_, **__: self.out  # type: ignore[method-assign]
+                layer.forward = lambda *_, **__: self.out
             for batch in texts:
                 call(model, {name: value.to(model.device) for name, value in batch.inputs.items()})
         finally:

@@ -6,6 +6,7 @@ from typing import Any
 
 from attar.anatomy.families import FAMILIES
 from attar.anatomy.sizes import exceeding
+from attar.compression.budget import budget_in, seconds_of
 from attar.errors import RecipeError
 from attar.maths.mapping import layer_map
 from attar.options.base import Options
@@ -48,6 +49,8 @@ def check(recipe: Recipe) -> list[Problem]:
             problems += check_share(stage.options, recipe, config, where)
         if stage.verb == "prune":
             problems += check_prune(stage.options, recipe, config, where)
+        if stage.verb == "compress":
+            problems += _check_budget(stage.options, where)
         problems += _check_length(getattr(stage.options, "max_length", None) or 0, config, where)
         if stage.verb in RESHAPING:
             teacher = {}
@@ -60,6 +63,8 @@ def _check_data(recipe: Recipe) -> Iterator[Problem]:
         yield lacking("data.texts", "plain text to pre-train on")
     if "distill_lm" in verbs and data.texts is None:
         yield lacking("data.texts", "plain text to distil a language model on")
+    if "compress" in verbs and data.train is None and data.texts is None:
+        yield lacking("data.texts", "texts of the task, or data.train, to compress on")
     if "finetune" in verbs and data.train is None:
         yield lacking("data.train", "a table with labels to fine-tune on")
     elif "distill" in verbs and data.train is None and data.texts is None:
@@ -99,6 +104,14 @@ def _check_distill(
                 yield Problem(f"{where}.augment.{key}", error)
     if config and isinstance(options.student, Options):
         yield from _check_student(options, config, where)
+
+
+def _check_budget(options: Options, where: str) -> Iterator[Problem]:
+    for name, read in (("to", lambda: budget_in(options)), ("time", lambda: seconds_of(options.time))):
+        try:
+            read()
+        except RecipeError as error:
+            yield Problem(f"{where}.{name}", error)
 
 
 def _check_student(options: Options, config: Mapping[str, Any], where: str) -> Iterator[Problem]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 BUDGET = Flag(panel="Budget")
 SEARCH = Flag(panel="Search")
 CALL = Flag(panel="The call that is timed")
-Limit = Annotated[Annotated[float, Field(gt=0)] | None, BUDGET]
+Limit = Annotated[float | str | None, BUDGET]
 
 
 @verb(stage=True)
@@ -46,7 +46,7 @@ def compress(
     time: str | float = "30m",
     size: Limit = None,
     latency: Limit = None,
-    keep: Annotated[Annotated[float, Field(gt=0, le=1)] | None, BUDGET] = None,
+    keep: Limit = None,
     parameters: Limit = None,
     flops: Limit = None,
     memory: Limit = None,
@@ -82,7 +82,7 @@ def compress(
     Students, pruned forms of the model and dropped layers are searched over, with int8 and a vocabulary of the texts
     (successive halving, 1810.05934). With ceilings on cost quality is maximised; with `keep` and no ceiling on latency,
     latency is minimised. What is reported of the result is measured on the exported files, its quality on texts that no
-    choice has seen.
+    choice has seen. The command's exit status is 3 where the result misses the budget.
 
     Args:
         model: The fine-tuned or causal language model: a directory, a hub name, or a model (then with its `tokenizer`).
@@ -91,9 +91,9 @@ def compress(
         data: Table of the task's texts instead; its labels measure, they do not teach.
         to: The budget in words: "10 MB, 5 ms, keep 98%", "8x smaller, 10x faster", "3M params, 2 GFLOPs".
         time: How long it may take: 30m, 2h, 90s; 0 for no training.
-        size: Megabytes on disk of the export with its tokenizer.
-        latency: Milliseconds of one call, p50.
-        keep: Part of the model's figure to keep; of its answers where there are no labels.
+        size: Megabytes on disk of the export with its tokenizer, or a text with a unit: "800 kB".
+        latency: Milliseconds of one call, p50; of one thread by the processor's clock.
+        keep: Part of the model's figure to keep, or "98%"; of its answers where there are no labels.
         parameters: How many at most.
         flops: Operations of one call at most.
         memory: Megabytes that loading and running the export takes at most.

@@ -47,6 +47,13 @@ def test_what_is_tried_first_comes_about_in_the_ways_that_are_asked_for(ways):
     assert {one.architecture.way for one in first} == set(ways)
 
 
+def test_where_most_may_stay_pruned_forms_are_tried_first():
+    whole = costs(Candidate(space("1 params")._dropped(4)))["parameters"]
+    for part, first in ((0.7, "prune"), (0.3, "distil")):
+        found = space(f"{part * whole} params", vocabularies=("all",))
+        assert found.defaults()[0]["way"] == first
+
+
 def test_a_smaller_budget_has_a_smaller_candidate_of_the_same_proportions():
     found = space("60k params")
     one = found.largest_student(Candidate(found._dropped(4)), layers=3, size=16, ratio=2.0, part=1.0)

@@ -7,9 +7,8 @@ latency: a half and a quarter of the teacher's latency in fp32, against what els
     (exported, 128 tokens, in turns with the teacher, processor time) learns labels for `--short` minutes of
     processor time. The way to score is the one that prune_peers.py chose for a tool and kind of cut. Rate (of two,
     after a quarter of the time), epoch and kind of cut are those that are best on dev.
-untrained: `--time 0` at the numbers of parameters of prune_peers.py, whole vocabulary, fp32, against what the peers
-    lose there without recovery, by its committed result: of another fine-tuning of the same model, so losses are held
-    against each other.
+untrained: `--time 0` at the numbers of parameters of prune_peers.py, whole vocabulary, fp32, against the peers' cuts of
+    the same model to these sizes without recovery, of each peer the one that is best on dev, in points of what is kept.
 search: the search against random search without halving, same time and candidates, `--seeds`.
 costs: predicted latency and size of 24 candidates, students and pruned forms, against those of their exports: the part
     within a tenth, what repeating the measurement gives, and the largest error of the size.
@@ -24,7 +23,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from compress_study import Runs
 from export_costs_study import shares
 from prune_peers_tools import environment
@@ -88,21 +86,20 @@ def latency(runs: Runs, minutes: float) -> dict[str, Figure]:
 
 
 def untrained(runs: Runs) -> dict[str, Figure]:
-    """What is lost without training, against the peers."""
-    settings = committed("prune_peers")["settings"]
+    """What is kept without training, against the peers."""
     figures: dict[str, Figure] = {}
-    for size, budget in settings["budgets"].items():
-        ours = runs.compressed(f"untrained-{size}", to=f"{budget} params", time=0, **LIKE)
+    for size, budget in committed("prune_peers")["settings"]["budgets"].items():
+        name = f"untrained-{size}"
+        ours = runs.compressed(name, to=f"{budget} params", time=0, **LIKE)
         figures[f"{size}, --time 0, seconds"] = figure(ours["seconds"], 75.0, at_least=False)
         figures[f"{size}, --time 0, kept"] = figure(ours["kept"])
-        lost = 100 * (ours["accuracy"] - ours["teacher"])
-        for peer in ("TextPruner", "Torch-Pruning"):
-            theirs = [
-                np.mean(row["none"]) - settings["rows"]["whole"]["accuracy"]
-                for name, row in settings["rows"].items()
-                if name.startswith(f"{size} {peer}")
-            ]
-            figures[f"{size}, --time 0, over {peer}, points"] = figure(lost - max(theirs), 0.0)
+        if runs.peers is None or size not in runs.peers.setup.budgets:  # a quick run has one size
+            continue
+        for peer, theirs in runs.peers.untrained(size).items():
+            said = f"{size}, --time 0, over {peer}, points"
+            around = bootstrap(SHARE, [100 * (runs.right(name) - theirs)], runs.right("teacher"))
+            figures[said] = figure(around.value, 0.0)
+            runs.bounds[said] = [around.low, around.high]
     return figures
 
 
@@ -191,10 +188,10 @@ def show_peers(rows: Mapping[str, Mapping[str, Any]], minutes: float) -> None:
 def main(options: argparse.Namespace, work: Path) -> Result:
     chosen = options.parts or (["headline"] if options.quick else PARTS)
     python, missing = environment(options.peers_venv)
-    if missing and "latency" in chosen:
+    if missing and {"latency", "untrained"} & set(chosen):
         if options.keep:
             raise SystemExit(
-                f"{missing}, so latency is not to be kept\ndo this: name --peers-venv, or --parts"
+                f"{missing}, so latency and untrained are not to be kept\ndo this: name --peers-venv, or --parts"
             )
         print(missing)
     runs = Runs(work, python, quick=options.quick)

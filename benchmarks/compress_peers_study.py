@@ -8,9 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
-from prune_peers_setup import QUICK, SETTINGS, THEIRS, Setting, Setup
-from prune_peers_tools import Goal, Peers
+from prune_peers_setup import QUICK, SETTINGS, THEIRS, Goal, Setting, Setup
+from prune_peers_tools import Peers
 from transformers import PreTrainedModel
 
 from attar import finetune
@@ -23,7 +24,7 @@ from attar.progress import say
 from attar.pruning.schubert import Limited
 from attar.training.loop import fit
 from common import committed, once, remembered
-from studies import right
+from studies import Array, right
 
 # Sizes of a peer's cuts, in so many parts of the heads, of the FFN units and, on all axes, of the hidden size.
 GRID = 48
@@ -102,6 +103,28 @@ class PeersAtLatency:
             ratio=1 - (part + 1e-3) / GRID,
         )
         return self.peers.pruned(setting, 0, str(part), {str(part): goal})
+
+    def untrained(self, size: str) -> dict[str, Array]:
+        """Of each tool its best cut to a size of prune_peers.py by dev: (N,) 1 where it is right on test, else 0."""
+        best: dict[str, Any] = {}
+        for setting in THEIRS:
+            found = self._untrained(setting, size)
+            if setting.tool not in best or np.mean(found["dev"]) > np.mean(best[setting.tool]["dev"]):
+                best[setting.tool] = found
+        return {tool: np.array(found["test"]) for tool, found in best.items()}
+
+    def _untrained(self, setting: Setting, size: str) -> dict[str, Any]:
+        name = f"{setting.name}-{size}"
+
+        def cut(out: Path) -> None:
+            made = self.peers.pruned(setting, 0, size, self.setup.goals(setting))
+            save(made, self.setup.whole.tokenizer, out, lineage={"stage": setting.tool})
+
+        def make() -> dict[str, Any]:
+            place = once(self.work / name, cut)
+            return {part: right(place, self.tables[part]).tolist() for part in ("dev", "test")}
+
+        return dict(remembered(self.work / "right" / f"{name}.json", make))
 
     def recovered(self, setting: Setting, part: int, minutes: float) -> dict[str, Any]:
         """A cut that learned labels for so many minutes, by the learning rate that was best on dev in a part of them.

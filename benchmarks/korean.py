@@ -1,7 +1,7 @@
 """A Korean encoder from nothing, and a quarter of its layers by DistilKoBERT's recipe, on 400,000 film reviews.
 
-A WordPiece tokenizer and a BERT of four layers are trained on the reviews (`../shared/data/lm_korean_reviews`), in three
-passes, and the model is fine-tuned on NSMC's labels (20,000 reviews) and on KorSTS's scores (5,749 pairs): the
+A WordPiece tokenizer and a BERT of four layers are trained on the reviews (`../shared/data/lm_korean_reviews`), in
+three passes, and the model is fine-tuned on NSMC's labels (20,000 reviews) and on KorSTS's scores (5,749 pairs): the
 teachers. Students have one layer. Their starts:
 
 - copied: the pre-trained model's first layer;

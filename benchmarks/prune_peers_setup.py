@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from datasets import Dataset
 
@@ -68,6 +68,21 @@ THEIRS = (
 )
 
 
+class Goal(TypedDict):
+    """Sizes that a peer is asked to leave.
+
+    Attributes:
+        hidden: that of the whole model where it is not cut.
+        heads, ffn: of a layer; where layers may differ, on average.
+        ratio: part of the FFN units, and of the hidden size where that is cut, that goes.
+    """
+
+    hidden: int
+    heads: int
+    ffn: int
+    ratio: float
+
+
 class Setup:
     """The fine-tuned model, and the sentences of each seed.
 
@@ -83,6 +98,11 @@ class Setup:
         self.model = self.whole.model
         self.task = task_of(self.model.config)
         self.form, self.cost = form_of(self.model.config), Parameters(self.model)
+        self.budgets = {
+            size: self.cost(self.form_with(LayerForm(heads, 32, 32, ffn)))
+            for size, (heads, ffn) in SIZES.items()
+            if size in settings["sizes"]
+        }
         self._drawn: dict[int, Dataset] = {}
 
     def batches(self, table: Dataset, **options: Any) -> Batches:
@@ -103,3 +123,28 @@ class Setup:
         count = self.settings["scoring_rows"] if scoring else recovery
         table = self._drawn[seed].select(range(min(count, len(self._drawn[seed]))))
         return self.batches(table, shuffle=True, seed=seed)
+
+    def goals(self, setting: Setting) -> dict[str, Goal]:
+        """The sizes that a peer is asked for, for each budget."""
+        asked = self._alike if setting.axes == "all axes" else self._narrower
+        return {size: asked(size) for size in self.budgets}
+
+    def _alike(self, size: str) -> Goal:
+        """What one ratio for hidden, heads and FFN leaves within the budget."""
+        layer, whole = self.form.layers[0], self.form.hidden
+        for thousandth in range(1, 1000):
+            ratio = thousandth / 1000
+            hidden, ffn = (int(n * (1 - ratio)) for n in (whole, layer.ffn))
+            heads = max(1, round(layer.heads * (1 - ratio)))
+            form = replace(
+                self.form_with(LayerForm(heads, layer.key, layer.value, ffn)), hidden=hidden, embedding=hidden
+            )
+            if self.cost(form) <= self.budgets[size]:
+                return Goal(hidden=hidden, ffn=ffn, heads=heads, ratio=ratio)
+        raise AssertionError("a budget below one unit of everything")
+
+    def _narrower(self, size: str) -> Goal:
+        heads, ffn = SIZES[size]
+        # A hundredth of a unit over, so that the peer's int() of it is not one less.
+        ratio = 1 - (ffn + 0.01) / self.form.layers[0].ffn
+        return Goal(hidden=self.form.hidden, ffn=ffn, heads=heads, ratio=ratio)

@@ -4,7 +4,6 @@ import copy
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from prune_peers_setup import AXES, SIZES, THEIRS, Setting, Setup
-from prune_peers_tools import Goal, Peers
+from prune_peers_setup import AXES, THEIRS, Setting, Setup
+from prune_peers_tools import Peers
 from transformers import PreTrainedModel
 
 from attar import finetune
-from attar.anatomy.form import Form, LayerForm, form_of
+from attar.anatomy.form import Form, form_of
 from attar.demo.data import model_directory, reviews
 from attar.evaluation.prediction import predict
 from attar.pruning.alphas import Alphas, alphas_for, betas
@@ -40,11 +39,6 @@ class Study(Setup):
         self.dev, self.test = (
             self.batches(tables[part].select(range(settings[f"{part}_rows"]))) for part in ("dev", "test")
         )
-        self.budgets = {
-            size: self.cost(self.form_with(LayerForm(heads, 32, 32, ffn)))
-            for size, (heads, ffn) in SIZES.items()
-            if size in settings["sizes"]
-        }
         self.peers = None if python is None else Peers(self, python)
         ours = [Setting("attar", axes, way) for axes in AXES for way in settings["ways"]]
         self.tried = [*(THEIRS if self.peers is not None else ()), *ours]
@@ -148,31 +142,6 @@ class Study(Setup):
         batches = -(-self.settings["scoring_rows"] // self.settings["batch"])
         learned = int(self.settings["alphas"]["steps"]) + PROBES
         return batches if setting.way == "taylor" else learned
-
-    def goals(self, setting: Setting) -> dict[str, Goal]:
-        """The sizes that a peer is asked for, for each budget."""
-        asked = self._alike if setting.axes == "all axes" else self._narrower
-        return {size: asked(size) for size in self.budgets}
-
-    def _alike(self, size: str) -> Goal:
-        """What one ratio for hidden, heads and FFN leaves within the budget."""
-        layer, whole = self.form.layers[0], self.form.hidden
-        for thousandth in range(1, 1000):
-            ratio = thousandth / 1000
-            hidden, ffn = (int(n * (1 - ratio)) for n in (whole, layer.ffn))
-            heads = max(1, round(layer.heads * (1 - ratio)))
-            form = replace(
-                self.form_with(LayerForm(heads, layer.key, layer.value, ffn)), hidden=hidden, embedding=hidden
-            )
-            if self.cost(form) <= self.budgets[size]:
-                return Goal(hidden=hidden, ffn=ffn, heads=heads, ratio=ratio)
-        raise AssertionError("a budget below one unit of everything")
-
-    def _narrower(self, size: str) -> Goal:
-        heads, ffn = SIZES[size]
-        # A hundredth of a unit over, so that the peer's int() of it is not one less.
-        ratio = 1 - (ffn + 0.01) / self.form.layers[0].ffn
-        return Goal(hidden=self.form.hidden, ffn=ffn, heads=heads, ratio=ratio)
 
     def encoder(self, form: Form) -> float:
         """Parameters outside the embeddings, as a part of the whole model's."""

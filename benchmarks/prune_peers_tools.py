@@ -7,10 +7,10 @@ import venv
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
-from prune_peers_setup import Setting, Setup
+from prune_peers_setup import Goal, Setting, Setup
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -39,21 +39,6 @@ def environment(place: Path | None) -> tuple[str | None, str]:
         subprocess.run([*pip, *NEEDED], check=True)
         subprocess.run([*pip, "--no-deps", *(package for _, package in PEERS.values())], check=True)
     return str(python.absolute()), ""
-
-
-class Goal(TypedDict):
-    """Sizes that a peer is asked to leave.
-
-    Attributes:
-        hidden: that of the whole model where it is not cut.
-        heads, ffn: of a layer; where layers may differ, on average.
-        ratio: part of the FFN units, and of the hidden size where that is cut, that goes.
-    """
-
-    hidden: int
-    heads: int
-    ffn: int
-    ratio: float
 
 
 class Peers:

@@ -62,6 +62,18 @@ class Frontier:
     kept: str
     limits: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def heights(self) -> tuple[float, float]:
+        """What the drawing reaches from and to, in per cent: a few that cannot be mended do not press the others."""
+        kept = [100 * point.kept for point in self.points]
+        low, top = float(np.quantile(kept, 0.05)), max(100.0, *kept)
+        return low - 0.12 * max(top + 0.5 - low, 1.0), top
+
+    @property
+    def beyond(self) -> bool:
+        """Whether some keep less than the drawing reaches."""
+        return 100 * min(point.kept for point in self.points) < self.heights[0]
+
     def table(self, rows: int = 12) -> "Table":
         """The candidates that came furthest, for a terminal."""
         from rich.table import Table
@@ -104,12 +116,10 @@ def frontier_svg(frontier: Frontier, cost: Literal["latency", "bytes"]) -> str:
     limit = frontier.limits.get(cost)
     spread = np.append(xs, scale * limit) if limit else xs
     axes.set_xlim(spread.min() / 1.5, spread.max() * 1.9)
-    low = float(np.quantile(ys, 0.05))  # a few that cannot be mended do not press the others together
-    top = max(100.0, float(ys.max()))
-    room = max(top + 0.5 - low, 1.0)
-    floor = low - 0.12 * room
+    floor, top = frontier.heights
+    room = top - floor
     # Below what is lowest there is room for the whole of its marker.
-    axes.set_ylim(floor - 0.05 * room, top + 0.12 * room)
+    axes.set_ylim(floor - 0.05 * room, top + 0.1 * room)
     latency_ticks(axes)
     axes.set_xlabel(f"{label} (logarithmic)")
     axes.set_ylabel(f"% of the {frontier.kept}")

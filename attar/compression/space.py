@@ -21,8 +21,8 @@ EMBEDDINGS = (1.0, 0.5)
 FINEST = 100
 # Times of the same export differ by a few hundredths: what is filled leaves some room.
 MARGIN = {"latency": 0.96, "memory": 0.96}
-# Where so much of the teacher's parameters may stay, what was pruned and fitted begins nearer to it than any student.
-MILD = 0.6
+# Where so much of each of the teacher's costs may stay, what was pruned and fitted begins nearer to it than any student.
+MILD = 0.4
 # Candidates that are measured, of the same proportions, until one fills the budget.
 SETTLING = 3
 # A candidate that minimises a cost is looked for between these parts of the teacher's.
@@ -228,9 +228,8 @@ class Space:
             found.append({**common, "way": "drop", "kept": max(drops)})
         if self.free is not None:
             return [{**one, "part": part} for one in found for part in (0.5, 0.2, 0.08)]
-        whole = Candidate(teacher_architecture(self.bound), self.vocabularies[-1], self.precisions[-1])  # type: ignore[arg-type]
-        pruned = [self.largest_pruned(whole, axes) for axes in self.axes]
-        if max((one.architecture.budget for one in pruned if one is not None), default=0.0) >= MILD:
+        whole = self.costs(Candidate(teacher_architecture(self.bound)))
+        if min(getattr(self.budget, name) / whole[name] for name in self.budget.limited) >= MILD:
             ways = ("prune", "drop", "distil")
             found.sort(key=lambda one: ways.index(one["way"]))
         return found

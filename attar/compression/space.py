@@ -21,7 +21,7 @@ EMBEDDINGS = (1.0, 0.5)
 FINEST = 100
 # Times of the same export differ by a few hundredths: what is filled leaves some room.
 MARGIN = {"latency": 0.96, "memory": 0.96}
-# Where so much of each of the teacher's costs may stay, what was pruned and fitted begins nearer to it than any student.
+# Where so much of each of the teacher's costs may stay, what was pruned and fitted begins nearer to it than students.
 MILD = 0.4
 # Candidates that are measured, of the same proportions, until one fills the budget.
 SETTLING = 3

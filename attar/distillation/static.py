@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from attar.data.batches import Batches, encode
+from attar.data.batches import Batches, encode, say_cut
 from attar.data.columns import Columns
 from attar.data.embedding_task import Embedding
 from attar.data.model_task import embedding_task_of
@@ -94,8 +94,10 @@ def static(
             precision=precision,
             seed=o.seed,
         )
+        say_cut(work.lengths, length)
         plain, made = work.start(width)
         watched, evaluator = (_evaluator(task, held, one.tokenizer, length) for one in (loaded, made))
+        say_cut(watched.batches.lengths, length, "texts that are measured on")
         teachers = watched.evaluate_teacher(watched.logits(model))
         judge = Judge(evaluator, teachers)
         curve = work.learn(made, epochs=o.epochs, lr=o.lr, judge=judge) if o.epochs else ()
@@ -159,6 +161,7 @@ class StaticLearning:
         self.texts, self.length, self.batch_size = texts, length, batch_size
         self.place, self.precision, self.seed = place, precision, seed
         batches = self._batches(loaded.tokenizer)
+        self.lengths = batches.lengths  # in the teacher's tokens
         name = digest(*batches.content)
         found = teacher_of(self.model, Need(), batches, cache=cache, precision=precision, name=name)
         if not isinstance(found, CachedTeacher):

@@ -1,6 +1,7 @@
 """Laws of embedding models: what sentence-transformers computes, losses at their zeros, students near teachers."""
 
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -228,6 +229,22 @@ def test_a_student_learns_similarities_from_texts_alone(plain, tmp_path, dense, 
     assert SentenceTransformer(str(tmp_path / "b"), device="cpu").encode(TEXTS[:2]).shape == (2, width)
 
 
+def test_what_is_cut_is_counted_once_a_table(plain, tmp_path, caplog):
+    long = [f"{text} {text}" for text in TEXTS]
+    options = {"texts": TEXTS[:20] + long[:5], "dev": Dataset.from_dict({"text": TEXTS[:8] + long[:3]})}
+    phases = {"intermediate": {"epochs": 1}, "prediction": {"epochs": 1}}
+    with caplog.at_level(logging.INFO, logger="attar"):
+        distill(plain, out=tmp_path / "s", student={"layers": 1}, max_length=12, **phases, **options)
+        dimensions(plain, to=6, texts=TEXTS[:30] + long, compare=(), max_length=12, out=tmp_path / "d")
+    said = [record.getMessage() for record in caplog.records if "is not read" in record.getMessage()]
+    assert [line.partition(" tokens")[0] for line in said[:2]] == [
+        "5 of 25 texts reach 12",
+        "3 of 11 texts that are measured on reach 12",
+    ]
+    assert len(said) == 4
+    assert sum(int(line.split()[0]) for line in said[2:]) == len(long)
+
+
 def test_dimensions_that_are_taught_by_themselves_are_better_alone(plain, tmp_path):
     options = {
         "general": None,
@@ -344,7 +361,41 @@ def test_fewer_dimensions_are_the_best_ones_and_are_inside_the_model(name, reque
     gram = full @ full.T
     assert np.abs(small @ small.T - gram).mean() < 0.9 * np.abs(first @ first.T - gram).mean()
     agreed = {row.runtime: row.metrics["agreement"] for row in report.rows}
+    width = whole.model.width
+    assert agreed["6 dimensions, fp32"] < agreed[f"{width} dimensions, int8"] < 1
+    assert agreed[f"{width} dimensions, binary"] < agreed[f"{width} dimensions, int8"]
     assert agreed["6 dimensions, fp32"] >= agreed["3 dimensions, fp32"] > agreed["3 dimensions, binary"]
     assert agreed["6 dimensions, fp32"] >= agreed["6 dimensions, int8"] - 1e-3
-    assert [row.bytes for row in report.rows][:4] == [4 * whole.model.width, 24, 6, 1]
-    assert report.columns()["size"][1:4] == ["24 B", "6 B", "1 B"]
+    assert [row.bytes for row in report.rows][:6] == [4 * width, width, -(-width // 8), 24, 6, 1]
+    assert report.columns()["size"][3:6] == ["24 B", "6 B", "1 B"]
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
+def test_the_table_of_dimensions_has_what_is_written(similarity, tmp_path):
+    """Of a model that does not normalise, and of a folder of documents: lengths count where its similarity reads them."""
+    model = embedder(head=Head(("mean_sqrt_len_tokens",), similarity=similarity, max_length=40))
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "all.md").write_text("\n\n".join(TEXTS))
+    options = {"tokenizer": tiny.tokenizer(), "to": 6, "texts": tmp_path / "documents", "compare": ()}
+    sides = [" ".join([text] * (1 + n % 3)) for n, text in enumerate(TEXTS[:40])], TEXTS[60:100]
+    alike = np.diag(Embedding("embedding", (), similarity).alike(*(_embed(model, side) for side in sides)))
+    pairs = {"text": sides[0], "text_pair": sides[1], "label": (alike - alike.min()).tolist()}
+    report = dimensions(model, data=Dataset.from_dict(pairs), out=tmp_path / "out", **options)
+    library = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+
+    wanted = EmbeddingSimilarityEvaluator(*pairs.values(), main_similarity=similarity)(library)
+    ours = next(row for row in report.rows if row.role == "student")
+    assert ours.metrics["spearman"] == pytest.approx(wanted[f"spearman_{similarity}"], abs=1e-4)
+
+
+def test_leading_dimensions_are_those_that_truncation_leaves(plain, tmp_path):
+    options = {"texts": TEXTS, "compare": (3,), "out": tmp_path / "out"}
+    report = dimensions(plain, to=6, directions="leading", **options)
+    library = SentenceTransformer(str(plain), device="cpu", truncate_dim=6)
+    cut = library.encode(TEXTS[:9])
+    np.testing.assert_allclose(
+        _embed(load(tmp_path / "out").model, TEXTS[:9]), F.normalize(torch.tensor(cut)).numpy(), atol=1e-5
+    )
+    best = dimensions(plain, to=6, **(options | {"out": tmp_path / "best"}))
+    assert best.student.metrics["agreement"] > report.student.metrics["agreement"]

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
 import tiny
-from attar import compare, distill, export, finetune, static
+from attar import compare, dimensions, distill, export, finetune, static
 from attar.distillation.static import static_model
 from attar.distillation.static_start import aligned
 from attar.distillation.student import student
@@ -116,6 +116,17 @@ def test_one_report_has_both_ends(teacher, made, tmp_path):
     graph = OnnxModel(tmp_path / "onnx" / "fp32")({"input_ids": ids, "attention_mask": np.ones_like(ids)})
     with torch.inference_mode():
         assert graph == pytest.approx(load(made[0]).model(torch.from_numpy(ids)).logits.numpy(), abs=1e-5)
+
+
+def test_fewer_dimensions_are_in_the_token_vectors(made, tmp_path):
+    report = dimensions(made[0], to=6, texts=TEXTS, compare=(3,), out=tmp_path / "cut")
+    cut = StaticModel.from_pretrained(str(tmp_path / "cut"))
+    assert cut.embedding.shape[1] == 6
+    whole, ours = (StaticModel.from_pretrained(str(one)).encode(TEXTS) for one in (made[0], tmp_path / "cut"))
+    first = whole[:, :6] / np.linalg.norm(whole[:, :6], axis=1, keepdims=True)
+    gram = whole @ whole.T
+    assert abs(ours @ ours.T - gram).mean() < 0.9 * abs(first @ first.T - gram).mean()
+    assert report.student.metrics["agreement"] > 0.5
 
 
 def test_what_is_written_is_of_half_precision_and_says_where_it_is_from(teacher, made):

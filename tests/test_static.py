@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from model2vec import StaticModel
 from model2vec.distill import distill_from_model
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
 import tiny
 from attar import compare, dimensions, distill, export, finetune, static
@@ -93,6 +95,28 @@ def test_a_teacher_that_is_static_itself_is_found(tmp_path):
     whole, found = load(bag), load(tmp_path / "s")
     theirs, ours = (embeddings(one.model, one.tokenizer, TEXTS[:9]) for one in (whole, found))
     assert (theirs * ours).sum(1).min() > 0.95  # in the teacher's own space
+
+
+def test_prompts_are_kept_and_learned_with(tmp_path):
+    encoder = tiny.model("bert", head="base")
+    said = {"prompts": {"query": "it ", "mood": "she was cold "}, "default_prompt": "mood"}
+    setattr(encoder.config, KEY, Head(normalize=True, max_length=40, **said).written)
+    whole = save(
+        SentenceEncoder(encoder.config, encoder).eval(), tiny.tokenizer(), tmp_path / "t", lineage={}
+    )
+    pairs = {
+        "text": TEXTS[:40],
+        "text_pair": TEXTS[60:100],
+        "label": np.random.default_rng(0).random(40).tolist(),
+    }
+    data = Dataset.from_dict(pairs)
+    report = static(whole, texts=TEXTS, data=data, out=tmp_path / "s", dimensions=24, epochs=0)
+    for name, row in (("t", report.rows[0]), ("s", report.rows[2])):
+        library = SentenceTransformer(str(tmp_path / name), device="cpu")
+        assert library.prompts["query"] == "it "
+        assert library.default_prompt_name == "mood"
+        wanted = EmbeddingSimilarityEvaluator(*pairs.values())(library)
+        assert row.metrics["spearman"] == pytest.approx(wanted["spearman_cosine"], abs=5e-3)
 
 
 def test_training_brings_it_nearer_to_the_teacher(teacher, made, tmp_path):

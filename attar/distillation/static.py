@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from attar.data.batches import Batches, encode, say_cut
+from attar.data.batches import Batches, say_cut
 from attar.data.columns import Columns
 from attar.data.embedding_task import Embedding
 from attar.data.model_task import embedding_task_of
@@ -175,7 +175,7 @@ class StaticLearning:
         self.space: Tensor | None = None
 
     def _batches(self, tokenizer: Any) -> Batches:
-        encoded = encode(self.texts, tokenizer, max_length=self.length)
+        encoded = self.task.encode(self.texts, tokenizer, max_length=self.length)
         return Batches(encoded, tokenizer, batch_size=self.batch_size, shuffle=True, seed=self.seed)
 
     def start(self, width: int) -> tuple[SentenceEncoder, Loaded]:
@@ -186,14 +186,14 @@ class StaticLearning:
         raw, weights, tokenizer = token_vectors(self.loaded, self.model)
         # A teacher whose dot products are read has lengths to learn; cosines read none.
         unit = self.model.head.normalize or self.task.similarity == "cosine"
-        head = Head(pooling=("mean",), normalize=unit, similarity=self.task.similarity, max_length=LONGEST)
+        head = self.model.head.but(pooling=("mean",), dense=(), normalize=unit, max_length=LONGEST)
         plain = static_model(_reduced(raw, width) * weights, head)
         plain.encoder.round()
         targets = self.teacher.logits
         assert targets is not None
         rows = np.arange(len(self.texts))
         rows = np.random.default_rng(self.seed).permutation(rows)[:SAMPLE]
-        encoded = encode(self.texts.select(rows), tokenizer, max_length=self.length)
+        encoded = self.task.encode(self.texts.select(rows), tokenizer, max_length=self.length)
         bare = static_model(raw * weights, head.but(normalize=False))
         ours = torch.from_numpy(predict(bare, Batches(encoded, tokenizer, batch_size=64)))
         theirs = targets[torch.from_numpy(rows)]

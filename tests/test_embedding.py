@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 import onnx_backend
 import tiny
-from attar import compare, dimensions, distill, evaluate, export, prune
+from attar import bench, compare, dimensions, distill, evaluate, export, prune
 from attar.data.embedding_task import Embedding
 from attar.data.model_task import task_of
 from attar.distillation.student import student
@@ -108,6 +108,23 @@ def test_an_encoder_alone_is_pooled_as_asked(tmp_path):
         load(tmp_path, pooling="middle")
 
 
+def test_an_encoder_alone_is_measured_as_it_is_pooled(tmp_path):
+    """A checkpoint with the head of a language model, as most are, beside the embedding model that it makes."""
+    tiny.saved(tmp_path / "encoder", head="masked-lm")
+    loaded = load(tmp_path / "encoder", pooling="mean")
+    save(loaded.model, loaded.tokenizer, tmp_path / "embedder", lineage={})
+    pair, texts = [tmp_path / "encoder", tmp_path / "embedder"], [{"text": text} for text in TEXTS[:30]]
+    with pytest.raises(ModelError, match="--pooling"):
+        compare(pair, texts)
+    teacher, student = compare(pair, texts, pooling="mean", latency_length=8).rows
+    assert student.metrics["agreement"] == pytest.approx(1)
+    assert student.flops == teacher.flops
+    (row,) = evaluate(pair[0], texts, teacher=pair[1], pooling="mean").rows[1:]
+    assert row.metrics["agreement"] == pytest.approx(1)
+    speeds = bench(pair, pooling="mean", lengths=[8], repeats=1).rows
+    assert speeds[0].flops == speeds[1].flops
+
+
 def test_modules_that_attar_does_not_know_are_named(plain, tmp_path):
     shutil.copytree(plain, tmp_path / "odd")
     file = tmp_path / "odd" / "modules.json"
@@ -189,6 +206,44 @@ def test_agreement_is_the_rank_correlation_of_similarities_and_pairs_are_scored(
     library = EmbeddingSimilarityEvaluator(pairs["text"], pairs["text_pair"], pairs["label"])
     wanted = library(SentenceTransformer(str(plain), device="cpu"))
     assert report.rows[0].metrics["spearman"] == pytest.approx(wanted["spearman_cosine"], abs=1e-5)
+    assert "average_precision" not in report.rows[0].metrics
+
+
+@pytest.mark.parametrize("name", ["cosine", "euclidean"])
+def test_pairs_that_belong_together_or_not_are_told_apart_as_sentence_transformers_does(name, tmp_path):
+    from sentence_transformers.sentence_transformer.evaluation import BinaryClassificationEvaluator
+
+    model = embedder(head=Head(similarity=name, max_length=40))
+    save(model, tiny.tokenizer(), tmp_path / "model", lineage={})
+    labels = np.random.default_rng(0).integers(0, 2, 30).tolist()
+    pairs = {"text": TEXTS[:30], "text_pair": TEXTS[40:70], "label": labels}
+    library = BinaryClassificationEvaluator(*pairs.values(), similarity_fn_names=[name])
+    wanted = library(SentenceTransformer(str(tmp_path / "model"), device="cpu"))
+    found = evaluate(tmp_path / "model", Dataset.from_dict(pairs)).rows[0].metrics
+    assert found["pair_accuracy"] == pytest.approx(wanted[f"{name}_accuracy"])
+    assert found["average_precision"] == pytest.approx(wanted[f"{name}_ap"])
+
+
+def test_the_default_prompt_stands_before_texts_as_in_sentence_transformers(tmp_path):
+    """In pairs, and in what a student learns: without it, no student of this teacher would come near."""
+    from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+
+    said = {"prompts": {"mood": "she was cold and very dull in "}, "default_prompt": "mood"}
+    save(
+        embedder(head=Head(normalize=True, max_length=40, **said)),
+        tiny.tokenizer(),
+        tmp_path / "t",
+        lineage={},
+    )
+    rng = np.random.default_rng(0)
+    pairs = {"text": TEXTS[:20], "text_pair": TEXTS[30:50], "label": rng.random(20).tolist()}
+    library = SentenceTransformer(str(tmp_path / "t"), device="cpu")
+    wanted = EmbeddingSimilarityEvaluator(*pairs.values())(library)
+    report = evaluate(tmp_path / "t", Dataset.from_dict(pairs))
+    assert report.rows[0].metrics["spearman"] == pytest.approx(wanted["spearman_cosine"], abs=1e-5)
+    loaded = load(tmp_path / "t")
+    evaluator = TableEvaluator(task_of(loaded.model), Dataset.from_dict(pairs), loaded.tokenizer)
+    np.testing.assert_allclose(evaluator.logits(loaded.model)[:20], library.encode(pairs["text"]), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["cosine", "dot", "euclidean", "manhattan"])
@@ -372,7 +427,7 @@ def test_fewer_dimensions_are_the_best_ones_and_are_inside_the_model(name, reque
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
 def test_the_table_of_dimensions_has_what_is_written(similarity, tmp_path):
-    """Of a model that does not normalise, and of a folder of documents: lengths count where its similarity reads them."""
+    """Of a model that does not normalise, and a folder of documents: lengths count where its similarity reads them."""
     model = embedder(head=Head(("mean_sqrt_len_tokens",), similarity=similarity, max_length=40))
     (tmp_path / "documents").mkdir()
     (tmp_path / "documents" / "all.md").write_text("\n\n".join(TEXTS))

@@ -93,7 +93,8 @@ def dimensions(
             if (width, numbers) == (whole.width, "fp32"):  # the teacher
                 continue
             ours = (width, numbers) == (to, "fp32")
-            name, role = (Path(out).name, "student") if ours else (f"{width} {numbers}", "baseline")
+            name = Path(out).name if ours else f"{width} {numbers}"
+            role: Role = "student" if ours else "baseline"
             rows.append(judge.row(name, role, width, numbers, rounded(cut, numbers, unit=unit)))
     lineage = {
         "stage": "dimensions",
@@ -127,11 +128,12 @@ class OnTexts:
         if role == "teacher":
             return _row(name, role, width, numbers, self.whole.metrics)
         found = self.evaluator.evaluate_logits(embeddings, self.whole)
+        judged: tuple[Interval | None, Interval | None]
         try:
             judged = quality(found, self.whole), retained(found, self.whole)
         except DataError as error:
             say(f"no interval for {name}: {error.found}")
-            judged = ()
+            judged = None, None
         return _row(name, role, width, numbers, found.metrics, *judged)
 
 

@@ -1,7 +1,7 @@
 """Shrink an embedding model on nothing but texts; the student keeps its dimensions, so an index of it stays good.
 
 python examples/shrink_embeddings.py                    # all-MiniLM-L6-v2 and sentences of film reviews
-python examples/shrink_embeddings.py MODEL TEXTS        # a sentence-transformers directory, and texts, one a line
+python examples/shrink_embeddings.py MODEL TEXTS        # a sentence-transformers directory; a file of texts or a folder
 """
 
 import sys

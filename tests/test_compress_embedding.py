@@ -1,6 +1,8 @@
-"""An embedding model is compressed by the same search, from texts alone."""
+"""Embedding models, from texts alone, and rerankers, from pairs, are compressed by the same search."""
 
-from sentence_transformers import SentenceTransformer
+import numpy as np
+from datasets import Dataset
+from sentence_transformers import CrossEncoder, SentenceTransformer
 
 import tiny
 from attar import compress
@@ -31,3 +33,22 @@ def test_an_embedding_model_is_compressed_from_texts_alone(tmp_path, monkeypatch
     graph = OnnxModel(tmp_path / "small" / "onnx")(dict(given))
     assert abs(graph - small.encode(["the good film"])).max() < 1e-3
     assert 0 < report.student.metrics["agreement"] <= 1
+
+
+def test_a_reranker_is_compressed_from_pairs_without_grades(tmp_path, monkeypatch):
+    monkeypatch.setattr(finalists, "FINALISTS", 1)
+    monkeypatch.setattr(finalists.Finalists, "baselines", lambda *_: {})
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128}
+    teacher = CrossEncoder(str(tiny.saved(tmp_path / "base", num_labels=1, **sizes)), device="cpu")
+    teacher.save_pretrained(str(tmp_path / "teacher"))
+    rows = [{"text": f"is the film {word}", "text_pair": text} for word in WORDS for text in TEXTS[::12]]
+    options = {"to": "1.5x smaller", "time": 0, "precision": "fp32", "formats": ["fp32"]}
+    report = compress(tmp_path / "teacher", data=Dataset.from_list(rows), out=tmp_path / "small", **options)
+    assert report.settings["fits"]
+    assert report.student.metrics["top_1_agreement"] > 0
+    small = CrossEncoder(str(tmp_path / "small"), device="cpu")
+    assert type(small.activation_fn) is type(teacher.activation_fn)
+    pairs = [(row["text"], row["text_pair"]) for row in rows[:4]]
+    given = small.tokenizer(*map(list, zip(*pairs, strict=True)), return_tensors="np", padding=True)
+    scores = OnnxModel(tmp_path / "small" / "onnx")(dict(given))[:, 0]
+    np.testing.assert_allclose(1 / (1 + np.exp(-scores)), small.predict(pairs), atol=1e-4)

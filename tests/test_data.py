@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import tiny
 from attar.data.batches import Batches, Counts, encode
+from attar.data.corpus import read_documents
 from attar.data.streaming import StreamBatches
 from attar.data.tables import read_table, read_texts
 from attar.data.tasks import Task
@@ -384,6 +385,39 @@ def test_texts_come_from_files_lists_and_datasets(tmp_path):
     assert [row["text"] for row in read_texts([one, two], streaming=True)] == ["a", "b", "c"]
     assert read_texts(["x", " ", "y"])["text"][:] == ["x", "y"]
     assert read_texts(Dataset.from_dict({"text": ["x"], "n": [1]})).column_names == ["text"]
+
+
+def test_a_folder_is_read_as_its_paragraphs(tmp_path):
+    inner = tmp_path / "documents" / "more"
+    inner.mkdir(parents=True)
+    (inner.parent / ".hidden.txt").write_text("never")
+    (inner.parent / "scan.pdf").write_bytes(b"\0")
+    (inner / "b.txt").write_text("e\n")
+    (inner.parent / "a.md").write_text("a\nb\n\nc\n")
+    for options in ({}, {"streaming": True}):
+        assert [row["text"].strip() for row in read_texts(inner.parent, **options)] == ["a\nb", "c", "e"]
+    assert read_texts(str(inner.parent), sample_by="line")["text"][:] == ["a", "b", "c", "e"]
+    (inner / "b.txt").write_text("e\nf\n")
+    assert read_documents(inner.parent) == [["a", "b"], ["c"], ["e", "f"]]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"texts \(\.txt"):
+        read_texts(tmp_path / "empty")
+
+
+def test_texts_of_a_tables_file_are_its_column(tmp_path):
+    one, two = tmp_path / "one.csv", tmp_path / "two.jsonl"
+    one.write_text('label,text\n1,"a, and b"\n0,\n')
+    two.write_text('{"text": "c", "n": 1}\n')
+    assert read_texts(one)["text"][:] == ["a, and b"]
+    assert read_texts([one, two])["text"][:] == ["a, and b", "c"]
+    assert [row["text"] for row in read_texts(two, streaming=True)] == ["c"]
+    one.write_text("sentence,label\na,1\n")
+    with pytest.raises(DataError, match="data=") as error:
+        read_texts(one)
+    assert "sentence, label" in str(error.value)
+    (tmp_path / "three.txt").write_text("d\n")
+    with pytest.raises(DataError, match="both"):
+        read_texts([two, tmp_path / "three.txt"])
 
 
 def test_a_long_sentence_is_no_file_name():

@@ -1,6 +1,7 @@
 """Laws of embedding models: what sentence-transformers computes, losses at their zeros, students near teachers."""
 
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 import onnx_backend
 import tiny
-from attar import compare, dimensions, distill, evaluate, export, prune
+from attar import bench, compare, dimensions, distill, evaluate, export, prune
 from attar.data.embedding_task import Embedding
 from attar.data.model_task import task_of
 from attar.distillation.student import student
@@ -107,6 +108,23 @@ def test_an_encoder_alone_is_pooled_as_asked(tmp_path):
         load(tmp_path, pooling="middle")
 
 
+def test_an_encoder_alone_is_measured_as_it_is_pooled(tmp_path):
+    """A checkpoint with the head of a language model, as most are, beside the embedding model that it makes."""
+    tiny.saved(tmp_path / "encoder", head="masked-lm")
+    loaded = load(tmp_path / "encoder", pooling="mean")
+    save(loaded.model, loaded.tokenizer, tmp_path / "embedder", lineage={})
+    pair, texts = [tmp_path / "encoder", tmp_path / "embedder"], [{"text": text} for text in TEXTS[:30]]
+    with pytest.raises(ModelError, match="--pooling"):
+        compare(pair, texts)
+    teacher, student = compare(pair, texts, pooling="mean", latency_length=8).rows
+    assert student.metrics["agreement"] == pytest.approx(1)
+    assert student.flops == teacher.flops
+    (row,) = evaluate(pair[0], texts, teacher=pair[1], pooling="mean").rows[1:]
+    assert row.metrics["agreement"] == pytest.approx(1)
+    speeds = bench(pair, pooling="mean", lengths=[8], repeats=1).rows
+    assert speeds[0].flops == speeds[1].flops
+
+
 def test_modules_that_attar_does_not_know_are_named(plain, tmp_path):
     shutil.copytree(plain, tmp_path / "odd")
     file = tmp_path / "odd" / "modules.json"
@@ -188,6 +206,44 @@ def test_agreement_is_the_rank_correlation_of_similarities_and_pairs_are_scored(
     library = EmbeddingSimilarityEvaluator(pairs["text"], pairs["text_pair"], pairs["label"])
     wanted = library(SentenceTransformer(str(plain), device="cpu"))
     assert report.rows[0].metrics["spearman"] == pytest.approx(wanted["spearman_cosine"], abs=1e-5)
+    assert "average_precision" not in report.rows[0].metrics
+
+
+@pytest.mark.parametrize("name", ["cosine", "euclidean"])
+def test_pairs_that_belong_together_or_not_are_told_apart_as_sentence_transformers_does(name, tmp_path):
+    from sentence_transformers.sentence_transformer.evaluation import BinaryClassificationEvaluator
+
+    model = embedder(head=Head(similarity=name, max_length=40))
+    save(model, tiny.tokenizer(), tmp_path / "model", lineage={})
+    labels = np.random.default_rng(0).integers(0, 2, 30).tolist()
+    pairs = {"text": TEXTS[:30], "text_pair": TEXTS[40:70], "label": labels}
+    library = BinaryClassificationEvaluator(*pairs.values(), similarity_fn_names=[name])
+    wanted = library(SentenceTransformer(str(tmp_path / "model"), device="cpu"))
+    found = evaluate(tmp_path / "model", Dataset.from_dict(pairs)).rows[0].metrics
+    assert found["pair_accuracy"] == pytest.approx(wanted[f"{name}_accuracy"])
+    assert found["average_precision"] == pytest.approx(wanted[f"{name}_ap"])
+
+
+def test_the_default_prompt_stands_before_texts_as_in_sentence_transformers(tmp_path):
+    """In pairs, and in what a student learns: without it, no student of this teacher would come near."""
+    from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+
+    said = {"prompts": {"mood": "she was cold and very dull in "}, "default_prompt": "mood"}
+    save(
+        embedder(head=Head(normalize=True, max_length=40, **said)),
+        tiny.tokenizer(),
+        tmp_path / "t",
+        lineage={},
+    )
+    rng = np.random.default_rng(0)
+    pairs = {"text": TEXTS[:20], "text_pair": TEXTS[30:50], "label": rng.random(20).tolist()}
+    library = SentenceTransformer(str(tmp_path / "t"), device="cpu")
+    wanted = EmbeddingSimilarityEvaluator(*pairs.values())(library)
+    report = evaluate(tmp_path / "t", Dataset.from_dict(pairs))
+    assert report.rows[0].metrics["spearman"] == pytest.approx(wanted["spearman_cosine"], abs=1e-5)
+    loaded = load(tmp_path / "t")
+    evaluator = TableEvaluator(task_of(loaded.model), Dataset.from_dict(pairs), loaded.tokenizer)
+    np.testing.assert_allclose(evaluator.logits(loaded.model)[:20], library.encode(pairs["text"]), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["cosine", "dot", "euclidean", "manhattan"])
@@ -226,6 +282,22 @@ def test_a_student_learns_similarities_from_texts_alone(plain, tmp_path, dense, 
     assert start.rows[1].metrics.get("agreement", -1) < report.student.metrics["agreement"]
     assert report.student.metrics["agreement"] > 0.5
     assert SentenceTransformer(str(tmp_path / "b"), device="cpu").encode(TEXTS[:2]).shape == (2, width)
+
+
+def test_what_is_cut_is_counted_once_a_table(plain, tmp_path, caplog):
+    long = [f"{text} {text}" for text in TEXTS]
+    options = {"texts": TEXTS[:20] + long[:5], "dev": Dataset.from_dict({"text": TEXTS[:8] + long[:3]})}
+    phases = {"intermediate": {"epochs": 1}, "prediction": {"epochs": 1}}
+    with caplog.at_level(logging.INFO, logger="attar"):
+        distill(plain, out=tmp_path / "s", student={"layers": 1}, max_length=12, **phases, **options)
+        dimensions(plain, to=6, texts=TEXTS[:30] + long, compare=(), max_length=12, out=tmp_path / "d")
+    said = [record.getMessage() for record in caplog.records if "is not read" in record.getMessage()]
+    assert [line.partition(" tokens")[0] for line in said[:2]] == [
+        "5 of 25 texts reach 12",
+        "3 of 11 texts that are measured on reach 12",
+    ]
+    assert len(said) == 4
+    assert sum(int(line.split()[0]) for line in said[2:]) == len(long)
 
 
 def test_dimensions_that_are_taught_by_themselves_are_better_alone(plain, tmp_path):
@@ -344,7 +416,41 @@ def test_fewer_dimensions_are_the_best_ones_and_are_inside_the_model(name, reque
     gram = full @ full.T
     assert np.abs(small @ small.T - gram).mean() < 0.9 * np.abs(first @ first.T - gram).mean()
     agreed = {row.runtime: row.metrics["agreement"] for row in report.rows}
+    width = whole.model.width
+    assert agreed["6 dimensions, fp32"] < agreed[f"{width} dimensions, int8"] < 1
+    assert agreed[f"{width} dimensions, binary"] < agreed[f"{width} dimensions, int8"]
     assert agreed["6 dimensions, fp32"] >= agreed["3 dimensions, fp32"] > agreed["3 dimensions, binary"]
     assert agreed["6 dimensions, fp32"] >= agreed["6 dimensions, int8"] - 1e-3
-    assert [row.bytes for row in report.rows][:4] == [4 * whole.model.width, 24, 6, 1]
-    assert report.columns()["size"][1:4] == ["24 B", "6 B", "1 B"]
+    assert [row.bytes for row in report.rows][:6] == [4 * width, width, -(-width // 8), 24, 6, 1]
+    assert report.columns()["size"][3:6] == ["24 B", "6 B", "1 B"]
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
+def test_the_table_of_dimensions_has_what_is_written(similarity, tmp_path):
+    """Of a model that does not normalise, and a folder of documents: lengths count where its similarity reads them."""
+    model = embedder(head=Head(("mean_sqrt_len_tokens",), similarity=similarity, max_length=40))
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "all.md").write_text("\n\n".join(TEXTS))
+    options = {"tokenizer": tiny.tokenizer(), "to": 6, "texts": tmp_path / "documents", "compare": ()}
+    sides = [" ".join([text] * (1 + n % 3)) for n, text in enumerate(TEXTS[:40])], TEXTS[60:100]
+    alike = np.diag(Embedding("embedding", (), similarity).alike(*(_embed(model, side) for side in sides)))
+    pairs = {"text": sides[0], "text_pair": sides[1], "label": (alike - alike.min()).tolist()}
+    report = dimensions(model, data=Dataset.from_dict(pairs), out=tmp_path / "out", **options)
+    library = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+
+    wanted = EmbeddingSimilarityEvaluator(*pairs.values(), main_similarity=similarity)(library)
+    ours = next(row for row in report.rows if row.role == "student")
+    assert ours.metrics["spearman"] == pytest.approx(wanted[f"spearman_{similarity}"], abs=1e-4)
+
+
+def test_leading_dimensions_are_those_that_truncation_leaves(plain, tmp_path):
+    options = {"texts": TEXTS, "compare": (3,), "out": tmp_path / "out"}
+    report = dimensions(plain, to=6, directions="leading", **options)
+    library = SentenceTransformer(str(plain), device="cpu", truncate_dim=6)
+    cut = library.encode(TEXTS[:9])
+    np.testing.assert_allclose(
+        _embed(load(tmp_path / "out").model, TEXTS[:9]), F.normalize(torch.tensor(cut)).numpy(), atol=1e-5
+    )
+    best = dimensions(plain, to=6, **(options | {"out": tmp_path / "best"}))
+    assert best.student.metrics["agreement"] > report.student.metrics["agreement"]

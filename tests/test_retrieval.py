@@ -12,7 +12,7 @@ from sentence_transformers.sentence_transformer.evaluation import (
 )
 
 import tiny
-from attar import compare, evaluate
+from attar import compare, dimensions, evaluate
 from attar.data.retrieval import read_collection
 from attar.errors import DataError, ModelError
 from attar.model.sentence_modules import Head, write_head
@@ -56,6 +56,18 @@ def test_figures_are_those_of_sentence_transformers_prompts_included(place):
     kept = report.rows[1].retained
     assert kept.low < kept.value < kept.high
     assert kept.value == pytest.approx(report.rows[1].metrics["ndcg@10"] / report.rows[0].metrics["ndcg@10"])
+
+
+def test_fewer_dimensions_are_measured_on_a_collection(place, tmp_path):
+    report = dimensions(
+        place / "one", to=6, texts=DOCUMENTS, data=place / "beir", compare=(), out=tmp_path / "cut"
+    )
+    rows = {row.runtime: row.metrics for row in report.rows}
+    for source, row in ((place / "one", "24 dimensions"), (tmp_path / "cut", "6 dimensions, fp32")):
+        assert rows[row] == pytest.approx(evaluate(source, place / "beir").rows[0].metrics, abs=1e-6)
+    apart = {kind: rows[f"24 dimensions{kind}"]["ndcg@10"] for kind in ("", ", int8", ", binary")}
+    assert abs(apart[", int8"] - apart[""]) < abs(apart[", binary"] - apart[""])
+    assert report.student.retained.low < report.student.retained.value
 
 
 def test_a_document_that_is_its_query_is_found_first(place, tmp_path):

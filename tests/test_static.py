@@ -5,13 +5,15 @@ import json
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from model2vec import StaticModel
 from model2vec.distill import distill_from_model
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
 import tiny
-from attar import compare, distill, export, finetune, static
+from attar import compare, dimensions, distill, export, finetune, static
 from attar.distillation.static import static_model
 from attar.distillation.static_start import aligned
 from attar.distillation.student import student
@@ -95,6 +97,28 @@ def test_a_teacher_that_is_static_itself_is_found(tmp_path):
     assert (theirs * ours).sum(1).min() > 0.95  # in the teacher's own space
 
 
+def test_prompts_are_kept_and_learned_with(tmp_path):
+    encoder = tiny.model("bert", head="base")
+    said = {"prompts": {"query": "it ", "mood": "she was cold "}, "default_prompt": "mood"}
+    setattr(encoder.config, KEY, Head(normalize=True, max_length=40, **said).written)
+    whole = save(
+        SentenceEncoder(encoder.config, encoder).eval(), tiny.tokenizer(), tmp_path / "t", lineage={}
+    )
+    pairs = {
+        "text": TEXTS[:40],
+        "text_pair": TEXTS[60:100],
+        "label": np.random.default_rng(0).random(40).tolist(),
+    }
+    data = Dataset.from_dict(pairs)
+    report = static(whole, texts=TEXTS, data=data, out=tmp_path / "s", dimensions=24, epochs=0)
+    for name, row in (("t", report.rows[0]), ("s", report.rows[2])):
+        library = SentenceTransformer(str(tmp_path / name), device="cpu")
+        assert library.prompts["query"] == "it "
+        assert library.default_prompt_name == "mood"
+        wanted = EmbeddingSimilarityEvaluator(*pairs.values())(library)
+        assert row.metrics["spearman"] == pytest.approx(wanted["spearman_cosine"], abs=5e-3)
+
+
 def test_training_brings_it_nearer_to_the_teacher(teacher, made, tmp_path):
     report = static(teacher, texts=TEXTS, out=tmp_path / "s", dimensions=16, epochs=0)
     fitted, trained = (one.rows[-1].metrics["agreement"] for one in (report, made[1]))
@@ -116,6 +140,21 @@ def test_one_report_has_both_ends(teacher, made, tmp_path):
     graph = OnnxModel(tmp_path / "onnx" / "fp32")({"input_ids": ids, "attention_mask": np.ones_like(ids)})
     with torch.inference_mode():
         assert graph == pytest.approx(load(made[0]).model(torch.from_numpy(ids)).logits.numpy(), abs=1e-5)
+
+
+def test_fewer_dimensions_are_in_the_token_vectors(made, tmp_path):
+    pairs = {
+        "text": TEXTS[:40],
+        "text_pair": TEXTS[60:100],
+        "label": np.random.default_rng(0).random(40).tolist(),
+    }
+    options = {"to": 6, "texts": TEXTS, "data": Dataset.from_dict(pairs), "compare": ()}
+    report = dimensions(made[0], out=tmp_path / "cut", **options)
+    assert StaticModel.from_pretrained(str(tmp_path / "cut")).embedding.shape[1] == 6
+    library = SentenceTransformer(str(tmp_path / "cut"), device="cpu")
+    wanted = EmbeddingSimilarityEvaluator(*pairs.values())(library)
+    ours = next(row for row in report.rows if row.role == "student")
+    assert ours.metrics["spearman"] == pytest.approx(wanted["spearman_cosine"], abs=5e-3)
 
 
 def test_what_is_written_is_of_half_precision_and_says_where_it_is_from(teacher, made):

@@ -55,6 +55,12 @@ def fitting(max_length: int, model: PreTrainedModel) -> int:
     return min(max_length, most)
 
 
+def say_cut(lengths: np.ndarray, max_length: int, what: str = "texts") -> None:
+    """Say how many encoded texts, of these lengths in tokens, fill the window, where any do."""
+    if full := int((lengths >= max_length).sum()):
+        say(f"{full} of {len(lengths)} {what} reach {max_length} tokens: what is beyond is not read")
+
+
 @dataclass(frozen=True)
 class Counts:
     """What a sum over a batch is divided by to give a mean, the same for every split of one optimizer step.

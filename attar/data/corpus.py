@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from attar.data.tables import SampleBy, is_file, read_texts
+from attar.data.files import texts_in
+from attar.data.tables import SampleBy, is_file, is_folder, read_texts
 from attar.errors import DataError
 from attar.progress import say
 
@@ -182,6 +183,8 @@ def _lines(source: str | Path | Sequence[str | Path] | Dataset) -> list[str]:
     if isinstance(source, Dataset):
         return [text or "" for text in source["text"]] if "text" in source.column_names else []
     read_texts(source)  # which says what is wrong with files
+    if is_folder(source):
+        source = texts_in(Path(str(source)))
     items = [source] if isinstance(source, str | Path) else list(source)
     if not all(isinstance(item, Path) or is_file(item) for item in items):
         return [str(item) for item in items]

@@ -34,10 +34,12 @@ class Embedding(Task):
     Attributes:
         similarity: how two embeddings are compared: cosine, dot, euclidean or manhattan.
         longest: tokens of a text where nothing else is asked for.
+        prompt: stands before every text: the model's default prompt.
     """
 
     similarity: str = "cosine"
     longest: int = 128
+    prompt: str = ""
     head: ClassVar[Any] = "embedding"
     answers_by_row: ClassVar[bool] = False
 
@@ -45,17 +47,21 @@ class Embedding(Task):
     def of_config(cls, config: Any) -> "Embedding":
         """Read the task from the config of an embedding model."""
         head = Head.of(getattr(config, KEY))
-        return cls("embedding", (), head.similarity, min(head.max_length or cls.max_length, cls.max_length))
+        longest = min(head.max_length or cls.max_length, cls.max_length)
+        prompt = head.prompts.get(head.default_prompt or "", "")
+        return cls("embedding", (), head.similarity, longest, prompt)
 
     def configure(self, config: Any) -> None:
         """What the task is stands in the config of the teacher, from which the student's is made."""
 
     def encode(self, table: Dataset, tokenizer: Any, *, max_length: int = 128, stride: int = 128) -> Dataset:
-        """One row a text; of pairs the second texts stand after all first ones."""
+        """One row a text, after the prompt; of pairs the second texts stand after all first ones."""
         first = table.select_columns("text")
         if "text_pair" in table.column_names:
             second = table.select_columns("text_pair").rename_column("text_pair", "text")
             first = concatenate_datasets([first, second])
+        if self.prompt:
+            first = Dataset.from_dict({"text": [self.prompt + text for text in first["text"]]})
         return data.encode(first, tokenizer, max_length=max_length)
 
     def supervised(self, logits: Tensor, batch: Batch) -> Tensor:

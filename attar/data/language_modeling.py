@@ -10,12 +10,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from attar.anatomy.resolve import family
-from attar.data.batches import Batches, encode, fitting
+from attar.data.batches import Batches, encode, fitting, say_cut
 from attar.data.blocks import Blocks, CausalLanguage, StreamBlocks, blocks_of
 from attar.data.masking import MaskedBatches, MaskedLanguage
 from attar.data.streaming import StreamBatches
 from attar.errors import DataError, ModelError
-from attar.progress import say
 
 TextBatches = MaskedBatches | Blocks | StreamBlocks
 
@@ -60,8 +59,7 @@ class Reading:
         table = texts if isinstance(texts, Dataset) else Dataset.from_dict({"text": list(texts)})
         encoded = encode(table, tokenizer, max_length=self.max_length, words=self.whole_word)
         batches = Batches(encoded, tokenizer, shuffle=shuffle, **dealt)
-        if full := int((batches.lengths >= self.max_length).sum()):
-            say(f"{full} of {len(table)} texts reach {self.max_length} tokens: what is beyond is not read")
+        say_cut(batches.lengths, self.max_length)
         if np.isin(batches.token_ids, tokenizer.all_special_ids).all():
             raise DataError(
                 expected="texts with words that the tokenizer knows",

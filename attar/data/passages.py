@@ -3,18 +3,12 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from attar.data.files import open_table
 from attar.data.tables import SampleBy, read_texts
-from attar.errors import DataError
-from attar.progress import say
 
-# Files of a folder that are read, whatever lies beside them.
-SUFFIXES = (".txt", ".text", ".md", ".rst")
 # Where a sentence ends; a full stop of Chinese and Japanese needs no space after it.
 END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*")
 # Letters of a sentence that is a query; "See above." asks for nothing.
@@ -40,35 +34,14 @@ def read_passages(source: Any, *, sample_by: SampleBy | None = None) -> list[str
     """Passages in order, each once.
 
     Args:
-        source: a folder (of .txt, .text, .md and .rst files, those of folders in it too), a text file, a table with
-            the column `text`, or what `read_texts` reads.
-        sample_by: what a passage is in a file; a line where None, and a paragraph of a folder's files.
+        source: as for `read_texts`: a folder, a text file, a table with the column `text`, or texts.
+        sample_by: what a passage is in a file, as there.
 
     Raises:
-        DataError: no such file; a folder without texts; and what `read_texts` raises.
+        DataError: what `read_texts` raises.
     """
-    path = Path(source) if isinstance(source, str | Path) else None
-    if path is not None and path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file, path))
-        source = [file for file in files if file.suffix.lower() in SUFFIXES]
-        if not source:
-            kinds = sorted({file.suffix for file in files})
-            raise DataError(
-                expected=f"texts ({', '.join(SUFFIXES)}) in {path}",
-                found=f"{len(files)} files" + (f" ({', '.join(kinds[:5])})" if kinds else ""),
-                fix="convert documents to plain text first; a collection has corpus.jsonl and queries.jsonl",
-            )
-        if len(files) > len(source):
-            say(f"{len(files) - len(source)} of {len(files)} files in {path} are no texts, and left out")
-        sample_by = sample_by or "paragraph"
-    elif path is not None and path.suffix in (".csv", ".tsv", ".json", ".jsonl", ".parquet"):
-        source = open_table(path, "utf-8-sig")
-    texts = (" ".join(text.split()) for text in read_texts(source, sample_by=sample_by or "line")["text"])
+    texts = (" ".join(text.split()) for text in read_texts(source, sample_by=sample_by)["text"])
     return list(dict.fromkeys(texts))
-
-
-def _hidden(file: Path, inside: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(inside).parts)
 
 
 def draw_queries(passages: Sequence[str], *, count: int, seed: int = 0) -> list[Drawn]:

@@ -10,7 +10,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from attar.data import question_tables, tagging_tables
 from attar.data.columns import Columns, choose, name_of, reject_rows
-from attar.data.files import open_table, unreadable
+from attar.data.files import TABLES, open_table, texts_in, unreadable
 from attar.data.tasks import KINDS, Task, names
 from attar.errors import DataError
 
@@ -107,29 +107,39 @@ def read_texts(
     source: str | Path | Sequence[str | Path] | Dataset | IterableDataset,
     *,
     streaming: bool = False,
-    sample_by: SampleBy = "line",
+    sample_by: SampleBy | None = None,
 ) -> Dataset | IterableDataset:
-    """Read plain text, one text a line, as a dataset with the one column `text`; empty lines are skipped.
+    """Read plain text, one text a line, as a dataset with the one column `text`; empty texts are skipped.
 
     Args:
-        source: a file, several files, a list of sentences, or a dataset that has a column `text`.
-        streaming: read lines as they are needed, for text that does not fit in memory (files only).
-        sample_by: what a text is in a file: a line, a paragraph (up to a blank line), or the whole file ("document").
+        source: a file, several files, a folder (of .txt, .text, .md and .rst files, those of folders in it too), a
+            list of sentences, or a dataset or a table's file that has a column `text`.
+        streaming: read lines as they are needed, for text that does not fit in memory (files of plain text only).
+        sample_by: what a text is in a file of plain text: a line, a paragraph (up to a blank line), or the whole file
+            ("document"); a line where None, and a paragraph of a folder's files.
 
     Raises:
-        DataError: a file is missing or binary, or there is no text.
+        DataError: a file is missing or binary, a folder without texts, a table without that column, or there is no
+            text.
     """
     if isinstance(source, IterableDataset):
         return source
     if isinstance(source, Dataset):
         return read_table(source)[0].select_columns(["text"])
+    if is_folder(source):
+        source, sample_by = texts_in(Path(str(source))), sample_by or "paragraph"
     items = [source] if isinstance(source, str | Path) else list(source)
     files = [Path(item) for item in items if isinstance(item, Path) or is_file(item)]
     if not files and not isinstance(source, str | Path):
         return Dataset.from_dict({"text": [str(text) for text in items if str(text).strip()]})
     for item in items:
         if not is_file(item):
-            raise DataError(expected=f"a text file at {item}", found="no such file", fix="check the path")
+            raise DataError(
+                expected=f"a text file or a folder at {item}", found="no such file", fix="check the path"
+            )
+    if any(path.suffix in TABLES for path in files):
+        texts = Dataset.from_dict({"text": [text for path in files for text in _column(path)]})
+        return texts.to_iterable_dataset() if streaming else texts
     paths = [str(path) for path in files]
     for path in paths:
         _reject_binary(Path(path))
@@ -140,7 +150,7 @@ def read_texts(
             split="train",
             streaming=streaming,
             encoding="utf-8-sig",
-            sample_by=sample_by,
+            sample_by=sample_by or "line",
         )
         texts = texts.filter(_not_blank)
     except (DatasetGenerationError, UnicodeDecodeError, OSError) as error:
@@ -150,6 +160,25 @@ def read_texts(
             expected="at least one line of text", found=f"none in {', '.join(paths)}", fix="check the file"
         )
     return texts
+
+
+def _column(path: Path) -> list[str]:
+    """The column `text` of a table's file."""
+    if path.suffix not in TABLES:
+        raise DataError(
+            expected="files of plain text, or tables", found=f"both: {path} is no table", fix="give one kind"
+        )
+    table = open_table(path, "utf-8-sig")
+    if "text" not in table.column_names:
+        raise DataError(
+            expected=f"a column 'text' in {path}, to read texts from",
+            found=f"the columns {', '.join(table.column_names)}",
+            fix="rename the column, or give the table as data=… (--data), where columns can be named",
+        )
+    found = [str(text) for text in table["text"] if text is not None and str(text).strip()]
+    if not found:
+        raise DataError(expected="at least one text", found=f"none in {path}", fix="check the column 'text'")
+    return found
 
 
 def hold_out(table: Dataset, *, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -199,6 +228,14 @@ def is_file(item: str | Path) -> bool:
     """Whether this names a file; a sentence may be too long for a name."""
     try:
         return Path(item).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(source: Any) -> bool:
+    """Whether this names a folder."""
+    try:
+        return isinstance(source, str | Path) and Path(source).is_dir()
     except (OSError, ValueError):
         return False
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from attar.anatomy.resolve import resolve
-from attar.data.batches import Batches, encode, fitting
+from attar.data.batches import Batches, encode, fitting, say_cut
 from attar.data.columns import Columns
 from attar.data.language_modeling import same_vocabulary
 from attar.data.model_task import task_of
@@ -138,6 +138,11 @@ class Setup:
         options = {"max_length": self.length, "stride": self.options.doc_stride}
         return self.deal(self.task.encode(table, self.tokenizer, **options), batch_size, shuffle=shuffle)
 
+    def say_cut(self, batches: Batches, what: str = "texts") -> None:
+        """Say how many texts are cut, where they are not read in windows."""
+        if self.task is None or not self.task.per_token:
+            say_cut(batches.lengths, self.length, what)
+
     def deal(self, encoded: Dataset, batch_size: int, *, shuffle: bool = True) -> Batches:
         """Batches of an encoded table for this process."""
         rank, world = processes() if shuffle else (0, 1)
@@ -252,6 +257,7 @@ class Setup:
                 Row(name, "student", parameters=sizes[1], directory=str(out)),
             )
         evaluator = self.evaluator(self.task, table, 32)
+        self.say_cut(evaluator.batches, "texts that are measured on")
         theirs = evaluator.evaluate_teacher(evaluator.logits(self.teacher))
         ours = evaluator.evaluate(student, theirs)
         self.main = ours.main

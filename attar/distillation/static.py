@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from attar.data.batches import Batches, encode
+from attar.data.batches import Batches, say_cut
 from attar.data.columns import Columns
 from attar.data.embedding_task import Embedding
 from attar.data.model_task import embedding_task_of
@@ -94,8 +94,10 @@ def static(
             precision=precision,
             seed=o.seed,
         )
+        say_cut(work.lengths, length)
         plain, made = work.start(width)
         watched, evaluator = (_evaluator(task, held, one.tokenizer, length) for one in (loaded, made))
+        say_cut(watched.batches.lengths, length, "texts that are measured on")
         teachers = watched.evaluate_teacher(watched.logits(model))
         judge = Judge(evaluator, teachers)
         curve = work.learn(made, epochs=o.epochs, lr=o.lr, judge=judge) if o.epochs else ()
@@ -159,6 +161,7 @@ class StaticLearning:
         self.texts, self.length, self.batch_size = texts, length, batch_size
         self.place, self.precision, self.seed = place, precision, seed
         batches = self._batches(loaded.tokenizer)
+        self.lengths = batches.lengths  # in the teacher's tokens
         name = digest(*batches.content)
         found = teacher_of(self.model, Need(), batches, cache=cache, precision=precision, name=name)
         if not isinstance(found, CachedTeacher):
@@ -172,7 +175,7 @@ class StaticLearning:
         self.space: Tensor | None = None
 
     def _batches(self, tokenizer: Any) -> Batches:
-        encoded = encode(self.texts, tokenizer, max_length=self.length)
+        encoded = self.task.encode(self.texts, tokenizer, max_length=self.length)
         return Batches(encoded, tokenizer, batch_size=self.batch_size, shuffle=True, seed=self.seed)
 
     def start(self, width: int) -> tuple[SentenceEncoder, Loaded]:
@@ -183,14 +186,14 @@ class StaticLearning:
         raw, weights, tokenizer = token_vectors(self.loaded, self.model)
         # A teacher whose dot products are read has lengths to learn; cosines read none.
         unit = self.model.head.normalize or self.task.similarity == "cosine"
-        head = Head(pooling=("mean",), normalize=unit, similarity=self.task.similarity, max_length=LONGEST)
+        head = self.model.head.but(pooling=("mean",), dense=(), normalize=unit, max_length=LONGEST)
         plain = static_model(_reduced(raw, width) * weights, head)
         plain.encoder.round()
         targets = self.teacher.logits
         assert targets is not None
         rows = np.arange(len(self.texts))
         rows = np.random.default_rng(self.seed).permutation(rows)[:SAMPLE]
-        encoded = encode(self.texts.select(rows), tokenizer, max_length=self.length)
+        encoded = self.task.encode(self.texts.select(rows), tokenizer, max_length=self.length)
         bare = static_model(raw * weights, head.but(normalize=False))
         ours = torch.from_numpy(predict(bare, Batches(encoded, tokenizer, batch_size=64)))
         theirs = targets[torch.from_numpy(rows)]

@@ -188,6 +188,7 @@ class TinyBert:
         """Section 3.2, task distillation, first phase: L_embd + sum over m of (L_hidn + L_attn)."""
         o = self.options.intermediate
         batches = self.setup.batches(table, o.batch_size)
+        self.setup.say_cut(batches)
         teacher = self._teacher(self.teacher, batches)
         learner = self._layer_learner(self.teacher, self.student, teacher)
         epochs = self._epochs(len(batches.lengths))
@@ -202,6 +203,8 @@ class TinyBert:
         """Section 3.2, task distillation, second phase: L_pred = CE(z_T / t, z_S / t); the best epoch is kept."""
         o, setup = self.options.prediction, self.setup
         batches = setup.batches(table, o.batch_size)
+        if self.options.intermediate is None:  # which read the same texts
+            setup.say_cut(batches)
         kept: dict[str, Any] = {"cache": self._cache, "precision": setup.precision}
         teacher = logits_of(teacher, self.teacher, batches, name=digest(*batches.content), **kept)
         learner = self._prediction_learner(self.student, teacher)

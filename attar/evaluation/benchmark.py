@@ -66,6 +66,7 @@ def bench(
     clock: Clock = "wall",
     memory: bool = False,
     reference: str | None = None,
+    pooling: str | None = None,
 ) -> list[Speed]:
     """Time models in turns, A B C, B C A, …: what disturbs the machine for a while disturbs all of them.
 
@@ -82,6 +83,7 @@ def bench(
             less; the same thing where one thread computes on a quiet machine, so it takes `threads=1`.
         memory: also start a process per model and shape, to measure its peak memory.
         reference: the model that `speedup` is relative to; the first where None.
+        pooling: makes an embedding model of the directory of an encoder alone.
 
     Returns:
         A row per shape and model.
@@ -108,7 +110,7 @@ def bench(
     count = computing.pop() or torch_has
     rows = []
     with torch_threads(count):
-        loaded = {name: _load(model, count) for name, model in models.items()}
+        loaded = {name: _load(model, count, pooling) for name, model in models.items()}
         for size in batch_sizes:
             for length in lengths:
                 inputs = _inputs(size, length, loaded.values())
@@ -126,14 +128,14 @@ def bench(
     return rows
 
 
-def _load(model: Source, threads: int) -> nn.Module | OnnxModel:
+def _load(model: Source, threads: int, pooling: str | None) -> nn.Module | OnnxModel:
     if isinstance(model, nn.Module):
         return model.eval()
     if isinstance(model, OnnxModel):  # again, for its threads to be those of the others
         return OnnxModel(model.path, threads=threads)
     if is_onnx(model):
         return OnnxModel(model, threads=threads)
-    found: nn.Module = checkpoint.load(model).model
+    found: nn.Module = checkpoint.load(model, pooling=pooling).model
     return found
 
 

@@ -53,13 +53,18 @@ class Opened(Reader):
     task: Task
 
 
-def open_model(source: Source, *, name: str | None = None, tokenizer: Any = None) -> Opened:
+def open_model(
+    source: Source, *, name: str | None = None, tokenizer: Any = None, pooling: str | None = None
+) -> Opened:
     """Open a model directory, a hub name, an exported model, or a model in memory (with its tokenizer).
+
+    Args:
+        pooling: makes an embedding model of an encoder alone, see `load`.
 
     Raises:
         ModelError: it cannot be loaded; an export without its config and tokenizer beside it.
     """
-    reader = open_reader(source, name=name, tokenizer=tokenizer, head=None)
+    reader = open_reader(source, name=name, tokenizer=tokenizer, head=None, pooling=pooling)
     asked = reader.model if isinstance(reader.model, PreTrainedModel) else reader.config
     return Opened(**vars(reader), task=task_of(asked))
 
@@ -70,6 +75,7 @@ def open_reader(
     name: str | None = None,
     tokenizer: Any = None,
     head: Head | Literal["language"] | None = "language",
+    pooling: str | None = None,
 ) -> Reader:
     """Open what `open_model` opens, with a language model's head, or the one that it was saved with where None.
 
@@ -78,7 +84,7 @@ def open_reader(
     """
     if isinstance(source, str | Path) and is_onnx(source):
         return _open_export(Path(source), name, tokenizer)
-    loaded = load(source, tokenizer=tokenizer, head=head)
+    loaded = load(source, tokenizer=tokenizer, head=head, pooling=pooling)
     where = None if isinstance(source, PreTrainedModel) else str(source)
     size = (
         sum(f.stat().st_size for f in Path(where).glob("*.safetensors"))

@@ -37,13 +37,15 @@ def evaluate(
 ) -> Report:
     """Measure a model on a table or on plain text; see `attar.evaluate`."""
     o = options
-    if is_language_model(model):
-        return read(model, data, teacher=teacher, tokenizer=tokenizer, **o.model_dump(exclude={"doc_stride"}))
-    opened = open_model(model, tokenizer=tokenizer)
+    if o.pooling is None and is_language_model(model):
+        reading = o.model_dump(exclude={"doc_stride", "pooling"})
+        return read(model, data, teacher=teacher, tokenizer=tokenizer, **reading)
+    how: dict[str, Any] = {"tokenizer": tokenizer, "pooling": o.pooling}
+    opened = open_model(model, **how)
     if (found := _searchable(data, columns, opened)) is not None:
         pair: list[tuple[Role, Any]] = [("student", opened)]
         if teacher is not None:
-            pair.insert(0, ("teacher", open_model(teacher, tokenizer=tokenizer)))
+            pair.insert(0, ("teacher", open_model(teacher, **how)))
         return search_report(pair, found, max_length=o.max_length)
     table, _ = read_table(data, columns=columns, task=opened.task)
     if teacher is None and not opened.task.labelled(table):
@@ -52,10 +54,9 @@ def evaluate(
             found=f"the columns {', '.join(table.column_names)}",
             fix=f"name the column (--columns {opened.task.targets[0]}=…), or a teacher to agree with (--teacher)",
         )
-    models: list[tuple[Role, Any]] = (
-        [] if teacher is None else [("teacher", open_model(teacher, tokenizer=tokenizer))]
-    )
-    rows, said = measure([*models, ("student", opened)], table, **o.model_dump(exclude={"sample_by"}))
+    models: list[tuple[Role, Any]] = [] if teacher is None else [("teacher", open_model(teacher, **how))]
+    measuring = o.model_dump(exclude={"sample_by", "pooling"})
+    rows, said = measure([*models, ("student", opened)], table, **measuring)
     shown = rows if teacher is not None else tuple(_alone(row) for row in rows)
     main = next(iter(said.values()))[1].main
     return Report(f"{opened.name} on {counted(table, said)}", main, shown, versions=versions())
@@ -82,18 +83,18 @@ def compare(
     sources = list(models.items() if isinstance(models, Mapping) else [(None, source) for source in models])
     length: dict[str, Any] = {"batch_size": o.batch_size, "max_length": o.max_length}
     timing: dict[str, Any] = {"latency_batch": o.latency_batch, "threads": o.threads}
-    reading = [is_language_model(source) for _, source in sources]
+    reading = [o.pooling is None and is_language_model(source) for _, source in sources]
     if any(reading) and not all(reading):
         raise ModelError(
             expected="models of one task, or language models",
             found="language models and others: " + ", ".join(_name(source) for _, source in sources),
-            fix="compare them apart",
+            fix="compare them apart; an encoder is an embedding model by pooling=… (--pooling mean)",
         )
     if all(reading):
         readers = [open_reader(source, name=name) for name, source in sources]
         timing["latency_length"] = min([o.latency_length, *(reader.positions for reader in readers)])
         return beside(readers, data, sample_by=o.sample_by, **length, **timing)
-    opened = [open_model(source, name=name) for name, source in sources]
+    opened = [open_model(source, name=name, pooling=o.pooling) for name, source in sources]
     roles: list[Role] = ["teacher"]
     roles += ["student"] * (len(opened) - 1)
     searched = _searchable(data, columns, opened[0])

@@ -19,6 +19,7 @@ from attar.evaluation.prediction import predict
 from attar.evaluation.ranking import MEAN
 from attar.evaluation.ranking import NDCG as MAIN
 from attar.maths import statistics
+from attar.maths.statistics import Interval, Metric
 from attar.model.checkpoint import versions
 from attar.model.embedding import KEY
 from attar.model.sentence_modules import Head
@@ -79,6 +80,41 @@ class Embedder:
         return torch.from_numpy(found).float()
 
 
+class Known:
+    """A collection's queries and documents, embedded once, and what any form of these embeddings finds.
+
+    Args:
+        embedder: the model.
+        collection: what is searched.
+
+    Attributes:
+        embeddings: (Q + D, E), of the queries and then of the documents.
+    """
+
+    def __init__(self, embedder: Embedder, collection: Collection) -> None:
+        self.task, self.collection = embedder.task, collection
+        queries, documents = (list(texts.values()) for texts in (collection.queries, collection.corpus))
+        sides = embedder.encode_query(queries), embedder.encode_document(documents)
+        self.embeddings: Array = torch.cat(sides).numpy()
+        self._query, self._document = (
+            {text: n for n, text in enumerate(texts, start=start)}
+            for texts, start in ((queries, 0), (documents, len(queries)))
+        )
+
+    def searched(self, embeddings: Array) -> dict[str, Array]:
+        """Figures (Q,) of each query, as `searched` has them, where these (Q + D, n) are the embeddings."""
+        self._given = torch.from_numpy(embeddings)
+        return _figures(self, self.collection)
+
+    def encode_query(self, sentences: Sequence[str], **_: Any) -> torch.Tensor:
+        """(N, n), of queries."""
+        return self._given[[self._query[text] for text in sentences]]
+
+    def encode_document(self, sentences: Sequence[str], **_: Any) -> torch.Tensor:
+        """(N, n), of documents."""
+        return self._given[[self._document[text] for text in sentences]]
+
+
 def require_library(why: str) -> None:
     """Raise MissingExtraError where sentence-transformers is not installed."""
     if find_spec("sentence_transformers") is None:
@@ -97,6 +133,11 @@ def searched(opened: Opened, collection: Collection, *, max_length: int | None =
     Raises:
         MissingExtraError: sentence-transformers is not installed.
     """
+    return _figures(Embedder(opened, max_length), collection)
+
+
+def _figures(embedder: Any, collection: Collection) -> dict[str, Array]:
+    """Figures of each query, by the embeddings that an embedder has of queries and documents."""
     require_library("measures search")
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
     from sentence_transformers.util import SimilarityFunction
@@ -122,7 +163,6 @@ def searched(opened: Opened, collection: Collection, *, max_length: int | None =
             whole: dict[str, Any] = super().compute_metrics(queries_result_list)
             return whole
 
-    embedder: Any = Embedder(opened, max_length)  # has what the evaluator calls
     said = embedder.task.similarity
     evaluator = ByQuery(
         dict(collection.queries),
@@ -211,6 +251,20 @@ def question_of(table: Dataset) -> str | None:
     return "probe_accuracy" if {"text", "label"} <= columns and "text_pair" not in columns else None
 
 
+def intervals(
+    name: str, found: Array, teacher: Array | None, mean: Metric = MEAN
+) -> tuple[Interval | None, Interval | None]:
+    """Intervals of a model's mean figure, and of its part of a teacher's, from those (Q,) of each query."""
+    nothing = np.zeros(len(found))
+    try:
+        around = statistics.bootstrap(mean, found, nothing)
+        kept = None if teacher is None else statistics.paired_bootstrap(mean, found, teacher, nothing)
+    except DataError as error:
+        say(f"no interval for {name}: {error.found}")
+        return None, None
+    return around, kept
+
+
 def search_report(
     models: Sequence[tuple[Role, Opened]], source: Collection | Dataset, *, max_length: int | None = None
 ) -> Report:
@@ -229,13 +283,7 @@ def search_report(
         each: Mapping[str, Array] = measure(opened, source, max_length=max_length)
         found = each[main]
         teacher = found if teacher is None else teacher
-        nothing = np.zeros(len(found))
-        around, kept = None, None
-        try:
-            around = statistics.bootstrap(mean, found, nothing)
-            kept = None if role == "teacher" else statistics.paired_bootstrap(mean, found, teacher, nothing)
-        except DataError as error:
-            say(f"no interval for {opened.name}: {error.found}")
+        around, kept = intervals(opened.name, found, None if role == "teacher" else teacher, mean)
         metrics = {name: float(values.mean()) for name, values in each.items()}
         sizes = {"parameters": opened.parameters, "bytes": opened.bytes, "directory": opened.directory}
         rows.append(Row(opened.name, role, opened.runtime, metrics, around, kept, **sizes))  # type: ignore[arg-type]

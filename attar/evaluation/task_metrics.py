@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -36,15 +37,32 @@ def prediction_metrics(task: Task, said: Array, truth: Array) -> dict[str, float
     """Figures of answers (S,) against the right ones.
 
     - answer: exact_match and f1, those of SQuAD's official scripts, as fractions.
-    - embedding: spearman and pearson of the similarities of pairs.
+    - embedding: spearman and pearson of the similarities of pairs; of labels 0 and 1, and with sentence-transformers
+      installed, also its pair_accuracy, at the best threshold, and average_precision.
     - tags: f1, precision and recall of entities as seqeval counts them, where tags are of chunks; accuracy of words.
     """
     found: Mapping[str, Metric] = SQUAD
     if task.kind == "embedding":
         found = {"spearman": spearman, "pearson": pearson}
+        if set(np.unique(truth)) == {0, 1} and find_spec("sentence_transformers") is not None:
+            found = {**found, "pair_accuracy": _pair_accuracy, "average_precision": _average_precision}
     if task.kind == "tags":
         found = {**(ENTITIES if main_of(task) == "f1" else {}), "accuracy": answers.tag_accuracy}
     return {name: float(metric(said, truth)) for name, metric in found.items()}
+
+
+def _pair_accuracy(said: Array, truth: Array) -> float:
+    """Share of pairs that the best threshold of their similarities tells apart, as sentence-transformers has it."""
+    from sentence_transformers.sentence_transformer.evaluation import BinaryClassificationEvaluator
+
+    best: tuple[float, float] = BinaryClassificationEvaluator.find_best_acc_and_threshold(said, truth, True)
+    return best[0]
+
+
+def _average_precision(said: Array, truth: Array) -> float:
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(truth, said))
 
 
 def main_of(task: Task) -> str:

@@ -11,19 +11,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from attar.data.batches import say_cut
 from attar.data.columns import Columns
 from attar.data.embedding_task import Embedding
 from attar.data.model_task import embedding_task_of
+from attar.data.retrieval import Collection, is_collection, read_collection
 from attar.data.tables import hold_out, read_table, read_texts
 from attar.errors import DataError, RecipeError
-from attar.evaluation.quality import Evaluation, quality, retained
+from attar.evaluation.opening import open_model
+from attar.evaluation.quality import quality, retained
+from attar.evaluation.ranking import NDCG
+from attar.evaluation.retrieval import Embedder, Known, intervals
 from attar.evaluation.table import TableEvaluator
 from attar.maths.directions import principal
+from attar.maths.statistics import Interval
 from attar.model.checkpoint import Loaded, load, save, versions
-from attar.model.embedding import KEY, SentenceEncoder
+from attar.model.embedding import SentenceEncoder
 from attar.model.sentence_modules import Linear
+from attar.model.static import StaticEncoder
 from attar.options.base import Options
-from attar.report.report import Report, Row
+from attar.progress import say
+from attar.report.report import Report, Role, Row
 from attar.storage.writing import check_free
 
 Array = NDArray[Any]
@@ -54,73 +62,128 @@ def dimensions(
         raise RecipeError(
             expected=f"fewer dimensions than {whole.width}", found=str(to), fix="name a smaller number"
         )
-    widths = sorted({to, *(n for n in o.compare if n < whole.width)}, reverse=True)
-    table = read_texts(texts).select_columns("text")
-    if len(table) < 2 * to:
+    widths = sorted({whole.width, to, *(n for n in o.compare if n < whole.width)}, reverse=True)
+    table, principal_ones = read_texts(texts).select_columns("text"), o.directions == "principal"
+    if principal_ones and len(table) < 2 * to:
         raise DataError(
             expected=f"at least {2 * to} texts, to find {to} directions",
             found=str(len(table)),
             fix="give more texts, or ask for fewer dimensions",
         )
     learned, held = hold_out(table, seed=o.seed)
-    if data is not None:
-        held = read_table(data, columns=columns, task=task)[0]
     length = task.window(whole, o.max_length)
-    learned = learned.shuffle(seed=o.seed).select(range(min(SAMPLE, len(learned))))
-    basis = principal(_embeddings(task, loaded, learned, length).logits(bare(whole)), widths[0])
-    evaluator = _embeddings(task, loaded, held, length)
-    embeddings = evaluator.logits(bare(whole))
-    small = folded(whole, basis[:, :to])
-    teacher = evaluator.evaluate_teacher(embeddings)
-    rows = [
-        Row(
-            "as it is", "teacher", f"{whole.width} dimensions", metrics=teacher.metrics, bytes=4 * whole.width
-        )
-    ]
+    # Whose lengths nobody reads are compared as they are then: of one length.
+    unit = whole.head.normalize or task.similarity == "cosine"
+    if principal_ones:
+        learned = learned.shuffle(seed=o.seed).select(range(min(SAMPLE, len(learned))))
+        basis = principal(_evaluator(task, loaded, learned, length, "texts").logits(whole), widths[1])
+    else:
+        basis = torch.eye(whole.width)
+    judge: OnTexts | OnCollection
+    if is_collection(data):
+        judge = OnCollection(loaded, read_collection(data), o.max_length)
+    else:
+        if data is not None:
+            held = read_table(data, columns=columns, task=task)[0]
+        judge = OnTexts(_evaluator(task, loaded, held, length, "texts that are measured on"), whole)
+    rows = [judge.row("as it is", "teacher", whole.width, "fp32", judge.embeddings)]
     for width in widths:
-        cut = embeddings @ basis[:, :width].numpy()
+        cut = judge.embeddings if width == whole.width else judge.embeddings @ basis[:, :width].numpy()
         for numbers in BITS:
-            found = evaluator.evaluate_logits(rounded(cut, numbers), teacher)
-            name = Path(out).name if (width, numbers) == (to, "fp32") else f"{width} {numbers}"
-            role: Any = "student" if (width, numbers) == (to, "fp32") else "baseline"
-            rows.append(_row(name, role, width, numbers, found, teacher))
-    lineage = {"stage": "dimensions", "parent": loaded.name, "options": {"to": to}}
+            if (width, numbers) == (whole.width, "fp32"):  # the teacher
+                continue
+            ours = (width, numbers) == (to, "fp32")
+            name = Path(out).name if ours else f"{width} {numbers}"
+            role: Role = "student" if ours else "baseline"
+            rows.append(judge.row(name, role, width, numbers, rounded(cut, numbers, unit=unit)))
+    lineage = {
+        "stage": "dimensions",
+        "parent": loaded.name,
+        "options": {"to": to, "directions": o.directions},
+    }
+    small = folded(whole, basis[:, :to])
     save(small, loaded.tokenizer, out, lineage=lineage, overwrite=overwrite)
+    apart = " that no direction was found on" if principal_ones and data is None else ""
     return Report(
         f"{Path(loaded.name).name} cut to {to} dimensions",
-        teacher.main,
+        judge.main,
         tuple(rows),
-        settings={"texts": len(learned)},
+        settings={"texts": len(learned)} if principal_ones else {},
         versions=versions(),
-        notes=(
-            f"size is that of one embedding; measured on {len(held)} texts that no direction was found on",
-        ),
+        notes=(f"size is that of one embedding; measured on {judge.measured_on}{apart}",),
     )
 
 
-def _embeddings(task: Embedding, loaded: Loaded, table: Dataset, length: int) -> TableEvaluator:
-    return TableEvaluator(task, table, loaded.tokenizer, max_length=length)
+class OnTexts:
+    """Measures forms of the embeddings of a table: against the labels of pairs, or against the model as it is."""
+
+    def __init__(self, evaluator: TableEvaluator, model: SentenceEncoder) -> None:
+        self.evaluator = evaluator
+        self.embeddings = evaluator.logits(model)
+        self.whole = evaluator.evaluate_teacher(self.embeddings)
+        self.main, self.measured_on = self.whole.main, f"{len(evaluator.table)} texts"
+
+    def row(self, name: str, role: Role, width: int, numbers: Numbers, embeddings: Array) -> Row:
+        """The row of one form (N, n)."""
+        if role == "teacher":
+            return _row(name, role, width, numbers, self.whole.metrics)
+        found = self.evaluator.evaluate_logits(embeddings, self.whole)
+        judged: tuple[Interval | None, Interval | None]
+        try:
+            judged = quality(found, self.whole), retained(found, self.whole)
+        except DataError as error:
+            say(f"no interval for {name}: {error.found}")
+            judged = None, None
+        return _row(name, role, width, numbers, found.metrics, *judged)
 
 
-def _row(name: str, role: Any, width: int, numbers: Numbers, found: Evaluation, teacher: Evaluation) -> Row:
-    around, kept = quality(found, teacher), retained(found, teacher)
-    size = -(-width * BITS[numbers] // 8)
-    return Row(name, role, f"{width} dimensions, {numbers}", found.metrics, around, kept, bytes=size)
+class OnCollection:
+    """Measures forms of the embeddings of a collection by what is found with them."""
+
+    def __init__(self, loaded: Loaded, collection: Collection, max_length: int | None) -> None:
+        opened = open_model(loaded.model, tokenizer=loaded.tokenizer)
+        self.known = Known(Embedder(opened, max_length), collection)
+        self.embeddings, self.main = self.known.embeddings, NDCG
+        self.whole = self.known.searched(self.embeddings)[NDCG]
+        self.measured_on = f"{len(collection.queries)} queries and {len(collection.corpus)} documents"
+
+    def row(self, name: str, role: Role, width: int, numbers: Numbers, embeddings: Array) -> Row:
+        """The row of one form (Q + D, n)."""
+        each = self.known.searched(embeddings)
+        metrics = {figure: float(values.mean()) for figure, values in each.items()}
+        judged = intervals(name, each[NDCG], None if role == "teacher" else self.whole)
+        return _row(name, role, width, numbers, metrics, *judged)
 
 
-def bare(model: SentenceEncoder) -> SentenceEncoder:
-    """The model without the norm at its end."""
-    made = copy.deepcopy(model)
-    setattr(made.config, KEY, model.head.but(normalize=False).written)
+def _evaluator(task: Embedding, loaded: Loaded, table: Dataset, length: int, what: str) -> TableEvaluator:
+    made = TableEvaluator(task, table, loaded.tokenizer, max_length=length)
+    say_cut(made.batches.lengths, length, what)
     return made
+
+
+def _row(
+    name: str,
+    role: Role,
+    width: int,
+    numbers: Numbers,
+    metrics: dict[str, float],
+    around: Interval | None = None,
+    kept: Interval | None = None,
+) -> Row:
+    size = -(-width * BITS[numbers] // 8)
+    described = f"{width} dimensions" + ("" if role == "teacher" else f", {numbers}")
+    return Row(name, role, described, metrics, around, kept, bytes=size)
 
 
 @torch.no_grad()
 def folded(model: SentenceEncoder, basis: Tensor) -> SentenceEncoder:
     """The model whose embeddings are its own times `basis` (E, n), before they are normed.
 
-    The product is part of the last Dense layer where that is linear; else it is a Dense layer of its own.
+    The product is part of a static model's token vectors, of which an embedding is the mean, and else of the last Dense
+    layer where that is linear, or a Dense layer of its own.
     """
+    if isinstance(model.encoder, StaticEncoder):
+        return _folded_static(model, model.encoder, basis)
     made: SentenceEncoder = copy.deepcopy(model)
     head, last = model.head, model.dense[-1] if len(model.dense) else None
     weights = [{name: value.clone() for name, value in layer.state_dict().items()} for layer in model.dense]
@@ -137,16 +200,32 @@ def folded(model: SentenceEncoder, basis: Tensor) -> SentenceEncoder:
     return made
 
 
-def rounded(embeddings: Array, numbers: Numbers) -> Array:
+def _folded_static(model: SentenceEncoder, encoder: StaticEncoder, basis: Tensor) -> SentenceEncoder:
+    config = copy.deepcopy(model.config)
+    config.hidden_dim = config.hidden_size = basis.shape[1]
+    made = SentenceEncoder(config, StaticEncoder(config))
+    vectors = cast(StaticEncoder, made.encoder)
+    vectors.embedding.weight.copy_(encoder.embedding.weight @ basis.to(encoder.embedding.weight))
+    if config.embedding_dtype != "float32":
+        vectors.round()
+    made.eval()
+    return made
+
+
+def rounded(embeddings: Array, numbers: Numbers, *, unit: bool) -> Array:
     """Embeddings (N, n) as they come back from an index of such numbers, each dimension between its ends in int8.
 
     Of bits the sign stays: dot products of -1 and 1 rank as Hamming distances do.
+
+    Args:
+        unit: bring them to length 1 first, as where the model does so or cosines compare them.
     """
-    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=-1, keepdims=True), 1e-12)
+    if unit:
+        embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=-1, keepdims=True), 1e-12)
     if numbers == "fp32":
-        return np.asarray(unit, dtype=np.float32)
+        return np.asarray(embeddings, dtype=np.float32)
     if numbers == "binary":
-        return np.where(unit > 0, 1.0, -1.0).astype(np.float32)
-    low, high = unit.min(axis=0), unit.max(axis=0)
+        return np.where(embeddings > 0, 1.0, -1.0).astype(np.float32)
+    low, high = embeddings.min(axis=0), embeddings.max(axis=0)
     steps = np.where(high > low, (high - low) / 255, 1.0)
-    return np.asarray(np.round((unit - low) / steps) * steps + low, dtype=np.float32)
+    return np.asarray(np.round((embeddings - low) / steps) * steps + low, dtype=np.float32)

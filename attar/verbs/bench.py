@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from attar.options.base import Count, Flag, Input, PreTrainedModel
+from attar.options.base import Count, Flag, Input, Pooling, PreTrainedModel
 from attar.options.registry import verb
 from attar.options.signature import options_of
 
@@ -20,6 +20,7 @@ def bench(
     *,
     batch_sizes: Annotated[Sequence[Count], Flag("--batch-size")] = (1,),
     lengths: Annotated[Sequence[Count], Flag("--length")] = (128,),
+    pooling: Pooling = None,
     repeats: Count = 50,
     threads: Count | None = None,
     clock: Literal["wall", "cpu"] = "wall",
@@ -31,6 +32,7 @@ def bench(
         models: Model directories, exports or models; by name, or named after their directories.
         batch_sizes: Batch sizes; may be given several times.
         lengths: Lengths in tokens; may be given several times.
+        pooling: Makes an embedding model of an encoder alone; others say it themselves.
         repeats: Timed calls of each model and shape.
         threads: Threads of each model; as many as PyTorch uses now where left out.
         clock: Seconds on the wall, or of the processor.

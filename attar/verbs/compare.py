@@ -10,6 +10,7 @@ from attar.options.base import (
     Count,
     Input,
     OutputPath,
+    Pooling,
     PreTrainedModel,
     SampleBy,
     Stride,
@@ -33,6 +34,7 @@ def compare(
     columns: ColumnNames = None,
     out: OutputPath | None = None,
     batch_size: Annotated[Count, MEASURING] = 32,
+    pooling: Pooling = None,
     max_length: TaskLength = None,
     doc_stride: Stride = 128,
     latency_batch: Annotated[Count, MEASURING] = 1,
@@ -50,6 +52,7 @@ def compare(
         columns: Which column is what: text=sentence (also label, text_pair; tokens, tags; question, context, answers).
         out: Directory for report.html and report.json.
         batch_size: Texts in a forward pass of the evaluation.
+        pooling: Makes an embedding model of an encoder alone; others say it themselves.
         max_length: Longest text in tokens; 128 where left out, 384 of questions with contexts.
         doc_stride: Tokens that windows of a long context or sentence share.
         latency_batch: Texts in a timed call.

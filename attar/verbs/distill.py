@@ -171,7 +171,8 @@ def distill(
         teacher: The fine-tuned teacher: a directory, a hub name, or a model (then with its `tokenizer`).
         out: Directory to write; it appears whole or not at all.
         data: Table of the task's texts; labels in it are not used to train.
-        texts: Texts of the task, one a line, instead of a table; questions need a table, with their contexts.
+        texts: Texts of the task instead of a table: a file with one a line, or a folder, whose paragraphs they are;
+            questions need a table, with their contexts.
         dev: Table that chooses the best epoch; a tenth of the texts, at most 1000, where left out.
         test: Table that the report measures on; dev where left out.
         columns: Which column is what: text=sentence (also label, text_pair; tokens, tags; question, context, answers).

@@ -8,6 +8,7 @@ from attar.options.base import (
     Count,
     Input,
     ModelSource,
+    Pooling,
     SampleBy,
     Stride,
     TableSource,
@@ -30,6 +31,7 @@ def evaluate(
     columns: ColumnNames = None,
     tokenizer: Tokenizer = None,
     batch_size: Annotated[Count, MEASURING] = 32,
+    pooling: Pooling = None,
     max_length: TaskLength = None,
     doc_stride: Stride = 128,
     sample_by: SampleBy = "line",
@@ -48,6 +50,7 @@ def evaluate(
         columns: Which column is what: text=sentence (also label, text_pair; tokens, tags; question, context, answers).
         tokenizer: Of models that are given as objects.
         batch_size: Texts in a forward pass.
+        pooling: Makes an embedding model of an encoder alone; others say it themselves.
         max_length: Longest text in tokens; 128 where left out, 384 of questions with contexts.
         doc_stride: Tokens that windows of a long context or sentence share.
         sample_by: Of a language model, what a text is in a file: a line, a paragraph, or the whole document.

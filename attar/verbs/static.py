@@ -58,7 +58,7 @@ def static(
 
     Args:
         teacher: A sentence-transformers directory, a hub name, or an embedding model (then with its `tokenizer`).
-        texts: Texts of the kind that are embedded, one a line.
+        texts: Texts of the kind that are embedded: a file with one a line, or a folder, whose paragraphs they are.
         out: Directory to write; it appears whole or not at all.
         data: Pairs with scores to measure on (text, text_pair, label); some of the texts where left out.
         columns: Which column is what: text=sentence (also label, text_pair).

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from torch.nn import functional as F
 
 import onnx_backend
@@ -21,6 +21,7 @@ from attar.data.embedding_task import Embedding
 from attar.data.model_task import task_of
 from attar.distillation.student import student
 from attar.errors import ModelError, RecipeError
+from attar.evaluation.perplexity import is_language_model
 from attar.evaluation.table import TableEvaluator
 from attar.maths import losses
 from attar.model.checkpoint import load, save
@@ -105,6 +106,42 @@ def test_an_encoder_alone_is_pooled_as_asked(tmp_path):
     np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
     with pytest.raises(ModelError, match="pooling"):
         load(tmp_path, pooling="middle")
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
+def test_a_decoder_saved_as_a_language_model_is_pooled(family, tmp_path):
+    """As asked, and as its modules.json says, whatever class its config names; both as sentence-transformers does."""
+    plain = tiny.saved(tmp_path / "plain", family, head="causal-lm")
+    library = SentenceTransformer(
+        modules=[Transformer(str(plain)), Pooling(24, "lasttoken"), Normalize()], device="cpu"
+    )
+    wanted = library.encode(TEXTS[:5])
+    asked = load(plain, pooling="lasttoken")
+    library.save(str(tmp_path / "modules"))
+    shutil.copy(plain / "config.json", tmp_path / "modules")  # …ForCausalLM
+    assert is_language_model(plain)
+    assert not is_language_model(tmp_path / "modules")
+    for loaded in (asked, load(tmp_path / "modules")):
+        batch = loaded.tokenizer(TEXTS[:5], padding=True, return_tensors="pt")
+        with torch.no_grad():
+            np.testing.assert_allclose(loaded.model(**batch).logits, wanted, atol=1e-5)
+    save(asked.model, asked.tokenizer, tmp_path / "out", lineage={})
+    np.testing.assert_allclose(
+        SentenceTransformer(str(tmp_path / "out"), device="cpu").encode(TEXTS[:5]), wanted, atol=1e-5
+    )
+
+
+def test_a_pooling_that_there_is_not_or_of_a_model_that_has_none_is_an_error(plain, tmp_path):
+    decoder = tiny.saved(tmp_path / "decoder", "gpt2", head="causal-lm")
+    with pytest.raises(ModelError, match="a pooling among"):
+        load(decoder, pooling="nonsense")
+    reranker = tiny.saved(tmp_path / "reranker", num_labels=1)
+    with pytest.raises(ModelError, match="sequence-classification head"):
+        load(reranker, pooling="mean")
+    loaded = load(plain)
+    assert load(loaded.model, tokenizer=loaded.tokenizer, pooling="mean").model is loaded.model
+    with pytest.raises(ModelError, match="BertModel"):
+        load(tiny.model(head="base"), tokenizer=loaded.tokenizer, pooling="mean")
 
 
 def test_modules_that_attar_does_not_know_are_named(plain, tmp_path):

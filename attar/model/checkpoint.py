@@ -51,6 +51,8 @@ SAVED: dict[str, Head] = {
     "ForPreTraining": "masked-lm",
     "SentenceEncoder": "embedding",  # of an export
 }
+# Heads that answer by themselves: what is under them is no embedding model, whatever else is in the directory.
+ANSWERING: tuple[Head, ...] = ("sequence-classification", "token-classification", "question-answering")
 # Where every version of sentence-transformers looks for what a reranker's scores go through.
 RERANKER = "sentence_transformers"
 # Of a config: who wrote it and where it lies, not what the model computes.
@@ -86,27 +88,33 @@ def load(
             language model, masked or causal as the family is.
         fresh_head: whether the head may be new, to be trained; else weights that the checkpoint lacks are an error,
             since a model with a random head answers without complaint.
-        pooling: makes an embedding model of an encoder alone: how its tokens' vectors become one.
+        pooling: makes an embedding model of an encoder or decoder alone: how its tokens' vectors become one.
         config: values to write over the checkpoint's config, such as `num_labels`.
 
     Raises:
         ModelError: the directory is missing, empty, truncated, or holds no model that transformers knows without code
-            of the model's own.
+            of the model's own; a pooling that there is not, or of a model that has none.
     """
     if isinstance(source, PreTrainedModel):
         if tokenizer is None:
             raise ModelError(
                 expected="a tokenizer beside the loaded model", found="none", fix="pass tokenizer=…"
             )
+        if pooling is not None and not (
+            isinstance(source, SentenceEncoder) and source.head.pooling == (pooling,)
+        ):
+            raise _no_pooling(type(source).__name__, pooling, "save it, and name the directory")
         return Loaded(source.eval(), tokenizer, source.config.name_or_path or type(source).__name__)
     if Path(source).is_dir():
         _check_directory(Path(source))
     base = from_pretrained(AutoConfig, source)
     chosen = language_head(base) if head == "language" else head or saved_head(base)
-    if head is None and chosen in ("base", "masked-lm", "embedding"):
+    if head is None and chosen not in ANSWERING:
         embeds = embedding_head(source, pooling)
         if embeds is not None:
             chosen, config = "embedding", config | embeds
+    elif pooling is not None:
+        raise _no_pooling(f"{source}, which has a {chosen} head", pooling, "leave pooling out (--pooling)")
     loader = loader_of(base, chosen)
     # A head of another number of outputs is begun anew; a mismatch elsewhere is found below.
     config |= {"ignore_mismatched_sizes": True} if fresh_head else {}
@@ -263,6 +271,14 @@ def saved_head(config: Any) -> Head:
     if written.endswith("ElectraForPreTraining"):  # a discriminator, no language model
         return "pretraining"
     return next((head for name, head in SAVED.items() if written.endswith(name)), "base")
+
+
+def _no_pooling(found: str, pooling: str, fix: str) -> ModelError:
+    return ModelError(
+        expected="an encoder or decoder alone, whose tokens' vectors are to become one",
+        found=f"pooling {pooling!r} of {found}",
+        fix=fix,
+    )
 
 
 def _check_directory(path: Path) -> None:

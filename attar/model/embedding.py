@@ -168,6 +168,10 @@ def embedding_head(source: str | Path, pooling: str | None) -> dict[str, Any] | 
     Raises:
         ModelError: a pooling that there is not, or another than that of the source's own modules.
     """
+    if pooling is not None and pooling not in MODES:
+        raise ModelError(
+            expected=f"a pooling among {', '.join(MODES)}", found=repr(pooling), fix="name one of them"
+        )
     read = read_head(source)
     if pooling is None or (read is not None and read[0].pooling == (pooling,)):
         return None if read is None else {}
@@ -176,10 +180,6 @@ def embedding_head(source: str | Path, pooling: str | None) -> dict[str, Any] | 
             expected=f"the pooling that {source} was trained with, {' and '.join(read[0].pooling)}",
             found=pooling,
             fix="leave pooling out: it is read from the model's own files",
-        )
-    if pooling not in MODES:
-        raise ModelError(
-            expected=f"a pooling among {', '.join(MODES)}", found=repr(pooling), fix="name one of them"
         )
     return {KEY: Head(pooling=(pooling,), normalize=True).written}
 

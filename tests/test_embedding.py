@@ -156,6 +156,75 @@ def test_modules_that_attar_does_not_know_are_named(plain, tmp_path):
         load(plain, pooling="cls")
 
 
+def _with_modules(source, out, *kinds):
+    """A copy of a directory whose modules.json lists these after the encoder, each in a folder of its own."""
+    shutil.copytree(source, out)
+    listed = [("", "Transformer"), *((f"{n}_{kind}", kind) for n, kind in enumerate(kinds, 1))]
+    library = "sentence_transformers.models"
+    modules = [{"idx": n, "path": path, "type": f"{library}.{kind}"} for n, (path, kind) in enumerate(listed)]
+    (out / "modules.json").write_text(json.dumps(modules))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("kinds", "named"), [(("SpladePooling",), "knows no SpladePooling"), (("Dense",), "Transformer, Dense")]
+)
+def test_models_of_another_kind_are_not_taken_for_language_models(kinds, named, tmp_path):
+    """Sparse encoders are saved with a masked language model's head, ColBERT's have no pooling."""
+    saved = tiny.saved(tmp_path / "masked", head="masked-lm")
+    place = _with_modules(saved, tmp_path / "odd", *kinds)
+    assert is_language_model(saved)
+    assert not is_language_model(place)
+    with pytest.raises(ModelError, match=named):
+        load(place)
+    alone = _with_modules(saved, tmp_path / "alone")  # a reranker's list: the head is the encoder's own
+    assert type(load(alone).model).__name__ == "BertForMaskedLM"
+
+
+@pytest.mark.parametrize("settings", ["sentence_bert_config.json", "sentence_xlm-roberta_config.json"])
+def test_the_older_layout_is_read(settings, plain, tmp_path):
+    """The encoder in a folder of its own, with the settings under its family's name."""
+    place = tmp_path / "old"
+    shutil.copytree(plain, place)
+    (place / "0_Transformer").mkdir()
+    for file in [*place.glob("model.*"), *place.glob("tokenizer*"), place / "config.json"]:
+        file.rename(place / "0_Transformer" / file.name)
+    (place / "sentence_bert_config.json").unlink()
+    (place / "0_Transformer" / settings).write_text(
+        json.dumps({"max_seq_length": 37, "do_lower_case": False})
+    )
+    modules = json.loads((place / "modules.json").read_text())
+    (place / "modules.json").write_text(json.dumps([modules[0] | {"path": "0_Transformer"}, *modules[1:]]))
+    loaded = load(place)
+    library = SentenceTransformer(str(place), device="cpu")
+    assert library.max_seq_length == loaded.model.head.max_length == 37
+    np.testing.assert_allclose(_embed(loaded.model, ["a film"]), library.encode(["a film"]), atol=1e-5)
+    save(loaded.model, loaded.tokenizer, tmp_path / "out", lineage={})
+    again = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    assert again.max_seq_length == 37
+    np.testing.assert_allclose(again.encode(TEXTS[:4]), library.encode(TEXTS[:4]), atol=1e-5)
+    shutil.rmtree(place / "0_Transformer")
+    with pytest.raises(ModelError, match=r"config\.json in .*0_Transformer"):
+        load(place)
+    (place / "modules.json").write_text(json.dumps([modules[0] | {"path": "../out"}, *modules[1:]]))
+    with pytest.raises(ModelError, match="folders of"):
+        load(place)
+
+
+def test_texts_that_only_the_library_lower_cases_are_refused(plain, tmp_path):
+    """A tokenizer that lower-cases itself, too, gives the same tokens."""
+    shutil.copytree(plain, tmp_path / "t")
+    file = tmp_path / "t" / "sentence_bert_config.json"
+    file.write_text(json.dumps({"max_seq_length": 40, "do_lower_case": True}))
+    loaded = load(tmp_path / "t")
+    wanted = SentenceTransformer(str(tmp_path / "t"), device="cpu").encode(["The FILM"])
+    np.testing.assert_allclose(_embed(loaded.model, ["The FILM"]), wanted, atol=1e-5)
+    said = json.loads((tmp_path / "t" / "tokenizer_config.json").read_text())
+    (tmp_path / "t" / "tokenizer_config.json").write_text(json.dumps(said | {"do_lower_case": False}))
+    with pytest.raises(ModelError, match="do_lower_case"):
+        load(tmp_path / "t")
+
+
 # Losses
 
 

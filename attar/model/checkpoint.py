@@ -16,7 +16,7 @@ from attar.anatomy.resolve import family
 from attar.errors import ModelError
 from attar.model.embedding import SentenceEncoder, embedding_head, verify_library
 from attar.model.pretrained import from_pretrained
-from attar.model.sentence_modules import score_activation
+from attar.model.sentence_modules import encoder_folder, encoder_settings, read_head, score_activation
 from attar.model.slim import travelling
 from attar.storage.writing import LINEAGE, new_directory
 
@@ -120,6 +120,8 @@ def load(
     config |= {"ignore_mismatched_sizes": True} if fresh_head else {}
     model, info = from_pretrained(loader, source, output_loading_info=True, **config)
     tokenizer = tokenizer or from_pretrained(AutoTokenizer, source)
+    if chosen == "embedding":
+        _check_case(source, tokenizer)
     inside = "" if model.base_model is model else f"{model.base_model_prefix}."
     # A pooler is the head's first layer; hidden states do without. Layers of the encoder are never begun anew.
     missing = [
@@ -273,6 +275,19 @@ def saved_head(config: Any) -> Head:
     return next((head for name, head in SAVED.items() if written.endswith(name)), "base")
 
 
+def _check_case(source: str | Path, tokenizer: Any) -> None:
+    """Refuse what sentence-transformers lower-cases before a tokenizer that does not: nobody else would do it."""
+    if encoder_settings(source).get("do_lower_case") and tokenizer.tokenize("FILM") != tokenizer.tokenize(
+        "film"
+    ):
+        raise ModelError(
+            expected="a tokenizer that lower-cases texts by itself, or none that has to",
+            found=f"do_lower_case true among the settings of {source}, and a tokenizer that reads FILM as written",
+            fix="set do_lower_case in tokenizer_config.json (of a tokenizer without it: a Lowercase normalizer in "
+            "tokenizer.json) in place of sentence_bert_config.json",
+        )
+
+
 def _no_pooling(found: str, pooling: str, fix: str) -> ModelError:
     return ModelError(
         expected="an encoder or decoder alone, whose tokens' vectors are to become one",
@@ -282,12 +297,14 @@ def _no_pooling(found: str, pooling: str, fix: str) -> ModelError:
 
 
 def _check_directory(path: Path) -> None:
-    files = {file.name for file in path.iterdir()}
+    place = path / encoder_folder(path)
+    files = {file.name for file in place.iterdir()} if place.is_dir() else set()
     weights = {name for name in files if name.endswith((".safetensors", ".bin", ".safetensors.index.json"))}
     lacking = "config.json" if "config.json" not in files else "" if weights else "model.safetensors"
     if lacking:
+        read_head(path)  # which names a first module that is no Transformer, and has its files elsewhere
         raise ModelError(
-            expected=f"{lacking} in {path}",
+            expected=f"{lacking} in {place}",
             found=", ".join(sorted(files)[:8]) or "an empty directory",
             fix="name the directory that save_pretrained wrote",
         )

@@ -14,9 +14,16 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from attar.anatomy.resolve import family
 from attar.errors import ModelError
-from attar.model.embedding import SentenceEncoder, embedding_head, verify_library
+from attar.model.embedding import SentenceEncoder, embedding_head
+from attar.model.library import verify_library
 from attar.model.pretrained import from_pretrained
-from attar.model.sentence_modules import encoder_folder, encoder_settings, read_head, score_activation
+from attar.model.sentence_modules import (
+    RERANKER,
+    encoder_folder,
+    encoder_settings,
+    read_head,
+    score_activation,
+)
 from attar.model.slim import travelling
 from attar.storage.writing import LINEAGE, new_directory
 
@@ -53,8 +60,6 @@ SAVED: dict[str, Head] = {
 }
 # Heads that answer by themselves: what is under them is no embedding model, whatever else is in the directory.
 ANSWERING: tuple[Head, ...] = ("sequence-classification", "token-classification", "question-answering")
-# Where every version of sentence-transformers looks for what a reranker's scores go through.
-RERANKER = "sentence_transformers"
 # Of a config: who wrote it and where it lies, not what the model computes.
 NAMES = {"_name_or_path", "transformers_version", "architectures", "dtype", "auto_map"}
 # What a reloaded model's logits may differ by: the weights are the same bits, only kernels may round otherwise.
@@ -136,9 +141,9 @@ def load(
             found=f"none for {', '.join(missing[:3])}" + ("…" if missing[3:] else ""),
             fix="name a model that was trained with this head (attar finetune makes one)",
         )
-    if chosen == "sequence-classification" and not hasattr(model.config, RERANKER):
+    if chosen == "sequence-classification" and not any(hasattr(model.config, key) for key in RERANKER):
         if (said := score_activation(source)) is not None:
-            setattr(model.config, RERANKER, {"activation_fn": said})
+            setattr(model.config, RERANKER[0], {"activation_fn": said})
     return Loaded(model.eval(), tokenizer, str(source))
 
 
@@ -176,6 +181,8 @@ def save(
 ) -> Path:
     """Write a model directory and prove that it loads: reload it and compare logits.
 
+    An embedding model or a reranker is opened with sentence-transformers, too, where that is installed.
+
     A slim model's code goes with it, so that it loads where attar is not installed.
 
     Args:
@@ -185,7 +192,8 @@ def save(
 
     Raises:
         OutputError: `out` is taken, or the disk is full.
-        ModelError: the reloaded model gives other logits; nothing is left behind.
+        ModelError: the reloaded model gives other logits, or sentence-transformers other embeddings or scores; nothing
+            is left behind.
     """
     out, code = Path(out), travelling(model)
     with new_directory(out, overwrite=overwrite) as temporary:
@@ -196,8 +204,7 @@ def save(
         for name, content in {**code, **(files or {})}.items():
             (temporary / name).write_text(content, encoding="utf-8")
         verify(model, temporary)
-        if isinstance(model, SentenceEncoder):
-            verify_library(model, tokenizer, temporary)
+        verify_library(model, tokenizer, temporary)
     return out
 
 

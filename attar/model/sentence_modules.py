@@ -18,6 +18,8 @@ TRANSFORMER = tuple(
     f"sentence_{family}_config.json"
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
+# Of a config: where sentence-transformers looks for what a reranker's scores go through, since version 4 and before.
+RERANKER = ("sentence_transformers", "sbert_ce_default_activation_function")
 # Where texts are cut that no file cuts: as sentence-transformers has it, at what the model has positions for.
 LIBRARY = "sentence_transformers.models"
 ACTIVATIONS = {"Identity": "torch.nn.modules.linear.Identity", "Tanh": "torch.nn.modules.activation.Tanh"}

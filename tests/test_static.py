@@ -11,7 +11,20 @@ from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
 import tiny
-from attar import compare, distill, export, finetune, static
+from attar import (
+    bench,
+    compare,
+    compress,
+    distill,
+    evaluate,
+    export,
+    finetune,
+    mine,
+    plan,
+    prune,
+    share,
+    static,
+)
 from attar.distillation.static import static_model
 from attar.distillation.static_start import aligned
 from attar.distillation.student import student
@@ -136,6 +149,25 @@ def test_what_cannot_be_made_is_said(teacher, made, tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError, match="attar\\[embeddings\\]"):
         static(teacher, texts=TEXTS, out=out)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_needs_layers_says_that_there_are_none(made, tmp_path):
+    """And names the verbs that take it, of which those that no other test here calls are called."""
+    calls = {
+        "plan": lambda: plan(made[0], budget=0.6, method="magnitude", texts=TEXTS),
+        "prune": lambda: prune(made[0], out=tmp_path / "p", method="vocabulary", texts=TEXTS),
+        "compress": lambda: compress(made[0], out=tmp_path / "c", to="2x smaller", time="1m", texts=TEXTS),
+        "share": lambda: share(made[0], out=tmp_path / "s"),
+        "distill": lambda: distill(made[0], out=tmp_path / "d", texts=TEXTS, general=None, intermediate=None),
+    }
+    for call in calls.values():
+        with pytest.raises(ModelError, match="a vector for each token, and no layer") as refused:
+            call()
+    assert "evaluate, compare, bench, export, mine and finetune" in refused.value.fix
+    rows = [{"text": text} for text in TEXTS[:9]]
+    assert evaluate(made[0], rows, teacher=made[0]).student.metrics["overlap_10"] == 1
+    assert bench([made[0]], lengths=[8], repeats=1).rows[0].parameters == load(made[0]).model.num_parameters()
+    assert len(mine(made[0], TEXTS[:20], queries=TEXTS[:3], k=2, out=tmp_path / "pairs.jsonl"))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Laws of embedding models: what sentence-transformers computes, losses at their zeros, students near teachers."""
 
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -154,6 +155,25 @@ def test_modules_that_attar_does_not_know_are_named(plain, tmp_path):
         load(tmp_path / "odd")
     with pytest.raises(ModelError, match="trained with, mean"):
         load(plain, pooling="cls")
+
+
+def test_a_first_token_that_sees_only_itself_is_no_embedding(tmp_path, caplog):
+    """Asked for, it is refused; in a model's own files it is said, and read as sentence-transformers reads it."""
+    caplog.set_level(logging.INFO, logger="attar")
+    plain = tiny.saved(tmp_path / "plain", "gpt2", head="causal-lm")
+    with pytest.raises(ModelError, match="take lasttoken or mean"):
+        load(plain, pooling="cls")
+    load(plain, pooling="mean")
+    load(tiny.saved(tmp_path / "encoder", head="base"), pooling="cls")
+    assert not caplog.messages
+    library = SentenceTransformer(modules=[Transformer(str(plain)), Pooling(24, "cls")], device="cpu")
+    library.save(str(tmp_path / "modules"))
+    loaded = load(tmp_path / "modules")
+    assert "knows nothing of the text's other words" in caplog.text
+    batch = loaded.tokenizer(["the film", "the plot of it"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        found = loaded.model(**batch).logits
+    np.testing.assert_allclose(found, library.encode(["the film", "the plot of it"]), atol=1e-5)
 
 
 def _with_modules(source, out, *kinds):
@@ -332,6 +352,20 @@ def test_a_student_learns_similarities_from_texts_alone(plain, tmp_path, dense, 
     assert start.rows[1].metrics.get("agreement", -1) < report.student.metrics["agreement"]
     assert report.student.metrics["agreement"] > 0.5
     assert SentenceTransformer(str(tmp_path / "b"), device="cpu").encode(TEXTS[:2]).shape == (2, width)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_teacher_whose_lengths_no_cosine_reads_is_said(normalize, tmp_path, caplog):
+    """Its student has lengths, too."""
+    caplog.set_level(logging.INFO, logger="attar")
+    teacher = save(embedder(head=Head(normalize=normalize)), tiny.tokenizer(), tmp_path / "t", lineage={})
+    options = {"general": None, "intermediate": None, "prediction": {"epochs": 1}, "student": {"layers": 1}}
+    distill(teacher, out=tmp_path / "out", texts=TEXTS[:20], **options)
+    assert ("the student learns their lengths" in caplog.text) is not normalize
+    lengths = np.linalg.norm(
+        SentenceTransformer(str(tmp_path / "out"), device="cpu").encode(TEXTS[:9]), axis=1
+    )
+    assert np.allclose(lengths, 1, atol=1e-5) is normalize
 
 
 def test_dimensions_that_are_taught_by_themselves_are_better_alone(plain, tmp_path):

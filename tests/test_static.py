@@ -1,6 +1,7 @@
 """Laws of static embedding models: what model2vec computes, a teacher without layers found again, one report."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -129,6 +130,26 @@ def test_one_report_has_both_ends(teacher, made, tmp_path):
     graph = OnnxModel(tmp_path / "onnx" / "fp32")({"input_ids": ids, "attention_mask": np.ones_like(ids)})
     with torch.inference_mode():
         assert graph == pytest.approx(load(made[0]).model(torch.from_numpy(ids)).logits.numpy(), abs=1e-5)
+
+
+def test_a_norm_that_the_teacher_does_not_have_is_said(teacher, tmp_path, caplog):
+    """Where cosines are asked for, which it does not change."""
+    caplog.set_level(logging.INFO, logger="attar")
+    options = {"texts": TEXTS[:60], "epochs": 0}
+    static(teacher, out=tmp_path / "same", **options)
+    assert "normalise" not in caplog.text
+    loaded = load(teacher)
+    loaded.model.set_head(loaded.model.head.but(normalize=False))
+    bare = save(loaded.model, loaded.tokenizer, tmp_path / "bare", lineage={})
+    static(bare, out=tmp_path / "out", **options)
+    assert "does not normalise them: the static model does" in caplog.text
+    assert load(tmp_path / "out").model.head.normalize
+    loaded.model.set_head(loaded.model.head.but(similarity="dot"))
+    dot = save(loaded.model, loaded.tokenizer, tmp_path / "dot", lineage={})
+    caplog.clear()
+    static(dot, out=tmp_path / "dots", **options)
+    assert "normalise" not in caplog.text
+    assert not load(tmp_path / "dots").model.head.normalize
 
 
 def test_what_is_written_is_of_half_precision_and_says_where_it_is_from(teacher, made):

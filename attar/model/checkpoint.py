@@ -12,6 +12,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
+from attar.anatomy.families import FAMILIES
 from attar.anatomy.resolve import family
 from attar.errors import ModelError
 from attar.model.embedding import SentenceEncoder, embedding_head
@@ -25,6 +26,7 @@ from attar.model.sentence_modules import (
     score_activation,
 )
 from attar.model.slim import travelling
+from attar.progress import say
 from attar.storage.writing import LINEAGE, new_directory
 
 Head = Literal[
@@ -114,19 +116,15 @@ def load(
         _check_directory(Path(source))
     base = from_pretrained(AutoConfig, source)
     chosen = language_head(base) if head == "language" else head or saved_head(base)
-    if head is None and chosen not in ANSWERING:
-        embeds = embedding_head(source, pooling)
-        if embeds is not None:
-            chosen, config = "embedding", config | embeds
-    elif pooling is not None:
-        raise _no_pooling(f"{source}, which has a {chosen} head", pooling, "leave pooling out (--pooling)")
+    if head is None and (embeds := _embeds(source, base, chosen, pooling)) is not None:
+        chosen, config = "embedding", config | embeds
     loader = loader_of(base, chosen)
     # A head of another number of outputs is begun anew; a mismatch elsewhere is found below.
     config |= {"ignore_mismatched_sizes": True} if fresh_head else {}
     model, info = from_pretrained(loader, source, output_loading_info=True, **config)
     tokenizer = tokenizer or from_pretrained(AutoTokenizer, source)
     if chosen == "embedding":
-        _check_case(source, tokenizer)
+        _check_embedding(source, model, tokenizer)
     inside = "" if model.base_model is model else f"{model.base_model_prefix}."
     # A pooler is the head's first layer; hidden states do without. Layers of the encoder are never begun anew.
     missing = [
@@ -282,8 +280,8 @@ def saved_head(config: Any) -> Head:
     return next((head for name, head in SAVED.items() if written.endswith(name)), "base")
 
 
-def _check_case(source: str | Path, tokenizer: Any) -> None:
-    """Refuse what sentence-transformers lower-cases before a tokenizer that does not: nobody else would do it."""
+def _check_embedding(source: str | Path, model: SentenceEncoder, tokenizer: Any) -> None:
+    """Refuse texts that only sentence-transformers lower-cases; say where a pooled token knows nothing of the text."""
     if encoder_settings(source).get("do_lower_case") and tokenizer.tokenize("FILM") != tokenizer.tokenize(
         "film"
     ):
@@ -293,11 +291,39 @@ def _check_case(source: str | Path, tokenizer: Any) -> None:
             fix="set do_lower_case in tokenizer_config.json (of a tokenizer without it: a Lowercase normalizer in "
             "tokenizer.json) in place of sentence_bert_config.json",
         )
+    if "cls" in model.head.pooling and _reads_on(model.config):
+        say(
+            f"{source} takes the first token's vector, and no token of a {model.config.model_type} model sees those "
+            "after it: that vector knows nothing of the text's other words"
+        )
+
+
+def _embeds(source: str | Path, config: Any, saved: Head, pooling: str | None) -> dict[str, Any] | None:
+    """Options that load an embedding model, saved with this head, as `embedding_head` has them.
+
+    Raises:
+        ModelError: what that raises; a pooling of a model that answers, or of tokens that know nothing of the text.
+    """
+    if saved in ANSWERING:
+        if pooling is None:
+            return None
+        raise _no_pooling(f"{source}, which has a {saved} head", pooling, "leave pooling out (--pooling)")
+    found = embedding_head(source, pooling)
+    if pooling == "cls" and _reads_on(config):
+        seen = f"{config.model_type}, whose first token sees only itself"
+        raise _no_pooling(seen, pooling, "take lasttoken or mean")
+    return found
+
+
+def _reads_on(config: Any) -> bool:
+    """Whether no token sees those after it."""
+    model_type = config.model_type.removeprefix("slim-")
+    return model_type in FAMILIES and FAMILIES[model_type].causal
 
 
 def _no_pooling(found: str, pooling: str, fix: str) -> ModelError:
     return ModelError(
-        expected="an encoder or decoder alone, whose tokens' vectors are to become one",
+        expected="a pooling that fits the model",
         found=f"pooling {pooling!r} of {found}",
         fix=fix,
     )

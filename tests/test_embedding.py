@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from torch.nn import functional as F
 
 import onnx_backend
@@ -22,6 +22,7 @@ from attar.data.embedding_task import Embedding
 from attar.data.model_task import task_of
 from attar.distillation.student import student
 from attar.errors import ModelError, RecipeError
+from attar.evaluation.perplexity import is_language_model
 from attar.evaluation.table import TableEvaluator
 from attar.maths import losses
 from attar.model.checkpoint import load, save
@@ -125,6 +126,42 @@ def test_an_encoder_alone_is_measured_as_it_is_pooled(tmp_path):
     assert speeds[0].flops == speeds[1].flops
 
 
+@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
+def test_a_decoder_saved_as_a_language_model_is_pooled(family, tmp_path):
+    """As asked, and as its modules.json says, whatever class its config names; both as sentence-transformers does."""
+    plain = tiny.saved(tmp_path / "plain", family, head="causal-lm")
+    library = SentenceTransformer(
+        modules=[Transformer(str(plain)), Pooling(24, "lasttoken"), Normalize()], device="cpu"
+    )
+    wanted = library.encode(TEXTS[:5])
+    asked = load(plain, pooling="lasttoken")
+    library.save(str(tmp_path / "modules"))
+    shutil.copy(plain / "config.json", tmp_path / "modules")  # …ForCausalLM
+    assert is_language_model(plain)
+    assert not is_language_model(tmp_path / "modules")
+    for loaded in (asked, load(tmp_path / "modules")):
+        batch = loaded.tokenizer(TEXTS[:5], padding=True, return_tensors="pt")
+        with torch.no_grad():
+            np.testing.assert_allclose(loaded.model(**batch).logits, wanted, atol=1e-5)
+    save(asked.model, asked.tokenizer, tmp_path / "out", lineage={})
+    np.testing.assert_allclose(
+        SentenceTransformer(str(tmp_path / "out"), device="cpu").encode(TEXTS[:5]), wanted, atol=1e-5
+    )
+
+
+def test_a_pooling_that_there_is_not_or_of_a_model_that_has_none_is_an_error(plain, tmp_path):
+    decoder = tiny.saved(tmp_path / "decoder", "gpt2", head="causal-lm")
+    with pytest.raises(ModelError, match="a pooling among"):
+        load(decoder, pooling="nonsense")
+    reranker = tiny.saved(tmp_path / "reranker", num_labels=1)
+    with pytest.raises(ModelError, match="sequence-classification head"):
+        load(reranker, pooling="mean")
+    loaded = load(plain)
+    assert load(loaded.model, tokenizer=loaded.tokenizer, pooling="mean").model is loaded.model
+    with pytest.raises(ModelError, match="BertModel"):
+        load(tiny.model(head="base"), tokenizer=loaded.tokenizer, pooling="mean")
+
+
 def test_modules_that_attar_does_not_know_are_named(plain, tmp_path):
     shutil.copytree(plain, tmp_path / "odd")
     file = tmp_path / "odd" / "modules.json"
@@ -135,6 +172,94 @@ def test_modules_that_attar_does_not_know_are_named(plain, tmp_path):
         load(tmp_path / "odd")
     with pytest.raises(ModelError, match="trained with, mean"):
         load(plain, pooling="cls")
+
+
+def test_a_first_token_that_sees_only_itself_is_no_embedding(tmp_path, caplog):
+    """Asked for, it is refused; in a model's own files it is said, and read as sentence-transformers reads it."""
+    caplog.set_level(logging.INFO, logger="attar")
+    plain = tiny.saved(tmp_path / "plain", "gpt2", head="causal-lm")
+    with pytest.raises(ModelError, match="take lasttoken or mean"):
+        load(plain, pooling="cls")
+    load(plain, pooling="mean")
+    load(tiny.saved(tmp_path / "encoder", head="base"), pooling="cls")
+    assert not caplog.messages
+    library = SentenceTransformer(modules=[Transformer(str(plain)), Pooling(24, "cls")], device="cpu")
+    library.save(str(tmp_path / "modules"))
+    loaded = load(tmp_path / "modules")
+    assert "knows nothing of the text's other words" in caplog.text
+    batch = loaded.tokenizer(["the film", "the plot of it"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        found = loaded.model(**batch).logits
+    np.testing.assert_allclose(found, library.encode(["the film", "the plot of it"]), atol=1e-5)
+
+
+def _with_modules(source, out, *kinds):
+    """A copy of a directory whose modules.json lists these after the encoder, each in a folder of its own."""
+    shutil.copytree(source, out)
+    listed = [("", "Transformer"), *((f"{n}_{kind}", kind) for n, kind in enumerate(kinds, 1))]
+    library = "sentence_transformers.models"
+    modules = [{"idx": n, "path": path, "type": f"{library}.{kind}"} for n, (path, kind) in enumerate(listed)]
+    (out / "modules.json").write_text(json.dumps(modules))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("kinds", "named"), [(("SpladePooling",), "knows no SpladePooling"), (("Dense",), "Transformer, Dense")]
+)
+def test_models_of_another_kind_are_not_taken_for_language_models(kinds, named, tmp_path):
+    """Sparse encoders are saved with a masked language model's head, ColBERT's have no pooling."""
+    saved = tiny.saved(tmp_path / "masked", head="masked-lm")
+    place = _with_modules(saved, tmp_path / "odd", *kinds)
+    assert is_language_model(saved)
+    assert not is_language_model(place)
+    with pytest.raises(ModelError, match=named):
+        load(place)
+    alone = _with_modules(saved, tmp_path / "alone")  # a reranker's list: the head is the encoder's own
+    assert type(load(alone).model).__name__ == "BertForMaskedLM"
+
+
+@pytest.mark.parametrize("settings", ["sentence_bert_config.json", "sentence_xlm-roberta_config.json"])
+def test_the_older_layout_is_read(settings, plain, tmp_path):
+    """The encoder in a folder of its own, with the settings under its family's name."""
+    place = tmp_path / "old"
+    shutil.copytree(plain, place)
+    (place / "0_Transformer").mkdir()
+    for file in [*place.glob("model.*"), *place.glob("tokenizer*"), place / "config.json"]:
+        file.rename(place / "0_Transformer" / file.name)
+    (place / "sentence_bert_config.json").unlink()
+    (place / "0_Transformer" / settings).write_text(
+        json.dumps({"max_seq_length": 37, "do_lower_case": False})
+    )
+    modules = json.loads((place / "modules.json").read_text())
+    (place / "modules.json").write_text(json.dumps([modules[0] | {"path": "0_Transformer"}, *modules[1:]]))
+    loaded = load(place)
+    library = SentenceTransformer(str(place), device="cpu")
+    assert library.max_seq_length == loaded.model.head.max_length == 37
+    np.testing.assert_allclose(_embed(loaded.model, ["a film"]), library.encode(["a film"]), atol=1e-5)
+    save(loaded.model, loaded.tokenizer, tmp_path / "out", lineage={})
+    again = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    assert again.max_seq_length == 37
+    np.testing.assert_allclose(again.encode(TEXTS[:4]), library.encode(TEXTS[:4]), atol=1e-5)
+    shutil.rmtree(place / "0_Transformer")
+    with pytest.raises(ModelError, match=r"config\.json in .*0_Transformer"):
+        load(place)
+    (place / "modules.json").write_text(json.dumps([modules[0] | {"path": "../out"}, *modules[1:]]))
+    with pytest.raises(ModelError, match="folders of"):
+        load(place)
+
+
+def test_texts_that_only_the_library_lower_cases_are_refused(plain, tmp_path):
+    """A tokenizer that lower-cases itself, too, gives the same tokens."""
+    shutil.copytree(plain, tmp_path / "t")
+    file = tmp_path / "t" / "sentence_bert_config.json"
+    file.write_text(json.dumps({"max_seq_length": 40, "do_lower_case": True}))
+    loaded = load(tmp_path / "t")
+    wanted = SentenceTransformer(str(tmp_path / "t"), device="cpu").encode(["The FILM"])
+    np.testing.assert_allclose(_embed(loaded.model, ["The FILM"]), wanted, atol=1e-5)
+    said = json.loads((tmp_path / "t" / "tokenizer_config.json").read_text())
+    (tmp_path / "t" / "tokenizer_config.json").write_text(json.dumps(said | {"do_lower_case": False}))
+    with pytest.raises(ModelError, match="do_lower_case"):
+        load(tmp_path / "t")
 
 
 # Losses
@@ -298,6 +423,20 @@ def test_what_is_cut_is_counted_once_a_table(plain, tmp_path, caplog):
     ]
     assert len(said) == 4
     assert sum(int(line.split()[0]) for line in said[2:]) == len(long)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_teacher_whose_lengths_no_cosine_reads_is_said(normalize, tmp_path, caplog):
+    """Its student has lengths, too."""
+    caplog.set_level(logging.INFO, logger="attar")
+    teacher = save(embedder(head=Head(normalize=normalize)), tiny.tokenizer(), tmp_path / "t", lineage={})
+    options = {"general": None, "intermediate": None, "prediction": {"epochs": 1}, "student": {"layers": 1}}
+    distill(teacher, out=tmp_path / "out", texts=TEXTS[:20], **options)
+    assert ("the student learns their lengths" in caplog.text) is not normalize
+    lengths = np.linalg.norm(
+        SentenceTransformer(str(tmp_path / "out"), device="cpu").encode(TEXTS[:9]), axis=1
+    )
+    assert np.allclose(lengths, 1, atol=1e-5) is normalize
 
 
 def test_dimensions_that_are_taught_by_themselves_are_better_alone(plain, tmp_path):

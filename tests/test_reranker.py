@@ -1,5 +1,7 @@
 """Rerankers: a CrossEncoder directory goes in, and CrossEncoder gives the student's scores."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,14 @@ from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
 from sklearn.metrics import ndcg_score
+from tokenizers.pre_tokenizers import CharDelimiterSplit
 
 import onnx_backend
 import tiny
-from attar import compare, distill, evaluate, export
+from attar import bench, compare, distill, evaluate, export, plan, prune
 from attar.data.tables import hold_out
-from attar.model.checkpoint import load
+from attar.errors import ModelError
+from attar.model.checkpoint import load, save
 from attar.model.onnx import OnnxModel
 
 TEXTS = [f"the {a} film is {b}" for a in tiny.GOOD + tiny.BAD for b in tiny.GOOD + tiny.BAD]
@@ -40,6 +44,50 @@ def test_a_student_of_a_reranker_is_one(activation, sizes, tmp_path):
     pairs = list(zip(PAIRS["text"][:6], PAIRS["text_pair"][:6], strict=True))
     np.testing.assert_allclose(opened.predict(pairs), wanted, atol=1e-5)
     assert np.std(wanted) > 0
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+@pytest.mark.parametrize("axes", ["all", "heads"])
+def test_a_cut_reranker_is_one(labels, axes, tmp_path):
+    """Of sizes that a stock config says, and of sizes that none does; `plan` and `bench` take it, too."""
+    base = str(tiny.saved(tmp_path / "base", num_labels=labels))
+    CrossEncoder(base, device="cpu", activation_fn=torch.nn.Tanh()).save_pretrained(str(tmp_path / "teacher"))
+    options = {"budget": 0.8, "method": "magnitude", "axes": axes, "data": PAIRS}
+    found = plan(tmp_path / "teacher", **options)
+    prune(tmp_path / "teacher", out=tmp_path / "out", recover_steps=0, plan=found, data=PAIRS)
+    rows = bench([tmp_path / "teacher", tmp_path / "out"], lengths=[8], repeats=1).rows
+    assert rows[1].parameters < rows[0].parameters
+    loaded = load(tmp_path / "out")
+    opened = CrossEncoder(str(tmp_path / "out"), device="cpu")
+    batch = loaded.tokenizer(PAIRS["text"][:6], PAIRS["text_pair"][:6], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        wanted = loaded.model(**batch).logits.tanh().numpy()
+    pairs = list(zip(PAIRS["text"][:6], PAIRS["text_pair"][:6], strict=True))
+    np.testing.assert_allclose(opened.predict(pairs), wanted[:, 0] if labels == 1 else wanted, atol=1e-5)
+
+
+def test_what_scores_go_through_is_kept_under_its_older_name(tmp_path):
+    """As sentence-transformers wrote it before its version 4; ELECTRA's student has it, too."""
+    place = tiny.saved(tmp_path / "teacher", num_labels=1)
+    said = json.loads((place / "config.json").read_text())
+    older = {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}
+    (place / "config.json").write_text(json.dumps(said | older))
+    phases = {"general": None, "intermediate": None, "prediction": None}
+    sizes = {"hidden": 16, "heads": 4, "embedding": 8}
+    distill(place, data=PAIRS, student=sizes, out=tmp_path / "out", **phases)
+    assert load(tmp_path / "out").model.config.model_type == "electra"
+    assert type(CrossEncoder(str(tmp_path / "out"), device="cpu").activation_fn) is torch.nn.Identity
+
+
+def test_a_reranker_that_the_library_scores_otherwise_is_not_written(tmp_path):
+    """Here because the tokenizer beside it is another than the one that was written."""
+    base = str(tiny.saved(tmp_path / "base", num_labels=1))
+    CrossEncoder(base, device="cpu").save_pretrained(str(tmp_path / "teacher"))
+    loaded = load(tmp_path / "teacher")
+    loaded.tokenizer.backend_tokenizer.pre_tokenizer = CharDelimiterSplit(" ")  # which is not written
+    with pytest.raises(ModelError, match="the scores that attar gives"):
+        save(loaded.model, loaded.tokenizer, tmp_path / "out", lineage={})
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Laws of static embedding models: what model2vec computes, a teacher without layers found again, one report."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -13,7 +14,21 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
 import tiny
-from attar import compare, dimensions, distill, export, finetune, static
+from attar import (
+    bench,
+    compare,
+    compress,
+    dimensions,
+    distill,
+    evaluate,
+    export,
+    finetune,
+    mine,
+    plan,
+    prune,
+    share,
+    static,
+)
 from attar.distillation.static import static_model
 from attar.distillation.static_start import aligned
 from attar.distillation.student import student
@@ -157,6 +172,26 @@ def test_fewer_dimensions_are_in_the_token_vectors(made, tmp_path):
     assert ours.metrics["spearman"] == pytest.approx(wanted["spearman_cosine"], abs=5e-3)
 
 
+def test_a_norm_that_the_teacher_does_not_have_is_said(teacher, tmp_path, caplog):
+    """Where cosines are asked for, which it does not change."""
+    caplog.set_level(logging.INFO, logger="attar")
+    options = {"texts": TEXTS[:60], "epochs": 0}
+    static(teacher, out=tmp_path / "same", **options)
+    assert "normalise" not in caplog.text
+    loaded = load(teacher)
+    loaded.model.set_head(loaded.model.head.but(normalize=False))
+    bare = save(loaded.model, loaded.tokenizer, tmp_path / "bare", lineage={})
+    static(bare, out=tmp_path / "out", **options)
+    assert "does not normalise them: the static model does" in caplog.text
+    assert load(tmp_path / "out").model.head.normalize
+    loaded.model.set_head(loaded.model.head.but(similarity="dot"))
+    dot = save(loaded.model, loaded.tokenizer, tmp_path / "dot", lineage={})
+    caplog.clear()
+    static(dot, out=tmp_path / "dots", **options)
+    assert "normalise" not in caplog.text
+    assert not load(tmp_path / "dots").model.head.normalize
+
+
 def test_what_is_written_is_of_half_precision_and_says_where_it_is_from(teacher, made):
     said = json.loads((made[0] / "config.json").read_text())
     assert (said["model_type"], said["embedding_dtype"], said["hidden_dim"]) == ("model2vec", "float16", 16)
@@ -175,6 +210,25 @@ def test_what_cannot_be_made_is_said(teacher, made, tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError, match="attar\\[embeddings\\]"):
         static(teacher, texts=TEXTS, out=out)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_needs_layers_says_that_there_are_none(made, tmp_path):
+    """And names the verbs that take it, of which those that no other test here calls are called."""
+    calls = {
+        "plan": lambda: plan(made[0], budget=0.6, method="magnitude", texts=TEXTS),
+        "prune": lambda: prune(made[0], out=tmp_path / "p", method="vocabulary", texts=TEXTS),
+        "compress": lambda: compress(made[0], out=tmp_path / "c", to="2x smaller", time="1m", texts=TEXTS),
+        "share": lambda: share(made[0], out=tmp_path / "s"),
+        "distill": lambda: distill(made[0], out=tmp_path / "d", texts=TEXTS, general=None, intermediate=None),
+    }
+    for call in calls.values():
+        with pytest.raises(ModelError, match="a vector for each token, and no layer") as refused:
+            call()
+    assert "evaluate, compare, bench, export, mine and finetune" in refused.value.fix
+    rows = [{"text": text} for text in TEXTS[:9]]
+    assert evaluate(made[0], rows, teacher=made[0]).student.metrics["overlap_10"] == 1
+    assert bench([made[0]], lengths=[8], repeats=1).rows[0].parameters == load(made[0]).model.num_parameters()
+    assert len(mine(made[0], TEXTS[:20], queries=TEXTS[:3], k=2, out=tmp_path / "pairs.jsonl"))
 
 
 @pytest.fixture(scope="module")

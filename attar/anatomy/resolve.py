@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from attar.anatomy.families import FAMILIES
+from attar.anatomy.families import FAMILIES, STATIC
 from attar.anatomy.parts import Anatomy
 from attar.errors import ModelError
 
@@ -90,9 +90,16 @@ def family(model_type: str) -> Anatomy:
     """The anatomy of a family; a slim model ("slim-bert") is one of its family.
 
     Raises:
-        ModelError: attar does not know the family; the nearest name is in the message.
+        ModelError: attar does not know the family; the nearest name is in the message. A static model has none.
     """
     model_type = model_type.removeprefix("slim-")
+    if model_type == STATIC:
+        raise ModelError(
+            expected="a model with layers",
+            found="a static model: a vector for each token, and no layer to cut or to learn from",
+            fix="name the model that it was made of; a static model goes through evaluate, compare, bench, export, "
+            "mine and finetune",
+        )
     if model_type not in FAMILIES:
         close = get_close_matches(model_type, FAMILIES, n=1, cutoff=0.3)
         raise ModelError(

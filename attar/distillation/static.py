@@ -73,6 +73,11 @@ def static(
             found=str(width),
             fix="name a smaller number",
         )
+    if task.similarity == "cosine" and not model.head.normalize:
+        say(
+            "the teacher compares embeddings by cosine and does not normalise them: the static model does, which "
+            "changes no cosine; who compares by dot products instead gets another order than the teacher's"
+        )
     table = read_texts(texts).select_columns("text")
     if len(table) < FEWEST:
         raise DataError(

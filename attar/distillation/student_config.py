@@ -8,11 +8,13 @@ from transformers import ElectraConfig
 from attar.anatomy.form import Form, LayerForm
 from attar.anatomy.resolve import Bound, Shape
 from attar.errors import ModelError
+from attar.model.embedding import KEY
+from attar.model.sentence_modules import RERANKER
 from attar.model.slim import config_for
 from attar.model.weights import position_offset, rotary_size
 
 # Of embedding models the head, too, and what a reranker's scores go through.
-TASK_KEYS = ("id2label", "label2id", "problem_type", "sentence_embedding", "sentence_transformers")
+TASK_KEYS = ("id2label", "label2id", "problem_type", KEY, *RERANKER)
 
 
 def shape_for(

@@ -27,6 +27,7 @@ from attar.evaluation.machine import machine
 from attar.evaluation.opening import Reader, Source, open_reader
 from attar.evaluation.timing import Clock
 from attar.model.checkpoint import saved_head, versions
+from attar.model.embedding import embedding_head
 from attar.model.onnx import OnnxModel
 from attar.model.pretrained import from_pretrained
 from attar.progress import say
@@ -34,17 +35,20 @@ from attar.report.report import Report, Role, Row
 
 
 def is_language_model(source: Any) -> bool:
-    """Whether what is named was saved, or exported, as a language model; what cannot be read is none."""
+    """Whether what is named was saved, or exported, as a language model; what cannot be read is none.
+
+    An embedding model is none, though its encoder may have been saved under a language model's name.
+    """
     if isinstance(source, PreTrainedModel):
         return source.get_output_embeddings() is not None
     if not isinstance(source, str | Path):
         return False
-    path = Path(source)
+    place = Path(source).parent if Path(source).is_file() else source
     try:
-        config = from_pretrained(AutoConfig, path.parent if path.is_file() else source)
+        head = saved_head(from_pretrained(AutoConfig, place))
+        return head in {"masked-lm", "causal-lm"} and embedding_head(place, None) is None
     except ModelError:
         return False
-    return saved_head(config) in {"masked-lm", "causal-lm"}
 
 
 def read(

@@ -12,12 +12,21 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
+from attar.anatomy.families import FAMILIES
 from attar.anatomy.resolve import family
 from attar.errors import ModelError
-from attar.model.embedding import SentenceEncoder, embedding_head, verify_library
+from attar.model.embedding import SentenceEncoder, embedding_head
+from attar.model.library import verify_library
 from attar.model.pretrained import from_pretrained
-from attar.model.sentence_modules import score_activation
+from attar.model.sentence_modules import (
+    RERANKER,
+    encoder_folder,
+    encoder_settings,
+    read_head,
+    score_activation,
+)
 from attar.model.slim import travelling
+from attar.progress import say
 from attar.storage.writing import LINEAGE, new_directory
 
 Head = Literal[
@@ -51,8 +60,8 @@ SAVED: dict[str, Head] = {
     "ForPreTraining": "masked-lm",
     "SentenceEncoder": "embedding",  # of an export
 }
-# Where every version of sentence-transformers looks for what a reranker's scores go through.
-RERANKER = "sentence_transformers"
+# Heads that answer by themselves: what is under them is no embedding model, whatever else is in the directory.
+ANSWERING: tuple[Head, ...] = ("sequence-classification", "token-classification", "question-answering")
 # Of a config: who wrote it and where it lies, not what the model computes.
 NAMES = {"_name_or_path", "transformers_version", "architectures", "dtype", "auto_map"}
 # What a reloaded model's logits may differ by: the weights are the same bits, only kernels may round otherwise.
@@ -86,32 +95,36 @@ def load(
             language model, masked or causal as the family is.
         fresh_head: whether the head may be new, to be trained; else weights that the checkpoint lacks are an error,
             since a model with a random head answers without complaint.
-        pooling: makes an embedding model of an encoder alone: how its tokens' vectors become one.
+        pooling: makes an embedding model of an encoder or decoder alone: how its tokens' vectors become one.
         config: values to write over the checkpoint's config, such as `num_labels`.
 
     Raises:
         ModelError: the directory is missing, empty, truncated, or holds no model that transformers knows without code
-            of the model's own.
+            of the model's own; a pooling that there is not, or of a model that has none.
     """
     if isinstance(source, PreTrainedModel):
         if tokenizer is None:
             raise ModelError(
                 expected="a tokenizer beside the loaded model", found="none", fix="pass tokenizer=…"
             )
+        if pooling is not None and not (
+            isinstance(source, SentenceEncoder) and source.head.pooling == (pooling,)
+        ):
+            raise _no_pooling(type(source).__name__, pooling, "save it, and name the directory")
         return Loaded(source.eval(), tokenizer, source.config.name_or_path or type(source).__name__)
     if Path(source).is_dir():
         _check_directory(Path(source))
     base = from_pretrained(AutoConfig, source)
     chosen = language_head(base) if head == "language" else head or saved_head(base)
-    if head is None and chosen in ("base", "masked-lm", "embedding"):
-        embeds = embedding_head(source, pooling)
-        if embeds is not None:
-            chosen, config = "embedding", config | embeds
+    if head is None and (embeds := _embeds(source, base, chosen, pooling)) is not None:
+        chosen, config = "embedding", config | embeds
     loader = loader_of(base, chosen)
     # A head of another number of outputs is begun anew; a mismatch elsewhere is found below.
     config |= {"ignore_mismatched_sizes": True} if fresh_head else {}
     model, info = from_pretrained(loader, source, output_loading_info=True, **config)
     tokenizer = tokenizer or from_pretrained(AutoTokenizer, source)
+    if chosen == "embedding":
+        _check_embedding(source, model, tokenizer)
     inside = "" if model.base_model is model else f"{model.base_model_prefix}."
     # A pooler is the head's first layer; hidden states do without. Layers of the encoder are never begun anew.
     missing = [
@@ -126,9 +139,9 @@ def load(
             found=f"none for {', '.join(missing[:3])}" + ("…" if missing[3:] else ""),
             fix="name a model that was trained with this head (attar finetune makes one)",
         )
-    if chosen == "sequence-classification" and not hasattr(model.config, RERANKER):
+    if chosen == "sequence-classification" and not any(hasattr(model.config, key) for key in RERANKER):
         if (said := score_activation(source)) is not None:
-            setattr(model.config, RERANKER, {"activation_fn": said})
+            setattr(model.config, RERANKER[0], {"activation_fn": said})
     return Loaded(model.eval(), tokenizer, str(source))
 
 
@@ -166,6 +179,8 @@ def save(
 ) -> Path:
     """Write a model directory and prove that it loads: reload it and compare logits.
 
+    An embedding model or a reranker is opened with sentence-transformers, too, where that is installed.
+
     A slim model's code goes with it, so that it loads where attar is not installed.
 
     Args:
@@ -175,7 +190,8 @@ def save(
 
     Raises:
         OutputError: `out` is taken, or the disk is full.
-        ModelError: the reloaded model gives other logits; nothing is left behind.
+        ModelError: the reloaded model gives other logits, or sentence-transformers other embeddings or scores; nothing
+            is left behind.
     """
     out, code = Path(out), travelling(model)
     with new_directory(out, overwrite=overwrite) as temporary:
@@ -186,8 +202,7 @@ def save(
         for name, content in {**code, **(files or {})}.items():
             (temporary / name).write_text(content, encoding="utf-8")
         verify(model, temporary)
-        if isinstance(model, SentenceEncoder):
-            verify_library(model, tokenizer, temporary)
+        verify_library(model, tokenizer, temporary)
     return out
 
 
@@ -265,13 +280,64 @@ def saved_head(config: Any) -> Head:
     return next((head for name, head in SAVED.items() if written.endswith(name)), "base")
 
 
+def _check_embedding(source: str | Path, model: SentenceEncoder, tokenizer: Any) -> None:
+    """Refuse texts that only sentence-transformers lower-cases; say where a pooled token knows nothing of the text."""
+    if encoder_settings(source).get("do_lower_case") and tokenizer.tokenize("FILM") != tokenizer.tokenize(
+        "film"
+    ):
+        raise ModelError(
+            expected="a tokenizer that lower-cases texts by itself, or none that has to",
+            found=f"do_lower_case true among the settings of {source}, and a tokenizer that reads FILM as written",
+            fix="set do_lower_case in tokenizer_config.json (of a tokenizer without it: a Lowercase normalizer in "
+            "tokenizer.json) in place of sentence_bert_config.json",
+        )
+    if "cls" in model.head.pooling and _reads_on(model.config):
+        say(
+            f"{source} takes the first token's vector, and no token of a {model.config.model_type} model sees those "
+            "after it: that vector knows nothing of the text's other words"
+        )
+
+
+def _embeds(source: str | Path, config: Any, saved: Head, pooling: str | None) -> dict[str, Any] | None:
+    """Options that load an embedding model, saved with this head, as `embedding_head` has them.
+
+    Raises:
+        ModelError: what that raises; a pooling of a model that answers, or of tokens that know nothing of the text.
+    """
+    if saved in ANSWERING:
+        if pooling is None:
+            return None
+        raise _no_pooling(f"{source}, which has a {saved} head", pooling, "leave pooling out (--pooling)")
+    found = embedding_head(source, pooling)
+    if pooling == "cls" and _reads_on(config):
+        seen = f"{config.model_type}, whose first token sees only itself"
+        raise _no_pooling(seen, pooling, "take lasttoken or mean")
+    return found
+
+
+def _reads_on(config: Any) -> bool:
+    """Whether no token sees those after it."""
+    model_type = config.model_type.removeprefix("slim-")
+    return model_type in FAMILIES and FAMILIES[model_type].causal
+
+
+def _no_pooling(found: str, pooling: str, fix: str) -> ModelError:
+    return ModelError(
+        expected="a pooling that fits the model",
+        found=f"pooling {pooling!r} of {found}",
+        fix=fix,
+    )
+
+
 def _check_directory(path: Path) -> None:
-    files = {file.name for file in path.iterdir()}
+    place = path / encoder_folder(path)
+    files = {file.name for file in place.iterdir()} if place.is_dir() else set()
     weights = {name for name in files if name.endswith((".safetensors", ".bin", ".safetensors.index.json"))}
     lacking = "config.json" if "config.json" not in files else "" if weights else "model.safetensors"
     if lacking:
+        read_head(path)  # which names a first module that is no Transformer, and has its files elsewhere
         raise ModelError(
-            expected=f"{lacking} in {path}",
+            expected=f"{lacking} in {place}",
             found=", ".join(sorted(files)[:8]) or "an empty directory",
             fix="name the directory that save_pretrained wrote",
         )

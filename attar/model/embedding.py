@@ -1,7 +1,6 @@
 """Embedding models: an encoder, pooling, Dense layers and a norm as one model, whose output is the embedding."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +15,6 @@ from attar.model.pooling import MODES, pool
 from attar.model.pretrained import from_pretrained
 from attar.model.sentence_modules import Head, read_head, write_head
 from attar.model.static import StaticEncoder
-from attar.progress import quiet_libraries
 
 # Of a config: what follows the encoder.
 KEY = "sentence_embedding"
@@ -168,6 +166,10 @@ def embedding_head(source: str | Path, pooling: str | None) -> dict[str, Any] | 
     Raises:
         ModelError: a pooling that there is not, or another than that of the source's own modules.
     """
+    if pooling is not None and pooling not in MODES:
+        raise ModelError(
+            expected=f"a pooling among {', '.join(MODES)}", found=repr(pooling), fix="name one of them"
+        )
     read = read_head(source)
     if pooling is None or (read is not None and read[0].pooling == (pooling,)):
         return None if read is None else {}
@@ -177,38 +179,4 @@ def embedding_head(source: str | Path, pooling: str | None) -> dict[str, Any] | 
             found=pooling,
             fix="leave pooling out: it is read from the model's own files",
         )
-    if pooling not in MODES:
-        raise ModelError(
-            expected=f"a pooling among {', '.join(MODES)}", found=repr(pooling), fix="name one of them"
-        )
     return {KEY: Head(pooling=(pooling,), normalize=True).written}
-
-
-@torch.inference_mode()
-def verify_library(model: SentenceEncoder, tokenizer: Any, directory: Path) -> None:
-    """Open what was saved with sentence-transformers, where that is installed, and compare embeddings.
-
-    Raises:
-        ModelError: they differ.
-    """
-    if find_spec("sentence_transformers") is None:
-        return
-    from sentence_transformers import SentenceTransformer
-
-    texts = ["one text", "and another one, which is longer"]
-    batch = tokenizer(texts, padding=True, return_tensors="pt")
-    ours = model(**{name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}).logits
-    with quiet_libraries():
-        theirs = SentenceTransformer(str(directory), device="cpu").encode(
-            texts, prompt="", convert_to_tensor=True
-        )
-    difference = float((ours.float().cpu() - theirs.float()).abs().max())
-    rounding = (
-        2e-3 if theirs.dtype == torch.float16 else 1e-4
-    )  # that library sums token vectors as they are written
-    if not difference <= rounding * max(1.0, float(theirs.abs().max())):
-        raise ModelError(
-            expected="sentence-transformers to give the embeddings that attar gives",
-            found=f"a difference of {difference:.2g}",
-            fix="report this as a bug of attar with the model's config.json and modules.json; nothing was written",
-        )

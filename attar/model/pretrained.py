@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 
 from attar.errors import ModelError
 from attar.model.remote_code import refused
+from attar.model.sentence_modules import encoder_folder
 from attar.progress import say
 
 FAULTS = (OSError, ValueError, KeyError, EOFError, SafetensorError, UnpicklingError, RuntimeError)
@@ -23,7 +24,8 @@ def from_pretrained(loader: Any, source: str | Path, **options: Any) -> Any:
 
     Args:
         loader: an Auto class, or the class of a config, model or tokenizer.
-        source: a directory or a hub name.
+        source: a directory or a hub name; of sentence-transformers' older layout, in which the encoder has a folder of
+            its own, too.
         options: of `from_pretrained`.
 
     Raises:
@@ -35,6 +37,8 @@ def from_pretrained(loader: Any, source: str | Path, **options: Any) -> Any:
         found = "a file" if place.exists() else "no such directory"
         raise ModelError(expected=f"a model directory at {source}", found=found, fix="check the path")
     try:
+        if folder := encoder_folder(source):
+            options = {"subfolder": folder} | options
         # Left out, transformers asks on the terminal, and waits for the answer.
         loaded = loader.from_pretrained(source, trust_remote_code=False, **options)
     except FAULTS as error:

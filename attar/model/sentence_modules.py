@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -12,11 +12,14 @@ from transformers.utils import cached_file
 from attar.errors import ModelError
 from attar.model.pooling import MODES
 
-MODULES, SETTINGS, TRANSFORMER = (
-    "modules.json",
-    "config_sentence_transformers.json",
-    "sentence_bert_config.json",
+MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
+# Settings of the encoder's module, as that library seeks them: the first that there is. The first is the one written.
+TRANSFORMER = tuple(
+    f"sentence_{family}_config.json"
+    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
+# Of a config: where sentence-transformers looks for what a reranker's scores go through, since version 4 and before.
+RERANKER = ("sentence_transformers", "sbert_ce_default_activation_function")
 # Where texts are cut that no file cuts: as sentence-transformers has it, at what the model has positions for.
 LIBRARY = "sentence_transformers.models"
 ACTIVATIONS = {"Identity": "torch.nn.modules.linear.Identity", "Tanh": "torch.nn.modules.activation.Tanh"}
@@ -104,27 +107,24 @@ def file_of(source: str | Path, name: str) -> Path | None:
 
 
 def read_head(source: str | Path) -> tuple[Head, dict[str, torch.Tensor]] | None:
-    """The modules after the encoder, with the Dense layers' weights by name; None without a Pooling module.
+    """The modules after the encoder, with the Dense layers' weights by name; None where there are none (a reranker's).
 
     Raises:
         ModelError: a module that attar does not know, one in an order that makes no embedding, a pooling mode that
             there is not, or one that includes no prompt.
     """
-    listed = file_of(source, MODULES)
-    if listed is None:
-        return None
-    modules = json.loads(listed.read_text(encoding="utf-8"))
-    kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
+    modules = _modules(source)
+    kinds = [_kind(module) for module in modules]
     if kinds[:1] == ["StaticEmbedding"] and set(kinds[1:]) <= {"Normalize"}:
         # Which is a mean over tokens of any number, and has settings of its own only where that library saved it.
         settings = _settings(source) | {"max_length": _json(source, "config.json").get("max_length")}
         return Head(pooling=("mean",), normalize="Normalize" in kinds).but(**settings), {}
-    if "Pooling" not in kinds:
-        return None
     unknown = [
         kind for kind in kinds if kind not in ("Transformer", "Pooling", "Dense", "Normalize", "Dropout")
     ]
     order = [kind for kind in kinds if kind != "Dropout"]
+    if order in ([], ["Transformer"]):
+        return None
     if (
         unknown
         or order[:2] != ["Transformer", "Pooling"]
@@ -150,6 +150,44 @@ def read_head(source: str | Path) -> tuple[Head, dict[str, torch.Tensor]] | None
     return head.but(**_settings(source)), weights
 
 
+def encoder_folder(source: str | Path) -> str:
+    """The folder of a sentence-transformers model that its encoder and tokenizer are in: "" beside modules.json.
+
+    Raises:
+        ModelError: a module's folder is outside the model's directory.
+    """
+    first = next(iter(_modules(source)), {"type": "", "path": ""})
+    return str(first["path"]) if _kind(first) == "Transformer" else ""
+
+
+def encoder_settings(source: str | Path) -> dict[str, Any]:
+    """What is written of the encoder's module: `max_seq_length`, `do_lower_case`."""
+    folder = encoder_folder(source)
+    return next(filter(None, (_json(source, _inside(folder, name)) for name in TRANSFORMER)), {})
+
+
+def _modules(source: str | Path) -> list[dict[str, Any]]:
+    listed = file_of(source, MODULES)
+    modules = [] if listed is None else list(json.loads(listed.read_text(encoding="utf-8")))
+    for module in modules:
+        path = PurePosixPath(module["path"])
+        if path.is_absolute() or ".." in path.parts:
+            raise ModelError(
+                expected=f"modules in folders of {source}",
+                found=f"{module['path']!r} in {MODULES}",
+                fix="save the model again with sentence-transformers",
+            )
+    return modules
+
+
+def _kind(module: dict[str, Any]) -> str:
+    return str(module["type"]).rpartition(".")[2]
+
+
+def _inside(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
 def _json(source: str | Path, name: str) -> dict[str, Any]:
     found = file_of(source, name)
     return dict(json.loads(found.read_text(encoding="utf-8"))) if found else {}
@@ -162,13 +200,13 @@ def score_activation(source: str | Path) -> str | None:
 
 
 def _settings(source: str | Path) -> dict[str, Any]:
-    said, window = _json(source, SETTINGS), _json(source, TRANSFORMER)
+    said, tokenizer = _json(source, SETTINGS), _inside(encoder_folder(source), "tokenizer_config.json")
     return {
         "similarity": said.get("similarity_fn_name") or "cosine",
         "prompts": said.get("prompts") or {},
         "default_prompt": said.get("default_prompt_name"),
-        "max_length": window.get("max_seq_length")
-        or _json(source, "tokenizer_config.json").get("max_length"),
+        "max_length": encoder_settings(source).get("max_seq_length")
+        or _json(source, tokenizer).get("max_length"),
     }
 
 
@@ -243,7 +281,7 @@ def write_head(head: Head, weights: dict[str, torch.Tensor], hidden: int, place:
             {f"linear.{name}": weights[f"dense.{n}.{name}"].contiguous() for name in names},
             inner / "model.safetensors",
         )
-    _write(place / TRANSFORMER, {"max_seq_length": head.max_length, "do_lower_case": False})
+    _write(place / TRANSFORMER[0], {"max_seq_length": head.max_length, "do_lower_case": False})
 
 
 def write_static_head(head: Head, place: Path) -> None:

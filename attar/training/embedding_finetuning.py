@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer
 
 from attar.anatomy.families import STATIC
 from attar.data.columns import Columns, name_of
@@ -15,7 +14,6 @@ from attar.data.files import open_table
 from attar.data.tables import read_table
 from attar.errors import DataError, MissingExtraError, ModelError
 from attar.model.checkpoint import digest, load, save, versions
-from attar.model.pretrained import from_pretrained
 from attar.model.static import StaticEncoder
 from attar.options.base import Options
 from attar.progress import quiet_libraries, say
@@ -102,9 +100,10 @@ def finetune_embeddings(
             found=", ".join(held.column_names),
             fix="give both tables one form",
         )
+    tokenizer = load(model).tokenizer  # which stays as it was
     with resuming.work_directory(out) as place:
         before, after, curve, trained = _train(str(model), train, held, o, precision, place)
-        loaded, tokenizer = load(trained), from_pretrained(AutoTokenizer, model)  # which stays as it was
+        loaded = load(trained)
         if isinstance(loaded.model.encoder, StaticEncoder):
             loaded.model.encoder.round()
         lineage = {"stage": "finetune", "parent": str(model), "options": o.settings(), "metrics": after}

@@ -40,6 +40,8 @@ from common import once, remembered
 LENGTH, BATCH = 128, 64
 # Most of its parameters are token vectors: search needs them wide, and rare tokens, too.
 FAST = {"layers": 2, "hidden": 256, "heads": 4, "ffn": 256, "embedding": 176}
+# As wide as the teacher: small enough in int8 alone.
+WIDE = {"layers": 2, "hidden": 384, "heads": 12, "ffn": 768, "embedding": 320}
 LEARN = {"way": "attar", "lr": 5e-4, "passes": 2}
 LAYERS = {"3 layers": (2, 4, 6), "1 layer": (6,)}
 # Arm -> how it is made, and with what. Passes over the texts are such that learning takes all about as long as the
@@ -47,6 +49,8 @@ LAYERS = {"3 layers": (2, 4, 6), "1 layer": (6,)}
 ARMS: dict[str, dict[str, Any]] = {
     "attar, fast": LEARN | {"student": FAST | {"init": "static"}},
     "attar, fast, int8": {"way": "int8", "of": "attar, fast"},
+    "attar, wide": LEARN | {"student": WIDE | {"init": "project"}},
+    "attar, wide, int8": {"way": "int8", "of": "attar, wide"},
     "attar, half": {"way": "attar", "student": {"layers": 3, "init": "layers"}, "lr": 2e-4, "passes": 1},
     "attar, static": {"way": "static", "lr": 1e-2, "dimensions": 216, "passes": 4},
     "fast, projected start": LEARN | {"student": FAST | {"init": "project"}},

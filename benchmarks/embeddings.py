@@ -3,10 +3,11 @@
 The first with layers (fast, and its export in int8; wide, in int8 alone) and without (static). Beside them, on the
 same texts and about the same minutes: the fast student with a projected and a random start, model2vec's distillation,
 plain and fine-tuned, sentence-transformers' layer reduction, and the teacher with dropped layers as it stands. All but
-the exports are measured through sentence-transformers: Spearman on STS-B's test, nDCG@10 of SQuAD's questions over the paragraphs of
-articles that nothing was learned from, accuracy of a logistic probe on SST-2's dev. Latency: ONNX Runtime fp32 (the
-export's own precision; of static models numpy), one text of 128 tokens, one thread, in turns. Speed of learning: attar
-against sentence-transformers' trainer, the same student, batches and loss, each with its own pass of the teacher.
+the exports are measured through sentence-transformers: Spearman on STS-B's test, nDCG@10 of SQuAD's questions over the
+paragraphs of articles that nothing was learned from, accuracy of a logistic probe on SST-2's dev. Latency: ONNX
+Runtime fp32 (the export's own precision; of static models numpy), one text of 128 tokens, one thread, in turns. Speed
+of learning: attar against sentence-transformers' trainer, the same student, batches and loss, each with its own pass
+of the teacher.
 """
 
 import argparse

@@ -36,25 +36,30 @@ def teacher(tmp_path_factory):
     return compressing.teacher_in(tmp_path_factory.mktemp("compress"))
 
 
+def counted(model, bound, **options):
+    """What candidates of a model cost, by its sizes alone."""
+    learning = SimpleNamespace(
+        bound=bound,
+        texts=SimpleNamespace(loaded=SimpleNamespace(model=model)),
+        form=lambda a: a.student_form(bound, bound.shape.vocab),
+    )
+    exports = ExportCosts(learning, Path("none"), length=32, batch=2, threads=1)
+    sizes = {"vocabularies": {"all": bound.shape.vocab}, "tokenizer_bytes": {"all": 0}}
+    found = CandidateCosts(learning, exports, exact=(), **sizes, **options)
+    found.latency.learn(learning.form(teacher_architecture(bound)), "fp32", 1.0)
+    return found
+
+
 @pytest.mark.parametrize("embedding", [64, 16])
 def test_operations_of_a_candidate_are_those_of_its_student(embedding):
     """A budget in operations is heeded before anything is built."""
     teacher = tiny.model(hidden_size=64, num_hidden_layers=4, intermediate_size=128)
     bound = resolve(teacher)
-    learning = SimpleNamespace(
-        bound=bound,
-        texts=SimpleNamespace(loaded=SimpleNamespace(model=teacher)),
-        form=lambda a: a.student_form(bound, bound.shape.vocab),
-    )
-    options = {"exact": (), "vocabularies": {"all": bound.shape.vocab}, "tokenizer_bytes": {"all": 0}}
-    costs_of = CandidateCosts(
-        learning, ExportCosts(learning, Path("none"), length=32, batch=2, threads=1), **options
-    )
-    costs_of.latency.learn(learning.form(teacher_architecture(bound)), "fp32", 1.0)
+    costs_of = counted(teacher, bound)
     sizes = {"layers": 2, "hidden": 32, "heads": 4, "ffn": 48, "embedding": min(embedding, 32)}
-    counted = flops(student(teacher, init="random", **sizes).model, 2, 32)
+    expected = flops(student(teacher, init="random", **sizes).model, 2, 32)
     found = costs_of(Candidate(Architecture("distil", **sizes)))["flops"]
-    assert found == pytest.approx(counted, rel=1e-3 if embedding == 64 else 0.02)
+    assert found == pytest.approx(expected, rel=1e-3 if embedding == 64 else 0.02)
 
 
 def test_int8_with_fixed_scales_is_another_export_and_the_better_one_counts(teacher, tmp_path, monkeypatch):
@@ -207,20 +212,7 @@ def test_an_export_of_another_call_is_timed_anew_and_not_made_again(teacher, tmp
 def test_memory_is_predicted_by_what_the_teachers_export_takes_for_its_size():
     model = tiny.model(hidden_size=64, num_hidden_layers=4, intermediate_size=128)
     bound = resolve(model)
-    learning = SimpleNamespace(
-        bound=bound,
-        texts=SimpleNamespace(loaded=SimpleNamespace(model=model)),
-        form=lambda a: a.student_form(bound, bound.shape.vocab),
-    )
-    costs_of = CandidateCosts(
-        learning,
-        ExportCosts(learning, Path("none"), length=32, batch=2, threads=1),
-        exact=(),
-        vocabularies={"all": bound.shape.vocab},
-        tokenizer_bytes={"all": 0},
-        memory={"fp32": 1.5},
-    )
-    costs_of.latency.learn(learning.form(teacher_architecture(bound)), "fp32", 1.0)
+    costs_of = counted(model, bound, memory={"fp32": 1.5})
     half = costs_of(Candidate(Architecture("drop", 2, 64, 4, 128, 64)))
     assert half["memory"] == pytest.approx(1.5 * half["size"])
     limit = Budget(memory=0.9 * half["memory"])

@@ -220,7 +220,7 @@ class Finalists:
         drops = [
             one
             for one in self.search.tried.values()
-            if one.candidate.architecture.way == "drop" and one.rungs
+            if one.candidate.architecture.way == "drop" and one.rungs and not self._teacher(one)
         ]
         # Without training the search measured all that they are.
         if self.exports.training and drops and chosen.architecture.way != "drop":

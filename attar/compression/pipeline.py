@@ -225,7 +225,7 @@ class Compression:
         if left < 2 * end:
             say(
                 f"{self.clock.given:.0f} seconds are few: after {self.clock.used:.0f} for the model itself an export "
-                f"and the report take about {end:.0f} each time. One candidate is tried, and not trained further; "
+                f"and the report take about {end:.0f} each time. What the search finds is not trained further; "
                 f"about {self.clock.used + 3 * end:.0f} seconds would do"
             )
         return max(0.0, seconds)

@@ -108,6 +108,13 @@ def test_peak_memory_is_that_of_a_process_of_its_own(tmp_path):
     assert row.bytes == (place / "model.safetensors").stat().st_size
 
 
+def test_peak_memory_of_an_encoder_alone_is_that_of_an_embedding_model(tmp_path):
+    place = tiny.saved(tmp_path / "model", head="base")
+    (row,) = bench({"m": place}, lengths=(8,), repeats=2, threads=1, clock="cpu", memory=True, pooling="mean")
+    assert row.memory is not None
+    assert row.memory > 0
+
+
 def test_what_cannot_be_timed_is_an_error(tmp_path):
     model = tiny.model("bert")
     with pytest.raises(ModelError, match="reference"):

@@ -335,6 +335,17 @@ def test_the_student_of_a_language_model_is_checked_too(recipe, student, where, 
         assert check(recipe(stages=[first, *stages])) == []
 
 
+def test_texts_may_be_a_folder_that_has_some(recipe, tmp_path):
+    assert check(recipe(data__texts=str(tmp_path))) == []
+    ((where, error),) = [
+        (p.where, str(p.error)) for p in check(recipe(data__texts=str(tmp_path / "teacher")))
+    ]
+    assert where == "data.texts"
+    assert ".txt" in error
+    several = recipe(data__texts=[str(tmp_path), str(tmp_path / "texts.txt")])
+    assert [str(problem.error).count("name one folder alone") for problem in check(several)] == [1]
+
+
 def test_scores_need_the_teachers_heads(recipe):
     change = {"distill__student__heads": 6, "distill__attention": "scores"}
     assert [problem.where for problem in check(recipe(**change))] == ["stages[1].distill.attention"]

@@ -122,7 +122,8 @@ def bench(
                     peak = None
                     place = _path(models[name])
                     if memory and place is not None:
-                        peak = memory_.peak(place, batch_size=size, length=length, threads=count)
+                        shape = {"batch_size": size, "length": length, "threads": count}
+                        peak = memory_.peak(place, **shape, pooling=pooling)
                     ratio = median_interval(seconds[reference] / seconds[name])
                     rows.append(_row(name, model, place, size, length, seconds[name], ratio, peak))
     return rows

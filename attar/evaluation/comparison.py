@@ -8,6 +8,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel
 
+from attar.data.batches import say_cut
 from attar.errors import DataError
 from attar.evaluation.benchmark import bench
 from attar.evaluation.examples import examples
@@ -178,6 +179,8 @@ def measure(
         if teacher is None and (queries := evaluator.queries) and queries.count > len(queries.rows):
             lost = queries.count - len(queries.rows)
             say(f"{lost} of {queries.count} queries are not ranked: one passage alone, or no label above 0")
+        if teacher is None and not task.per_token:
+            say_cut(evaluator.batches.lengths, length)
         logits = evaluator.logits(opened.model)
         found = (
             evaluator.evaluate_teacher(logits)

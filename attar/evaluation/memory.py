@@ -1,4 +1,4 @@
-"""Peak memory of one model, in a process of its own: `python -m attar.evaluation.memory PATH BATCH LENGTH THREADS`."""
+"""Peak memory of one model, in a process of its own: `python -m attar.evaluation.memory`, with what `peak` is given."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from attar.errors import ModelError
 from attar.model.onnx import OnnxModel, is_onnx
 
 
-def peak(path: str | Path, *, batch_size: int, length: int, threads: int) -> int:
+def peak(path: str | Path, *, batch_size: int, length: int, threads: int, pooling: str | None = None) -> int:
     """Bytes that loading a saved model and running it once add to a fresh process, at their peak.
 
     What the interpreter and the libraries take before the model is loaded is left out: it is the same for every model
@@ -27,6 +27,7 @@ def peak(path: str | Path, *, batch_size: int, length: int, threads: int) -> int
         str(batch_size),
         str(length),
         str(threads),
+        *([pooling] if pooling else []),
     ]
     limits = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **limits}, check=False)
@@ -47,7 +48,7 @@ def resident(field: str) -> int:
     raise OSError(f"no {field} in /proc/self/status")
 
 
-def _main(path: str, batch_size: int, length: int, threads: int) -> int:
+def _main(path: str, batch_size: int, length: int, threads: int, pooling: str | None) -> int:
     import numpy as np
 
     ids = np.full((batch_size, length), 7, dtype=np.int64)
@@ -65,11 +66,12 @@ def _main(path: str, batch_size: int, length: int, threads: int) -> int:
         torch.set_num_threads(threads)
         torch.nn.Linear(2, 2)(torch.zeros(1, 2))
         before = resident("VmRSS")
-        model = checkpoint.load(path).model
+        model = checkpoint.load(path, pooling=pooling).model
         with torch.inference_mode():
             model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
     return max(0, resident("VmHWM") - before)
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_main(sys.argv[1], *map(int, sys.argv[2:5]))) + "\n")
+    path, shape, pooling = sys.argv[1], map(int, sys.argv[2:5]), sys.argv[5:]
+    sys.stdout.write(json.dumps(_main(path, *shape, pooling[0] if pooling else None)) + "\n")

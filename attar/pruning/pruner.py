@@ -11,10 +11,11 @@ from attar.anatomy.form import Form, form_of
 from attar.anatomy.resolve import family
 from attar.data.batches import Batches, encode, fitting, positions
 from attar.data.masking import MaskedBatches
-from attar.data.model_task import task_of
+from attar.data.model_task import embedding_task_of, task_of
 from attar.data.tasks import Task
 from attar.errors import DataError, ModelError, PlanError
 from attar.model.checkpoint import Loaded, digest
+from attar.model.embedding import SentenceEncoder
 from attar.progress import say
 from attar.pruning.apply import apply
 from attar.pruning.cost import Operations, Parameters, cost_model
@@ -92,8 +93,10 @@ class Pruner:
         rank, world = (0, 1) if alike else processes()
         if alike and len(table) > TOKENS:  # at least as many tokens as are looked at
             table = table.shuffle(seed=self.way.seed).select(range(TOKENS))
+        # Only an embedding model has a prompt before its texts.
+        encoded = embedding_task_of(self.model).encode if isinstance(self.model, SentenceEncoder) else encode
         dealt = Batches(
-            encode(table, self.tokenizer, max_length=fitting(self.max_length, self.model)),
+            encoded(table, self.tokenizer, max_length=fitting(self.max_length, self.model)),
             self.tokenizer,
             batch_size=self.batch_size,
             shuffle=True,

@@ -106,11 +106,24 @@ def _cached_config(name: str) -> Path | None:
 
 
 def check_texts(texts: str | tuple[str, ...] | None) -> Iterator[DataError]:
-    """Report which files of plain text are missing or empty."""
+    """Report which files of plain text are missing or empty, or that a folder has none."""
     for name in (texts,) if isinstance(texts, str) else texts or ():
         path = Path(name).expanduser()
-        if not path.is_file():
-            yield DataError(expected=f"a file of text at {name}", found="no such file", fix="check the path")
+        if path.is_dir() and name == texts:
+            from attar.data.files import (
+                texts_in,
+            )  # with the libraries of data, which checking a recipe does without
+
+            try:
+                texts_in(path)
+            except DataError as error:
+                yield error
+        elif not path.is_file():
+            yield DataError(
+                expected=f"a file of text at {name}",
+                found="a folder, one of several" if path.is_dir() else "no such file",
+                fix="name one folder alone, or files" if path.is_dir() else "check the path",
+            )
         elif path.stat().st_size == 0:
             yield DataError(
                 expected=f"at least one line of text in {name}", found="an empty file", fix="check the file"

@@ -1,8 +1,10 @@
 """The texts that `benchmarks/embeddings.py` learns from, and what it measures on; no text is in both.
 
 Learned from, without labels: sentences and whole paragraphs of the demo's wheel, SST-2, CoLA and RTE (training parts),
-WikiText-2, SQuAD's first part without its dev articles, and English books. Measured on: pairs of STS-B (none of whose
-texts is learned from), SQuAD as retrieval (articles of the second part), and SST-2's dev sentences for a probe.
+WikiText-2, SQuAD's first part without its dev articles, and English books; of WikiText-2 and SQuAD also copies with
+words replaced by any others, since what is searched for are names that no text here has. Measured on: pairs of STS-B
+(none of whose texts is learned from), SQuAD as retrieval (articles of the second part), and SST-2's dev sentences for a
+probe.
 """
 
 import csv
@@ -12,9 +14,12 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+from datasets import Dataset
 from numpy.typing import NDArray
+from transformers import AutoTokenizer
 
-from attar.demo.data import reviews, split_sentences, unlabelled_texts
+from attar.augmentation import Place, VocabularyCandidates, augment
+from attar.demo.data import model_directory, reviews, split_sentences, unlabelled_texts
 from texts import SHARED, books
 
 # Texts to learn from, and how many of them at most are of each source; books fill up what is left.
@@ -24,12 +29,16 @@ SHARES = {
     "phrases": 20_000,
     "grammar": 8_000,
     "news": 6_000,
-    "wiki": 30_000,
+    "wiki": 40_000,
     "squad": 20_000,
+    "copies": 90_000,
+    "paragraphs": 25_000,
 }
+# Words of a text that is as long as a document; copies of such a one and of a shorter text, and how much they replace.
+LONG, COPIES, REPLACED = 60, {True: 6, False: 1}, 0.25
 # Of the books' paragraphs this share stays whole: a user's documents are longer than a sentence.
 WHOLE = 0.15
-WORDS = (3, 110)
+WORDS = (3, 200)
 DEV_ARTICLES = 4
 # Texts that the probe learns from, and questions that are asked.
 PROBE, ASKED = 2000, 2000
@@ -72,11 +81,14 @@ def learned(quick: bool) -> list[str]:
         "news": [row[name] for row in _table("glue_rte/train.tsv") for name in ("sentence1", "sentence2")],
         "wiki": list(_wiki()),
         "squad": list(_squad_texts()),
+        "paragraphs": [text for each in books().values() for text in each if len(text.split()) >= LONG],
         "books": list(_book_texts()),
     }
+    sources["copies"] = _copies([*sources["wiki"], *sources["squad"]])
     rng = np.random.default_rng(0)
     found: list[str] = []
-    for name, texts in sources.items():
+    for name in (*SHARES, "books"):
+        texts = sources[name]
         fitting = list(_once((text.strip() for text in texts), never))
         count = SHARES.get(name, TEXTS - len(found))
         found += [fitting[i] for i in rng.permutation(len(fitting))[:count]]
@@ -145,14 +157,30 @@ def _measured() -> Iterator[str]:
 
 
 def _wiki() -> Iterator[str]:
-    """WikiText-2's valid and test articles, their spacing undone: paragraphs, and the sentences of them."""
+    """WikiText-2's valid and test articles, their spacing undone: paragraphs, and the sentences of them.
+
+    The words that it leaves out as rare, eight of a paragraph, are any words.
+    """
+    words = VocabularyCandidates(AutoTokenizer.from_pretrained(model_directory()))
     for name in ("valid", "test"):
         file = SHARED / "lm_wikitext2_validtest" / f"wiki.{name}.tokens"
         for line in file.read_text(encoding="utf-8").split("\n"):
             text = _untokenised(line.strip())
-            if text and not text.startswith("=") and "<unk>" not in text:
-                yield text
-            yield from (s for s in split_sentences(text) if "<unk>" not in s and not s.startswith("="))
+            if not text or text.startswith("="):
+                continue
+            text = re.sub("<unk>", lambda gap: words.find([Place(gap.string, *gap.span())], 1)[0][0], text)
+            yield text
+            yield from split_sentences(text)
+
+
+def _copies(texts: list[str]) -> list[str]:
+    """Copies of texts with words replaced by any of the vocabulary."""
+    words, found = VocabularyCandidates(AutoTokenizer.from_pretrained(model_directory())), []
+    for long, copies in COPIES.items():
+        some = Dataset.from_dict({"text": [text for text in texts if (len(text.split()) >= LONG) is long]})
+        more = augment(some, words, copies=copies, probability=REPLACED, k=2 * copies)
+        found += [row["text"] for row in more.filter(lambda row: row["source"] >= 0)]
+    return found
 
 
 def _untokenised(text: str) -> str:

@@ -18,7 +18,8 @@ from sentence_transformers.sentence_transformer import losses
 
 from attar.demo.data import model_directory
 
-BATCH, LENGTH = 64, 128
+# Tokens that are read of a text, by all: half of the paragraphs that are searched have more than 128.
+BATCH, READ = 64, 256
 Array = NDArray[Any]
 
 
@@ -38,7 +39,7 @@ def model2vec_tuned(
     from model2vec.train import StaticModelForSimilarity
 
     start = _static(pca_dims=None, quantize_to="float32")
-    model = StaticModelForSimilarity.from_static_model(model=start, n_layers=0, max_length=LENGTH)
+    model = StaticModelForSimilarity.from_static_model(model=start, n_layers=0, max_length=READ)
     model.fit(
         texts,
         torch.from_numpy(vectors),
@@ -115,7 +116,7 @@ def mse_trainer(
 def reduced(layers: Sequence[int]) -> SentenceTransformer:
     """The teacher with some layers, as the example cuts them."""
     model = SentenceTransformer(str(model_directory()), device="cpu")
-    model.max_seq_length = LENGTH
+    model.max_seq_length = READ
     first: Any = model[0]
     bert = first.auto_model
     bert.encoder.layer = torch.nn.ModuleList(bert.encoder.layer[number - 1] for number in layers)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from embeddings_peers import BATCH, LENGTH, mse_trainer
+from embeddings_peers import BATCH, READ, mse_trainer
 from sentence_transformers import SentenceTransformer
 
 from attar.data.batches import Batches, encode
@@ -65,7 +65,7 @@ def _attar(teacher: Loaded, start: Path, texts: list[str]) -> tuple[float, float
     """Processor seconds of tokenising and the teacher's pass, and of an epoch."""
     student = load(start).model
     began = time.process_time()
-    encoded = encode(Dataset.from_dict({"text": texts}), teacher.tokenizer, max_length=LENGTH)
+    encoded = encode(Dataset.from_dict({"text": texts}), teacher.tokenizer, max_length=READ)
     batches = Batches(encoded, teacher.tokenizer, batch_size=BATCH, shuffle=True)
     with TemporaryDirectory() as cache:
         source = teacher_of(teacher.model, Need(), batches, cache=Path(cache), precision="auto", name="speed")
@@ -80,7 +80,7 @@ def _attar(teacher: Loaded, start: Path, texts: list[str]) -> tuple[float, float
 def _library(start: Path, texts: list[str]) -> tuple[float, float]:
     """Processor seconds of the teacher's pass, and of an epoch."""
     teacher, student = (SentenceTransformer(str(place), device="cpu") for place in (model_directory(), start))
-    teacher.max_seq_length = student.max_seq_length = LENGTH
+    teacher.max_seq_length = student.max_seq_length = READ
     began = time.process_time()
     vectors = teacher.encode(texts, batch_size=BATCH, show_progress_bar=False)
     passed = time.process_time()

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 from datasets import Dataset
 from embeddings_data import labelled, learned, search, similar
-from embeddings_peers import cut, model2vec_distilled, model2vec_tuned, static_call, trained
+from embeddings_peers import BATCH, READ, cut, model2vec_distilled, model2vec_tuned, static_call, trained
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sklearn.linear_model import LogisticRegression
@@ -37,7 +37,8 @@ from attar.storage.writing import write_atomic
 from attar.training.loop import autocast
 from common import once, remembered
 
-LENGTH, BATCH = 128, 64
+# Tokens of a timed call.
+LENGTH = 128
 # Most of its parameters are token vectors: search needs them wide, and rare tokens, too.
 FAST = {"layers": 2, "hidden": 256, "heads": 4, "ffn": 256, "embedding": 176}
 # As wide as the teacher: small enough in int8 alone.
@@ -88,7 +89,7 @@ class Study:
     def embeddings(self) -> Array:
         """(N, E), the teacher's of what is learned from: one pass, which all ways share."""
         loaded = load(model_directory())
-        encoded = encode(self.split[0], loaded.tokenizer, max_length=LENGTH)
+        encoded = encode(self.split[0], loaded.tokenizer, max_length=READ)
         batches = Batches(encoded, loaded.tokenizer)
         name = digest(*batches.content)
 
@@ -174,7 +175,7 @@ class Study:
 
     def _static(self, out: Path, **learn: Any) -> None:
         """A vector for each token, from the teacher's embeddings of the texts."""
-        given = {"texts": self.split[0], "data": self.split[1], "max_length": LENGTH}
+        given = {"texts": self.split[0], "data": self.split[1], "max_length": READ}
         static(model_directory(), out=out, cache=self.work / "cache", **given, **learn)
 
     def _attar(self, out: Path, *, student: dict[str, Any], epochs: int, lr: float, seed: int) -> None:
@@ -188,7 +189,7 @@ class Study:
             intermediate=None,
             prediction={"epochs": epochs, "lr": lr, "batch_size": BATCH},
             cache=self.work / "cache",
-            max_length=LENGTH,
+            max_length=READ,
             seed=seed,
         )
 
@@ -267,7 +268,7 @@ def gains(alike: Array, relevant: Array) -> Array:
 def _embed(model: SentenceTransformer | Opened, texts: list[str]) -> Array:
     """(N, E), normalised, in the precision that is faster here; of an export in its own."""
     if isinstance(model, Opened):
-        encoded = encode(Dataset.from_dict({"text": texts}), model.tokenizer, max_length=LENGTH)
+        encoded = encode(Dataset.from_dict({"text": texts}), model.tokenizer, max_length=READ)
         return np.asarray(predict(model.model, Batches(encoded, model.tokenizer)))
     with autocast("auto"):
         found = model.float().encode(

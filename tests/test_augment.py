@@ -26,6 +26,7 @@ from attar.augmentation import (
     EmbeddingCandidates,
     MaskedLMCandidates,
     PaperCandidates,
+    VocabularyCandidates,
     WordVectorCandidates,
     augment,
 )
@@ -274,6 +275,18 @@ def test_every_candidate_is_a_whole_word(model, tokenizer, vectors):
         assert known
         assert all(is_word(word) and word.lower() in WHOLE for word in known)
         assert not any(p.word.lower() in map(str.lower, c) for p, c in zip(places(), found, strict=True))
+
+
+def test_words_of_the_vocabulary_are_drawn_whatever_they_mean_and_some_are_joined(tokenizer):
+    source, whole = VocabularyCandidates(tokenizer), sorted({word for word in WHOLE if is_word(word)})
+    found = source.find(places(), 2000)
+    assert found == source.find(places()[::-1], 2000)[::-1]
+    for place, candidates in zip(places(), found, strict=True):
+        single = {word.lower() for word in candidates} & {word.lower() for word in whole}
+        assert single == {word.lower() for word in whole} - {place.word.lower()}
+        joined = {word.lower() for word in candidates} - single
+        assert joined
+        assert all(any(word == (a + b).lower() for a in whole for b in whole) for word in joined)
 
 
 def test_byte_level_pieces_with_a_beginning_mark_are_words(byte_level):

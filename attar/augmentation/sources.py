@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from attar.augmentation.any_words import VocabularyCandidates
 from attar.augmentation.masked_lm import MaskedLMCandidates, Masks
 from attar.augmentation.tinybert import PaperCandidates
 from attar.augmentation.word_vectors import EmbeddingCandidates, WordVectorCandidates
@@ -24,6 +25,8 @@ def candidates_from(
             else WordVectorCandidates.from_file(name)
         )
 
+    if source == "vocabulary":
+        return VocabularyCandidates(tokenizer)
     if source == "embeddings" or Path(source).is_file():
         return words(source)
     masked = load(source, head="masked-lm")

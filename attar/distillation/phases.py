@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from attar.data.batches import Batch, Batches
@@ -132,6 +134,13 @@ def logits_of(teacher: Teacher | None, model: PreTrainedModel, batches: Source, 
     if isinstance(teacher, CachedTeacher):
         return teacher.logits_only()
     return teacher_of(model, Need(), batches, **options)
+
+
+def near(teacher: Teacher) -> np.ndarray | None:
+    """(N, E) unit vectors of the texts that an embedding model has said on disk; None where some are elsewhere."""
+    if not isinstance(teacher, CachedTeacher) or teacher.logits is None or teacher.world > 1:
+        return None
+    return functional.normalize(teacher.logits.float(), dim=-1).numpy()
 
 
 def learn(

@@ -22,7 +22,7 @@ from attar.distillation.cache import Teacher
 from attar.distillation.duration import Phase, say_duration
 from attar.distillation.embedding_head import embedding_match
 from attar.distillation.objective import Intermediate, Match, match
-from attar.distillation.phases import Distiller, Judge, learn, logits_of, projections, teacher_of
+from attar.distillation.phases import Distiller, Judge, learn, logits_of, near, projections, teacher_of
 from attar.distillation.setup import Setup
 from attar.errors import DataError
 from attar.maths.mapping import layer_map
@@ -207,6 +207,8 @@ class TinyBert:
             setup.say_cut(batches)
         kept: dict[str, Any] = {"cache": self._cache, "precision": setup.precision}
         teacher = logits_of(teacher, self.teacher, batches, name=digest(*batches.content), **kept)
+        if o.topics and isinstance(self.teacher, SentenceEncoder):
+            batches.near = near(teacher)
         learner = self._prediction_learner(self.student, teacher)
         return self._learn("prediction", learner, batches, o, o.epochs, judge)
 

@@ -59,7 +59,8 @@ def augment(
         copies: Augmented copies of each text (N_a).
         probability: Probability that a word is replaced (p_t).
         k: Candidates for each word (K).
-        source: Candidates from the model's embeddings, a file of GloVe or word2vec vectors, or a masked language model.
+        source: Candidates from the model's embeddings, a file of GloVe or word2vec vectors, a masked language model, or
+            any words of the vocabulary, whatever they mean (vocabulary): for distillation without labels.
         vectors: With a masked language model, words of several pieces come from embeddings or a file of vectors.
         masks: Words that the masked language model sees masked at a time: one (the paper's), several, or none.
         seed: Seed of every random choice.

@@ -13,14 +13,17 @@ from torch.nn import functional as F
 
 import tiny
 from attar import compare, dimensions, distill, evaluate, prune
+from attar.data.batches import Batches, encode
 from attar.data.embedding_task import Embedding
 from attar.data.model_task import task_of
+from attar.distillation.phases import near, teacher_of
 from attar.distillation.student import student
 from attar.errors import RecipeError
 from attar.evaluation.table import TableEvaluator
 from attar.maths import losses
 from attar.model.checkpoint import load, save
 from attar.model.sentence_modules import Head
+from attar.model.views import Need
 from attar.pruning.pruner import Pruner
 from attar.pruning.round import Way
 
@@ -255,6 +258,24 @@ def test_relations_of_texts_are_learned_as_they_are_asked_for(plain, tmp_path):
         ours = torch.from_numpy(embed(load(tmp_path / relations).model, TEXTS[:40]))
         apart[relations] = losses.distance_error(ours, theirs)
     assert apart["distances"] < apart["similarities"]
+
+
+def test_texts_of_like_topics_are_learned_together(plain, tmp_path, monkeypatch):
+    """By the teacher's own embeddings, where it keeps them; else in any order."""
+    monkeypatch.setattr(Batches, "TOPIC", 32)
+    loaded = load(plain)
+    encoded = encode(Dataset.from_dict({"text": TEXTS}), loaded.tokenizer)
+    batches = Batches(encoded, loaded.tokenizer)
+    options = {"precision": "fp32", "name": "any"}
+    found = near(teacher_of(loaded.model, Need(), batches, cache=tmp_path / "cache", **options))
+    np.testing.assert_allclose(found, embed(loaded.model, TEXTS), atol=1e-5)
+    assert near(teacher_of(loaded.model, Need(), batches, cache=None, **options)) is None
+    curves = [
+        distill(plain, out=tmp_path / f"{topics}", texts=TEXTS, student={"layers": 1}, intermediate=None,
+                prediction={"epochs": 1, "topics": topics}).curves["prediction"]
+        for topics in (True, False)
+    ]  # fmt: skip
+    assert curves[0] != curves[1]
 
 
 # Pruning

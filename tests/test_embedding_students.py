@@ -84,6 +84,22 @@ def test_similarity_divergence_is_scipys():
     assert float(found) == pytest.approx(np.mean(rows), rel=1e-4)
 
 
+def test_neighbour_divergence_ranks_the_same_texts_by_each_sides_embedding():
+    from scipy.special import log_softmax, rel_entr
+
+    rng = np.random.default_rng(0)
+    student, teacher, others = rng.normal(size=(5, 4)), rng.normal(size=(5, 4)), rng.normal(size=(9, 4))
+    turn = np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    units = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (student, teacher, others)]
+    ours, theirs = (log_softmax(side @ units[2].T / 0.05, axis=1) for side in units[:2])
+    given = [torch.tensor(x) for x in (2 * student @ turn, teacher, 3 * others @ turn, others)]
+    wanted = rel_entr(np.exp(theirs), np.exp(ours)).sum(1).mean()
+    assert float(losses.neighbour_divergence(*given)) == pytest.approx(wanted, rel=1e-4)
+    assert losses.neighbour_divergence(given[1] @ torch.tensor(turn), *given[1:]) == pytest.approx(
+        0, abs=1e-5
+    )
+
+
 # Figures
 
 
@@ -271,9 +287,9 @@ def test_texts_of_like_topics_are_learned_together(plain, tmp_path, monkeypatch)
     np.testing.assert_allclose(found, embed(loaded.model, TEXTS), atol=1e-5)
     assert near(teacher_of(loaded.model, Need(), batches, cache=None, **options)) is None
     curves = [
-        distill(plain, out=tmp_path / f"{topics}", texts=TEXTS, student={"layers": 1}, intermediate=None,
-                prediction={"epochs": 1, "topics": topics}).curves["prediction"]
-        for topics in (True, False)
+        distill(plain, out=tmp_path / f"{neighbours}", texts=TEXTS, student={"layers": 1}, intermediate=None,
+                prediction={"epochs": 1, "neighbours": neighbours}).curves["prediction"]
+        for neighbours in (True, False)
     ]  # fmt: skip
     assert curves[0] != curves[1]
 

@@ -76,6 +76,7 @@ def embedding_match(
     start: Mapping[int, Tensor] | None,
     dimensions: Sequence[int],
     relations: Relations,
+    others: Tensor | None = None,
 ) -> EmbeddingMatch:
     """How the embeddings of a student are compared with its teacher's.
 
@@ -84,6 +85,7 @@ def embedding_match(
             dimensions of a student without a Dense layer are.
         dimensions: numbers of leading dimensions that are to be good by themselves.
         relations: what of the texts of a batch is compared.
+        others: (N, E) the teacher's embeddings of other texts to compare with.
 
     Raises:
         RecipeError: more dimensions than the student has.
@@ -99,4 +101,4 @@ def embedding_match(
         last = start[max(start)]
         if teacher.width == last.shape[1] and student.width == last.shape[0]:
             space = last.T.contiguous()
-    return EmbeddingMatch(space, tuple(dimensions), relations)
+    return EmbeddingMatch(space, tuple(dimensions), relations, others)

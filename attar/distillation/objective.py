@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from attar.anatomy.resolve import Shape
 from attar.data.batches import Batch
@@ -17,6 +18,8 @@ from attar.model.views import Need, View
 Attention = Literal["auto", "scores", "relations", "none"]
 Projection = Literal["per-layer", "shared"]
 Relations = Literal["similarities", "distances"]
+# How much it counts which other texts a text is like; how many of these are the nearest, and among how many.
+NEIGHBOURS, NEAREST, SEARCHED = 3.0, 512, 32_768
 RELATIONS = {"similarities": losses.similarity_divergence, "distances": losses.distance_error}
 
 
@@ -196,11 +199,13 @@ class EmbeddingMatch:
         dimensions: numbers of leading dimensions that are taught by themselves, too (Matryoshka, 2205.13147 eq. 1), so
             that embeddings can be cut.
         relations: what of the texts of a batch is compared: which are alike (KL), or how far apart they are (RKD).
+        others: (N, E) unit vectors, the teacher's embeddings of texts: which of these a text is like is compared, too.
     """
 
     space: Tensor | None = None
     dimensions: tuple[int, ...] = ()
     relations: Relations = "similarities"
+    others: Tensor | None = None
 
     def __call__(self, student: Tensor, teacher: Tensor, *, count: float) -> Tensor:
         """The loss of embeddings (B, d) beside (B, E), averaged over `count` texts."""
@@ -209,9 +214,23 @@ class EmbeddingMatch:
         total = related(student, teacher, count=count)
         if target.shape == student.shape:
             total = total + losses.embedding_error(student, target, count=count)
+            if self.others is not None:
+                others = self._near(teacher).to(student.device)
+                own = others if self.space is None else others @ self.space.to(others)
+                apart = losses.neighbour_divergence(student, teacher, own, others, count=count)
+                total = total + NEIGHBOURS * apart
         for width in self.dimensions:
             total = total + related(student[:, :width], teacher, count=count)
         return total
+
+    def _near(self, teacher: Tensor) -> Tensor:
+        """(n, E) of the other texts those that are nearest to the middle of a batch, and as many anywhere."""
+        assert self.others is not None
+        step = -(-len(self.others) // SEARCHED)
+        some = self.others[int(torch.randint(step, ())) :: step]
+        middle = functional.normalize(teacher.detach().float(), dim=-1).mean(0).to(some)
+        nearest = (some @ middle).topk(min(NEAREST, len(some))).indices
+        return some[torch.cat([nearest, torch.randint(len(some), (len(nearest),))])]
 
 
 def prediction(student: Tensor, teacher: Tensor, kind: Kind, *, temperature: float, count: float) -> Tensor:

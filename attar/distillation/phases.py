@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -136,11 +135,11 @@ def logits_of(teacher: Teacher | None, model: PreTrainedModel, batches: Source, 
     return teacher_of(model, Need(), batches, **options)
 
 
-def near(teacher: Teacher) -> np.ndarray | None:
-    """(N, E) unit vectors of the texts that an embedding model has said on disk; None where some are elsewhere."""
+def near(teacher: Teacher) -> Tensor | None:
+    """(N, E) unit vectors of all texts, as an embedding model's cache has them; None where it has not all of them."""
     if not isinstance(teacher, CachedTeacher) or teacher.logits is None or teacher.world > 1:
         return None
-    return functional.normalize(teacher.logits.float(), dim=-1).numpy()
+    return functional.normalize(teacher.logits.float(), dim=-1)
 
 
 def learn(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from attar.anatomy.resolve import shape_of
@@ -207,9 +208,9 @@ class TinyBert:
             setup.say_cut(batches)
         kept: dict[str, Any] = {"cache": self._cache, "precision": setup.precision}
         teacher = logits_of(teacher, self.teacher, batches, name=digest(*batches.content), **kept)
-        if o.topics and isinstance(self.teacher, SentenceEncoder):
-            batches.near = near(teacher)
-        learner = self._prediction_learner(self.student, teacher)
+        others = near(teacher) if o.neighbours and isinstance(self.teacher, SentenceEncoder) else None
+        batches.near = others if others is None else others.numpy()
+        learner = self._prediction_learner(self.student, teacher, others)
         return self._learn("prediction", learner, batches, o, o.epochs, judge)
 
     def _layer_learner(self, teacher: PreTrainedModel, student: PreTrainedModel, view: Teacher) -> Distiller:
@@ -217,14 +218,18 @@ class TinyBert:
         losses = self._losses(self._match(teacher), teacher)
         return Distiller(student, view, intermediate=losses, dropout=self.options.dropout)
 
-    def _prediction_learner(self, student: PreTrainedModel, view: Teacher) -> Distiller:
-        """A student with the loss over its logits and the teacher's."""
+    def _prediction_learner(
+        self, student: PreTrainedModel, view: Teacher, others: Tensor | None = None
+    ) -> Distiller:
+        """A student with the loss over its logits and the teacher's, and over `others`, embeddings of texts."""
         o = self.options
         temperature = o.prediction.temperature
         given: dict[str, Any] = {"task": self.setup.task, "temperature": temperature, "dropout": o.dropout}
         if isinstance(student, SentenceEncoder):
             relations = {"dimensions": o.prediction.dimensions, "relations": o.prediction.relations}
-            given["embeddings"] = embedding_match(self.teacher, student, self._start, **relations)
+            given["embeddings"] = embedding_match(
+                self.teacher, student, self._start, **relations, others=others
+            )
         return Distiller(student, view, **given)
 
     def _match(self, teacher: PreTrainedModel) -> Match:

@@ -121,8 +121,8 @@ class Prediction(Options):
         dimensions: Of an embedding model: numbers of leading dimensions that are to be good by themselves (Matryoshka).
         relations: Of an embedding model, what of the texts of a batch is compared: similarities (KL of which texts are
             alike) or distances (RKD, 1904.05068).
-        topics: Of an embedding model whose teacher is cached, in one process: texts of a batch are of like topics, so
-            that it learns to tell these apart (topic-aware sampling, 2104.06967).
+        neighbours: Of an embedding model whose teacher is cached, in one process: learn what near texts are told apart
+            by. Texts of a batch are of like topics (2104.06967), and compared with their nearest outside it, too.
     """
 
     epochs: Count = 3
@@ -132,7 +132,7 @@ class Prediction(Options):
     metric: str | None = None
     dimensions: Annotated[Sequence[Count], Flag("--dimensions", "Losses")] = ()
     relations: Literal["similarities", "distances"] = "similarities"
-    topics: Annotated[bool, Flag("--topics", "Losses")] = True
+    neighbours: Annotated[bool, Flag("--neighbours", "Losses")] = True
 
 
 @verb(stage=True)

@@ -33,7 +33,7 @@ from attar.maths.statistics import Interval
 from attar.model.checkpoint import digest, load
 from attar.model.onnx import OnnxModel
 from attar.model.views import Need
-from attar.storage.writing import write_atomic
+from attar.storage.writing import new_file, write_atomic
 from attar.training.loop import autocast
 from common import once, remembered
 
@@ -194,14 +194,21 @@ class Study:
         )
 
     def score(self, arm: str, seed: int, split: str) -> dict[str, Array]:
-        """What a model says of a split: similarities (N,), gains (Q,) of the questions, hits (M,) of the probe."""
+        """What a model says of a split: similarities (N,), gains (Q,) of the questions, hits (M,) of the probe.
+
+        Where it has its teacher's dimensions, also what its questions gain over the teacher's embeddings of the
+        paragraphs.
+        """
 
         def make() -> dict[str, list[float]]:
             model = self._embedder(arm, seed)
             pairs, asked = similar(split, self.quick), search(split, self.quick)
             found = {"sts": (_embed(model, pairs.first) * _embed(model, pairs.second)).sum(1).tolist()}
-            alike = _embed(model, asked.queries) @ _embed(model, asked.corpus).T
-            found["search"] = gains(alike, asked.relevant).tolist()
+            queries = _embed(model, asked.queries)
+            found["search"] = gains(queries @ _embed(model, asked.corpus).T, asked.relevant).tolist()
+            index = self._index(split)
+            if arm != TEACHER and index.shape[1] == queries.shape[1]:
+                found["index"] = gains(queries @ index.T, asked.relevant).tolist()
             if split == "test":
                 train, test = labelled("train", self.quick), labelled("dev", self.quick)
                 probe = LogisticRegression(max_iter=1000).fit(_embed(model, train.texts), train.labels)
@@ -212,6 +219,14 @@ class Study:
 
         found = remembered(self.work / "said" / f"{self._name(arm, seed)}-{split}.json", make)
         return {what: np.array(values) for what, values in found.items()}
+
+    def _index(self, split: str) -> Array:
+        """(P, E), the teacher's embeddings of the paragraphs."""
+        file = self.work / f"index-{split}.npy"
+        if not file.exists():
+            with new_file(file) as part, part.open("wb") as out:
+                np.save(out, _embed(self._embedder(TEACHER, 0), search(split, self.quick).corpus))
+        return np.asarray(np.load(file))
 
     def _embedder(self, arm: str, seed: int) -> SentenceTransformer | Opened:
         place = self.model(arm, seed)

@@ -73,5 +73,6 @@ def _main(path: str, batch_size: int, length: int, threads: int, pooling: str | 
 
 
 if __name__ == "__main__":
-    path, shape, pooling = sys.argv[1], map(int, sys.argv[2:5]), sys.argv[5:]
+    path, size, length, threads, *pooling = sys.argv[1:]
+    shape = int(size), int(length), int(threads)
     sys.stdout.write(json.dumps(_main(path, *shape, pooling[0] if pooling else None)) + "\n")

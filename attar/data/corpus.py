@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from attar.data.files import texts_in
+from attar.data.folders import texts_in
 from attar.data.tables import SampleBy, is_file, is_folder, read_texts
 from attar.errors import DataError
 from attar.progress import say

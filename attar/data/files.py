@@ -12,12 +12,10 @@ from datasets.exceptions import DatasetGenerationError
 
 from attar.data import conll, squad
 from attar.errors import AttarError, DataError, OutputError
-from attar.progress import say
 from attar.storage.faults import is_write_error, write_error
 from attar.storage.writing import new_file
 
-# Files of a folder that are read as plain text, whatever lies beside them, and tables, in which texts are a column.
-PLAIN = (".txt", ".text", ".md", ".rst")
+# Tables, in which texts are a column.
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 WRITERS = {".csv": "to_csv", ".jsonl": "to_json", ".parquet": "to_parquet"}
 
@@ -48,30 +46,6 @@ def open_table(source: str | Path | Dataset | Sequence[Mapping[str, Any]], encod
         raise undecodable(str(path), error) from error
     except (csv.Error, DatasetGenerationError, pyarrow.ArrowInvalid, ValueError) as error:
         raise unreadable(str(path), error) from error
-
-
-def texts_in(folder: Path) -> list[Path]:
-    """The files of plain text in a folder and the folders in it, in order; hidden ones are passed over.
-
-    Raises:
-        DataError: there are none.
-    """
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and not _hidden(file, folder))
-    found = [file for file in files if file.suffix.lower() in PLAIN]
-    if not found:
-        kinds = sorted({file.suffix for file in files})
-        raise DataError(
-            expected=f"texts ({', '.join(PLAIN)}) in {folder}",
-            found=f"{len(files)} files" + (f" ({', '.join(kinds[:5])})" if kinds else ""),
-            fix="convert documents to plain text first; a collection has corpus.jsonl and queries.jsonl",
-        )
-    if len(files) > len(found):
-        say(f"{len(files) - len(found)} of {len(files)} files in {folder} are no texts, and left out")
-    return found
-
-
-def _hidden(file: Path, inside: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(inside).parts)
 
 
 def check_table(out: str | Path) -> None:

@@ -10,7 +10,8 @@ from datasets.exceptions import DatasetGenerationError
 
 from attar.data import question_tables, tagging_tables
 from attar.data.columns import Columns, choose, name_of, reject_rows
-from attar.data.files import TABLES, open_table, texts_in, unreadable
+from attar.data.files import TABLES, open_table, unreadable
+from attar.data.folders import texts_in
 from attar.data.tasks import KINDS, Task, names
 from attar.errors import DataError
 

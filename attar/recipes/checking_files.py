@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.anatomy.families import FAMILIES
+from attar.data.folders import texts_in
 from attar.errors import DataError, ModelError, PlanError
 from attar.model.remote_code import refused
 from attar.recipes.schema import Columns
@@ -110,10 +111,6 @@ def check_texts(texts: str | tuple[str, ...] | None) -> Iterator[DataError]:
     for name in (texts,) if isinstance(texts, str) else texts or ():
         path = Path(name).expanduser()
         if path.is_dir() and name == texts:
-            from attar.data.files import (
-                texts_in,
-            )  # with the libraries of data, which checking a recipe does without
-
             try:
                 texts_in(path)
             except DataError as error:

@@ -4,17 +4,20 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import (
     InformationRetrievalEvaluator,
     TripletEvaluator,
 )
+from sklearn.metrics import ndcg_score
 
 import tiny
 from attar import compare, dimensions, evaluate
 from attar.data.retrieval import read_collection
 from attar.errors import DataError, ModelError
+from attar.model.checkpoint import load, save
 from attar.model.sentence_modules import Head, write_head
 
 DOCUMENTS = [f"the {a} {b} film of the {c}" for a in tiny.GOOD for b in tiny.BAD for c in ("story", "cast")]
@@ -56,6 +59,34 @@ def test_figures_are_those_of_sentence_transformers_prompts_included(place):
     kept = report.rows[1].retained
     assert kept.low < kept.value < kept.high
     assert kept.value == pytest.approx(report.rows[1].metrics["ndcg@10"] / report.rows[0].metrics["ndcg@10"])
+
+
+def test_queries_of_a_model_in_its_teachers_space_search_the_teachers_index(place, tmp_path):
+    near = load(place / "one")
+    with torch.no_grad():
+        for weight in near.model.parameters():
+            weight.add_(
+                0.3
+                * weight.std(unbiased=False)
+                * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+            )
+    save(near.model, near.tokenizer, tmp_path / "near", lineage={})
+    dimensions(place / "one", to=6, texts=DOCUMENTS, out=tmp_path / "cut")
+    report = compare([place / "one", tmp_path / "near", tmp_path / "cut"], place / "beir")
+    teacher, student = (
+        SentenceTransformer(str(path), device="cpu") for path in (place / "one", tmp_path / "near")
+    )
+    found = read_collection(place / "beir")
+    alike = (
+        student.encode_query(list(found.queries.values()))
+        @ teacher.encode_document(list(found.corpus.values())).T
+    )
+    relevant = [[document in found.relevant[query] for document in found.corpus] for query in found.queries]
+    wanted = ndcg_score(relevant, alike, k=10)
+    name = "ndcg@10_in_teachers_index"
+    assert report.rows[1].metrics[name] == pytest.approx(wanted, abs=1e-3)
+    assert report.rows[1].metrics[name] != pytest.approx(report.rows[1].metrics["ndcg@10"], abs=1e-4)
+    assert [name in row.metrics for row in report.rows] == [False, True, False]
 
 
 def test_fewer_dimensions_are_measured_on_a_collection(place, tmp_path):

@@ -28,6 +28,9 @@ from attar.report.report import Report, Role, Row
 
 Array = NDArray[Any]
 FOLDS, NEAR = 5, 10
+# What a student's queries find among its teacher's embeddings of the documents; and the cosine of both sides' documents
+# from which on they are in one space.
+INDEX, ALIKE = "ndcg@10_in_teachers_index", 0.25
 # Columns of a table of triplets.
 TRIPLET = ("anchor", "positive", "negative")
 
@@ -102,9 +105,27 @@ class Known:
         )
 
     def searched(self, embeddings: Array) -> dict[str, Array]:
-        """Figures (Q,) of each query, as `searched` has them, where these (Q + D, n) are the embeddings."""
+        """Figures (Q,) of each query where these (Q + D, n) are the embeddings.
+
+        They are ndcg@10, recall@10, recall@100 and mrr@10, as `InformationRetrievalEvaluator` has them. Where
+        documents are graded, nDCG heeds the grades (`graded_ndcg`); recall and MRR know relevant or not.
+
+        Raises:
+            MissingExtraError: sentence-transformers is not installed.
+        """
         self._given = torch.from_numpy(embeddings)
         return _figures(self, self.collection)
+
+    def in_index_of(self, other: "Known") -> Array | None:
+        """(Q,) nDCG@10 of these queries over another model's embeddings of the documents; None in another space."""
+        first = len(self.collection.queries)
+        own, theirs = self.embeddings[first:], other.embeddings[first:]
+        if own.shape != theirs.shape or self.task.similarity != other.task.similarity:
+            return None
+        lengths = np.linalg.norm(own, axis=1) * np.linalg.norm(theirs, axis=1)
+        if np.mean((own * theirs).sum(1) / np.maximum(lengths, 1e-12)) < ALIKE:
+            return None
+        return self.searched(np.concatenate([self.embeddings[:first], theirs]))[MAIN]
 
     def encode_query(self, sentences: Sequence[str], **_: Any) -> torch.Tensor:
         """(N, n), of queries."""
@@ -123,17 +144,6 @@ def require_library(why: str) -> None:
             found="it is not installed",
             fix='pip install "attar[embeddings]"',
         )
-
-
-def searched(opened: Opened, collection: Collection, *, max_length: int | None = None) -> dict[str, Array]:
-    """Figures (Q,) of each query: ndcg@10, recall@10, recall@100, mrr@10, as `InformationRetrievalEvaluator` has them.
-
-    Where documents are graded, nDCG heeds the grades (`graded_ndcg`); recall and MRR know relevant or not.
-
-    Raises:
-        MissingExtraError: sentence-transformers is not installed.
-    """
-    return _figures(Embedder(opened, max_length), collection)
 
 
 def _figures(embedder: Any, collection: Collection) -> dict[str, Array]:
@@ -276,11 +286,19 @@ def search_report(
         what = f"{len(source.queries):,} queries, {len(source.corpus):,} documents"
     else:
         what = f"{len(source):,} {'triplets' if main == 'triplet_accuracy' else 'labelled texts'}"
-    measure: Any = {MAIN: searched, "triplet_accuracy": chosen, "probe_accuracy": probed}[main]
+    measure: Any = {"triplet_accuracy": chosen, "probe_accuracy": probed}.get(main)
+    index: Known | None = None
     mean = MEAN if main == MAIN else replace(MEAN, rows="texts")
     for role, opened in models:
         say(f"{opened.name} in {opened.runtime} on {what}")
-        each: Mapping[str, Array] = measure(opened, source, max_length=max_length)
+        if isinstance(source, Collection):
+            known = Known(Embedder(opened, max_length), source)
+            each = known.searched(known.embeddings)
+            if index is not None and (beside := known.in_index_of(index)) is not None:
+                each[INDEX] = beside
+            index = index or known
+        else:
+            each = measure(opened, source, max_length=max_length)
         found = each[main]
         teacher = found if teacher is None else teacher
         around, kept = intervals(opened.name, found, None if role == "teacher" else teacher, mean)

@@ -10,7 +10,18 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 # Columns that a narrow terminal does without, the first first, and one more where names are broken, too.
-_DISPENSABLE = ("memory", "MRR@10", "top-1 agreement", "texts/s", "FLOPs", "p90", "KL", "size", "agreement")
+_DISPENSABLE = (
+    "memory",
+    "MRR@10",
+    "top-1 agreement",
+    "texts/s",
+    "FLOPs",
+    "p90",
+    "KL",
+    "teacher's index",
+    "size",
+    "agreement",
+)
 _LAST = ("p50",)
 _WORDS = ("model", "runtime")
 _GAP = 2
@@ -18,6 +29,7 @@ _GAP = 2
 _BESIDE = (
     "exact_match",
     "mrr@10",
+    "ndcg@10_in_teachers_index",
     "agreement",
     "top_1_agreement",
     "kl",

@@ -15,11 +15,12 @@ from attar.anatomy.resolve import Bound, shape_of
 from attar.augmentation import EmbeddingCandidates, augment
 from attar.compression.data import BATCH, Tables, Texts, drawn
 from attar.data.batches import Batches
+from attar.data.embedding_task import Embedding
 from attar.data.model_task import task_of
 from attar.data.tasks import Task
 from attar.distillation.cache import CachedTeacher, Teacher
-from attar.distillation.objective import Intermediate, Match
-from attar.distillation.phases import Distiller, Judge, teacher_of
+from attar.distillation.objective import EmbeddingMatch, Intermediate, Match
+from attar.distillation.phases import Distiller, Judge, near, teacher_of
 from attar.errors import ModelError
 from attar.evaluation.comparison import compare
 from attar.evaluation.opening import open_model
@@ -140,7 +141,7 @@ class TaskTexts(Texts):
             layer_map(ours.layers, theirs.layers, "uniform"), "none", 1, hidden=True, embedding=False
         )
         losses = Intermediate(compared, ours, theirs, start=projections, seed=self.seed)
-        return Distiller(model, teacher, intermediate=losses, task=self.task)
+        return Distiller(model, teacher, intermediate=losses, task=self.task, embeddings=self._match(teacher))
 
     def longer(self, place: Path, rows: int) -> Dataset | None:
         """With more augmented copies; so many of the texts where not all can be read."""
@@ -152,11 +153,20 @@ class TaskTexts(Texts):
     def answering(
         self, model: PreTrainedModel, batches: Any, teacher: Any, *, cache: Path, precision: Precision
     ) -> Distiller:
-        """Logits are matched."""
+        """Logits are matched; of an embedding model in batches of like topics."""
         if isinstance(teacher, CachedTeacher):
-            return Distiller(model, teacher.logits_only(), task=self.task)
-        options: Any = {"cache": cache, "precision": precision, "name": digest(*batches.content)}
-        return Distiller(model, teacher_of(self.loaded.model, Need(), batches, **options), task=self.task)
+            teacher = teacher.logits_only()
+        else:
+            options: Any = {"cache": cache, "precision": precision, "name": digest(*batches.content)}
+            teacher = teacher_of(self.loaded.model, Need(), batches, **options)
+        match = self._match(teacher)
+        if match is not None and match.others is not None:
+            batches.near = match.others.numpy()
+        return Distiller(model, teacher, task=self.task, embeddings=match)
+
+    def _match(self, teacher: Teacher) -> EmbeddingMatch | None:
+        """How embeddings are compared, of a task that asks for them."""
+        return EmbeddingMatch(others=near(teacher)) if isinstance(self.task, Embedding) else None
 
     def report(self, models: Mapping[str, tuple[Role, Path]], **options: Any) -> Report:
         """With intervals over rows."""

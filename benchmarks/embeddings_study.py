@@ -50,7 +50,7 @@ LAYERS = {"3 layers": (2, 4, 6), "1 layer": (6,)}
 ARMS: dict[str, dict[str, Any]] = {
     "attar, fast": LEARN | {"student": FAST | {"init": "static"}},
     "attar, fast, int8": {"way": "int8", "of": "attar, fast"},
-    "attar, wide": LEARN | {"student": WIDE | {"init": "project"}},
+    "attar, wide": LEARN | {"passes": 1, "student": WIDE | {"init": "project"}},
     "attar, wide, int8": {"way": "int8", "of": "attar, wide"},
     "attar, half": {"way": "attar", "student": {"layers": 3, "init": "layers"}, "lr": 2e-4, "passes": 1},
     "attar, static": {"way": "static", "lr": 1e-2, "dimensions": 216, "passes": 4},

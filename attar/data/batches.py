@@ -139,7 +139,7 @@ class Batches:
             with drawn centres in place of k-means): a loss that compares the texts of a batch meets like ones.
     """
 
-    POOL, TOPIC = 64, 512
+    POOL, TOPIC, CENTRES = 64, 512, 2048
     near: np.ndarray | None = None
 
     def __init__(
@@ -218,7 +218,8 @@ class Batches:
     def _by_topic(self, rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Row numbers so that those with the same nearest centre stand together; the centres in a random order."""
         near = cast(np.ndarray, self.near)
-        centres = near[rows[: max(1, len(rows) // self.TOPIC)]]  # a shuffled order begins at random
+        count = min(max(1, len(rows) // self.TOPIC), self.CENTRES)
+        centres = near[rows[:count]]  # a shuffled order begins at random
         nearest = np.concatenate(
             [(part @ centres.T).argmax(1) for part in np.array_split(near, 1 + len(near) // 8192)]
         )

@@ -159,7 +159,7 @@ def _measured() -> Iterator[str]:
 def _wiki() -> Iterator[str]:
     """WikiText-2's valid and test articles, their spacing undone: paragraphs, and the sentences of them.
 
-    The words that it leaves out as rare, eight of a paragraph, are any words.
+    Each of its `<unk>`, about eight a paragraph, is a word drawn from the teacher's vocabulary.
     """
     words = VocabularyCandidates(AutoTokenizer.from_pretrained(model_directory()))
     for name in ("valid", "test"):

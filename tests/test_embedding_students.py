@@ -16,6 +16,7 @@ from attar import compare, dimensions, distill, evaluate, prune
 from attar.data.batches import Batches, encode
 from attar.data.embedding_task import Embedding
 from attar.data.model_task import task_of
+from attar.distillation import objective, phases, tinybert
 from attar.distillation.phases import near, teacher_of
 from attar.distillation.student import student
 from attar.errors import RecipeError
@@ -278,7 +279,6 @@ def test_relations_of_texts_are_learned_as_they_are_asked_for(plain, tmp_path):
 
 def test_texts_of_like_topics_are_learned_together(plain, tmp_path, monkeypatch):
     """By the teacher's own embeddings, where it keeps them; else in any order."""
-    monkeypatch.setattr(Batches, "TOPIC", 32)
     loaded = load(plain)
     encoded = encode(Dataset.from_dict({"text": TEXTS}), loaded.tokenizer)
     batches = Batches(encoded, loaded.tokenizer)
@@ -286,12 +286,37 @@ def test_texts_of_like_topics_are_learned_together(plain, tmp_path, monkeypatch)
     found = near(teacher_of(loaded.model, Need(), batches, cache=tmp_path / "cache", **options))
     np.testing.assert_allclose(found, embed(loaded.model, TEXTS), atol=1e-5)
     assert near(teacher_of(loaded.model, Need(), batches, cache=None, **options)) is None
-    curves = [
+    asked = []
+
+    def learn(phase, learner, batches, **given):
+        asked.append((batches.near is not None, learner.embeddings.others is not None))
+        return phases.learn(phase, learner, batches, **given)
+
+    monkeypatch.setattr(tinybert, "learn", learn)
+    for neighbours in (True, False):
         distill(plain, out=tmp_path / f"{neighbours}", texts=TEXTS, student={"layers": 1}, intermediate=None,
-                prediction={"epochs": 1, "neighbours": neighbours}).curves["prediction"]
-        for neighbours in (True, False)
-    ]  # fmt: skip
-    assert curves[0] != curves[1]
+                prediction={"epochs": 1, "neighbours": neighbours})  # fmt: skip
+    assert asked == [(True, True), (False, False)]
+
+
+def test_a_text_is_compared_with_the_nearest_of_all_and_with_any(monkeypatch):
+    monkeypatch.setattr(objective, "SEARCHED", 60)
+    monkeypatch.setattr(objective, "NEAREST", 5)
+    generator = torch.Generator().manual_seed(0)
+    others = F.normalize(torch.randn(120, 6, generator=generator), dim=-1)
+    teacher, student = (3 * torch.randn(4, 6, generator=generator) for _ in range(2))
+    match = objective.EmbeddingMatch(others=others)
+    found = match._near(teacher)
+    assert found.shape == (10, 6)
+    rows = [int((others == row).all(1).nonzero()[0, 0]) for row in found]
+    assert len({row % 2 for row in rows}) == 1
+    middle = F.normalize(teacher, dim=-1).mean(0)
+    half = others[rows[0] % 2 :: 2]
+    torch.testing.assert_close(found[:5] @ middle, (half @ middle).topk(5).values)
+    assert objective.EmbeddingMatch()(student, teacher, count=4) < match(student, teacher, count=4)
+    assert match(teacher, teacher, count=4) == pytest.approx(0, abs=1e-4)
+    alone = objective.EmbeddingMatch(relations="distances")(student, teacher, count=4)
+    assert objective.EmbeddingMatch(relations="distances", others=others)(student, teacher, count=4) == alone
 
 
 # Pruning

@@ -17,6 +17,7 @@ import tiny
 from attar import compare, dimensions, evaluate
 from attar.data.retrieval import read_collection
 from attar.errors import DataError, ModelError
+from attar.evaluation import retrieval
 from attar.model.checkpoint import load, save
 from attar.model.sentence_modules import Head, write_head
 
@@ -61,7 +62,7 @@ def test_figures_are_those_of_sentence_transformers_prompts_included(place):
     assert kept.value == pytest.approx(report.rows[1].metrics["ndcg@10"] / report.rows[0].metrics["ndcg@10"])
 
 
-def test_queries_of_a_model_in_its_teachers_space_search_the_teachers_index(place, tmp_path):
+def test_queries_of_a_model_in_its_teachers_space_search_the_teachers_index(place, tmp_path, monkeypatch):
     near = load(place / "one")
     with torch.no_grad():
         for weight in near.model.parameters():
@@ -87,6 +88,12 @@ def test_queries_of_a_model_in_its_teachers_space_search_the_teachers_index(plac
     assert report.rows[1].metrics[name] == pytest.approx(wanted, abs=1e-3)
     assert report.rows[1].metrics[name] != pytest.approx(report.rows[1].metrics["ndcg@10"], abs=1e-4)
     assert [name in row.metrics for row in report.rows] == [False, True, False]
+    monkeypatch.setattr(retrieval, "HELD", 0)  # a collection whose embeddings are not kept all at once
+    parts = compare([place / "one", tmp_path / "near"], place / "beir")
+    assert [row.metrics["ndcg@10"] for row in parts.rows] == pytest.approx(
+        [row.metrics["ndcg@10"] for row in report.rows[:2]]
+    )
+    assert name not in parts.rows[1].metrics
 
 
 def test_fewer_dimensions_are_measured_on_a_collection(place, tmp_path):

@@ -18,7 +18,7 @@ class VocabularyCandidates:
     """Any whole words of a tokenizer, each as likely as the others, and words joined of two of them.
 
     What a text says changes, so only a teacher can say what a copy is worth: for distillation without labels. The same
-    place of the same text has the same candidates.
+    place of the same text has the same candidates. A vocabulary of many languages gives words of all of them.
 
     Raises:
         ModelError: the vocabulary holds no whole words.

@@ -35,7 +35,7 @@ def augment(
     if candidates is None:
         if model is None:
             raise DataError(
-                expected="a model whose embeddings give the words, or candidates",
+                expected="a model whose embeddings or vocabulary give the words, or candidates",
                 found="neither",
                 fix="pass model=… (--model MODEL)",
             )

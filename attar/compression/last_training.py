@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ class LastTraining:
         rows = self._remembered("texts", int(self.left() / each))
         table = learning.texts.longer(learning.place, rows) if rows > len(learning.table) else None
         if table is None or len(table) <= len(learning.table):
-            return learning.batches, learning.teacher
+            return copy(learning.batches), learning.teacher  # whose order may become another
         say(f"answers are learned from {len(table):,} texts")
         return learning.texts.batches(table), None
 

@@ -134,9 +134,10 @@ class Batches:
     remainder, so that a row is always the same process's and it alone needs the teacher's outputs for it.
 
     Attributes:
-        near: (N, E) unit vectors of the rows; where there are any, the rows of a pool (`TOPIC` of them) are those that
-            are nearest to one row drawn at random, anew in each epoch (topic-aware sampling, 2104.06967 section 3.2,
-            with drawn centres in place of k-means): a loss that compares the texts of a batch meets like ones.
+        near: (N, E) vectors of the rows. Where there are any, rows stand in the order of the drawn row that they are
+            nearest to, drawn anew in each epoch, and are cut into pools of about `TOPIC` rows (topic-aware sampling,
+            2104.06967 section 3.2, with drawn centres in place of k-means): a loss that compares the texts of a batch
+            meets like ones. All of one process, which has them all.
     """
 
     POOL, TOPIC, CENTRES = 64, 512, 2048
@@ -205,7 +206,7 @@ class Batches:
             return [rows[i : i + size] for i in range(0, len(rows), size)]
         pool = size * self.POOL if self.shuffle else len(rows)
         if self.shuffle and self.near is not None:
-            rows, pool = self._by_topic(rows, generator), max(self.TOPIC, size)
+            rows, pool = self._by_topic(rows, generator), size * max(1, self.TOPIC // size)
         batches = []
         for i in range(0, len(rows), pool):
             part = rows[i : i + pool]
@@ -216,10 +217,11 @@ class Batches:
         return batches
 
     def _by_topic(self, rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Row numbers so that those with the same nearest centre stand together; the centres in a random order."""
+        """(N,) row numbers, those with one nearest centre of (C, E) together, the centres in any order."""
         near = cast(np.ndarray, self.near)
         count = min(max(1, len(rows) // self.TOPIC), self.CENTRES)
         centres = near[rows[:count]]  # a shuffled order begins at random
+        centres = centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
         nearest = np.concatenate(
             [(part @ centres.T).argmax(1) for part in np.array_split(near, 1 + len(near) // 8192)]
         )

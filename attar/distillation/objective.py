@@ -199,7 +199,8 @@ class EmbeddingMatch:
         dimensions: numbers of leading dimensions that are taught by themselves, too (Matryoshka, 2205.13147 eq. 1), so
             that embeddings can be cut.
         relations: what of the texts of a batch is compared: which are alike (KL), or how far apart they are (RKD).
-        others: (N, E) unit vectors, the teacher's embeddings of texts: which of these a text is like is compared, too.
+        others: (N, E) unit vectors, the teacher's embeddings of texts: which of these a text is like is compared, too,
+            where the student is in its teacher's space and relations are similarities.
     """
 
     space: Tensor | None = None
@@ -214,7 +215,7 @@ class EmbeddingMatch:
         total = related(student, teacher, count=count)
         if target.shape == student.shape:
             total = total + losses.embedding_error(student, target, count=count)
-            if self.others is not None:
+            if self.others is not None and self.relations == "similarities":
                 others = self._near(teacher).to(student.device)
                 own = others if self.space is None else others @ self.space.to(others)
                 apart = losses.neighbour_divergence(student, teacher, own, others, count=count)
@@ -224,7 +225,7 @@ class EmbeddingMatch:
         return total
 
     def _near(self, teacher: Tensor) -> Tensor:
-        """(n, E) of the other texts those that are nearest to the middle of a batch, and as many anywhere."""
+        """(n, E) those of `others` that are nearest to the middle of a batch (B, E), and as many anywhere."""
         assert self.others is not None
         step = -(-len(self.others) // SEARCHED)
         some = self.others[int(torch.randint(step, ())) :: step]

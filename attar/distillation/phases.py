@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from attar.data.batches import Batch, Batches
@@ -138,8 +137,17 @@ def logits_of(teacher: Teacher | None, model: PreTrainedModel, batches: Source, 
 def near(teacher: Teacher) -> Tensor | None:
     """(N, E) unit vectors of all texts, as an embedding model's cache has them; None where it has not all of them."""
     if not isinstance(teacher, CachedTeacher) or teacher.logits is None or teacher.world > 1:
+        say(
+            "texts are learned in any order: there is no cache of one process that has the teacher's embeddings of all"
+        )
         return None
-    return functional.normalize(teacher.logits.float(), dim=-1)
+    found = teacher.logits.float()
+    lengths = found.norm(dim=-1, keepdim=True)
+    if bool(
+        ((lengths - 1).abs() < 1e-3).all()
+    ):  # of a model that normalises: no second copy of what may be large
+        return found
+    return found / lengths.clamp_min(1e-12)
 
 
 def learn(

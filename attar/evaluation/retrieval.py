@@ -31,6 +31,8 @@ FOLDS, NEAR = 5, 10
 # What a student's queries find among its teacher's embeddings of the documents; and the cosine of both sides' documents
 # from which on they are in one space.
 INDEX, ALIKE = "ndcg@10_in_teachers_index", 0.25
+# Documents up to which all embeddings are kept at once; the library searches more of them part by part.
+HELD = 200_000
 # Columns of a table of triplets.
 TRIPLET = ("anchor", "positive", "negative")
 
@@ -95,6 +97,7 @@ class Known:
     """
 
     def __init__(self, embedder: Embedder, collection: Collection) -> None:
+        require_library("measures search")
         self.task, self.collection = embedder.task, collection
         queries, documents = (list(texts.values()) for texts in (collection.queries, collection.corpus))
         sides = embedder.encode_query(queries), embedder.encode_document(documents)
@@ -292,9 +295,10 @@ def search_report(
     for role, opened in models:
         say(f"{opened.name} in {opened.runtime} on {what}")
         if isinstance(source, Collection):
-            known = Known(Embedder(opened, max_length), source)
-            each = known.searched(known.embeddings)
-            if index is not None and (beside := known.in_index_of(index)) is not None:
+            embedder = Embedder(opened, max_length)
+            known = Known(embedder, source) if len(source.corpus) <= HELD else None
+            each = _figures(embedder, source) if known is None else known.searched(known.embeddings)
+            if known is not None and index is not None and (beside := known.in_index_of(index)) is not None:
                 each[INDEX] = beside
             index = index or known
         else:

@@ -124,23 +124,25 @@ def neighbour_divergence(
     temperature: float = 0.05,
     count: float | None = None,
 ) -> Tensor:
-    """KL of which of other texts a text is like: `similarity_divergence` with texts that are not in the batch.
+    """KL of which of given texts a text is like: `similarity_divergence` with texts beyond the batch.
 
     Of those the teacher's embeddings are known and the student's are not, so it is the teacher's that both sides are
-    compared with: how a student's queries rank an index of its teacher. Zero where student and teacher are equal.
+    compared with: how a student's queries rank an index of its teacher. The text itself may be one of them. Zero where
+    student and teacher are equal. In fp32 under autocast, too: what is to be told apart is near.
 
     Args:
         student, teacher: (B, d) and (B, E).
-        own: (N, d) the teacher's embeddings of other texts in the student's space.
+        own: (N, d) the teacher's embeddings of the given texts in the student's space.
         others: (N, E) the same in the teacher's.
         count: texts to average over; B where None.
     """
     sides = ((student, own), (teacher, others))
-    ours, theirs = (
-        (F.normalize(x.float(), dim=-1) @ F.normalize(y.float(), dim=-1).T / temperature).log_softmax(-1)
-        for x, y in sides
-    )
-    return F.kl_div(ours, theirs, reduction="sum", log_target=True) / (count or len(student))
+    with torch.autocast(student.device.type, enabled=False):
+        ours, theirs = (
+            (F.normalize(x.float(), dim=-1) @ F.normalize(y.float(), dim=-1).T / temperature).log_softmax(-1)
+            for x, y in sides
+        )
+        return F.kl_div(ours, theirs, reduction="sum", log_target=True) / (count or len(student))
 
 
 def distance_error(student: Tensor, teacher: Tensor, *, count: float | None = None) -> Tensor:

@@ -118,7 +118,7 @@ def check_texts(texts: str | tuple[str, ...] | None) -> Iterator[DataError]:
         elif not path.is_file():
             yield DataError(
                 expected=f"a file of text at {name}",
-                found="a folder, one of several" if path.is_dir() else "no such file",
+                found="a folder in a list" if path.is_dir() else "no such file",
                 fix="name one folder alone, or files" if path.is_dir() else "check the path",
             )
         elif path.stat().st_size == 0:

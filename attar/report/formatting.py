@@ -29,7 +29,7 @@ _NAMES = {
     "spearman": "Spearman correlation",
     "ndcg@10": "nDCG@10",
     "mrr@10": "MRR@10",
-    "ndcg@10_in_teachers_index": "teacher's index",
+    "ndcg@10_in_teachers_index": "nDCG@10, teacher's index",
     "top_1_agreement": "top-1 agreement",
     "agreement": "agreement with the teacher",
     "kl": "KL to the teacher",

@@ -18,7 +18,7 @@ _DISPENSABLE = (
     "FLOPs",
     "p90",
     "KL",
-    "teacher's index",
+    "nDCG@10, teacher's index",
     "size",
     "agreement",
 )

@@ -53,7 +53,7 @@ def augment(
         table: Table or text file.
         candidates: Where replacements come from, as an object; from `source` where None.
         out: File to write: .csv, .jsonl or .parquet.
-        model: Model whose embeddings give the words.
+        model: Model whose embeddings or vocabulary give the words.
         columns: Which column is what: text=sentence (also label, text_pair).
         tokenizer: Of a model that is given as an object.
         copies: Augmented copies of each text (N_a).

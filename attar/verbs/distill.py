@@ -122,7 +122,7 @@ class Prediction(Options):
         relations: Of an embedding model, what of the texts of a batch is compared: similarities (KL of which texts are
             alike) or distances (RKD, 1904.05068).
         neighbours: Of an embedding model whose teacher is cached, in one process: learn what near texts are told apart
-            by. Texts of a batch are of like topics (2104.06967), and compared with their nearest outside it, too.
+            by. Texts of a batch are of like topics (2104.06967), and compared with their nearest of all texts, too.
     """
 
     epochs: Count = 3

@@ -147,7 +147,8 @@ def near(teacher: Teacher) -> Tensor | None:
         ((lengths - 1).abs() < 1e-3).all()
     ):  # of a model that normalises: no second copy of what may be large
         return found
-    return found / lengths.clamp_min(1e-12)
+    unit: Tensor = found / lengths.clamp_min(1e-12)
+    return unit
 
 
 def learn(

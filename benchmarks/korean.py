@@ -18,6 +18,7 @@ are made once.
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -29,6 +30,14 @@ from common import Figure, Result, benchmark, figure
 from korean_study import ARMS, GENERAL, LAYERS, PRETRAIN, READ, STARTS, TASKS, Korean
 from studies import TextLoss, arms, by_seed, collapsed, draw, loss_apart, verdict
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--tasks": {
+        "nargs": "+",
+        "default": list(TASKS),
+        "choices": list(TASKS),
+        "help": "tasks to learn and to report",
+    }
+}
 OURS, BARE = "distilled, teacher", "copied, labels"
 PAPER = 0.985
 
@@ -38,8 +47,10 @@ def main(options: argparse.Namespace, work: Path) -> Result:
     if not options.quick:
         run.hours()
     figures, bounds = held_out({name: run.lost(name) for name in ("teacher", *STARTS)})
-    teachers = {task: run.said(run.best("teacher", task, 0), task, "test") for task in TASKS}
-    said: dict[str, dict[str, list[Evaluation]]] = {arm: {task: [] for task in TASKS} for arm in options.arms}
+    teachers = {task: run.said(run.best("teacher", task, 0), task, "test") for task in options.tasks}
+    said: dict[str, dict[str, list[Evaluation]]] = {
+        arm: {task: [] for task in teachers} for arm in options.arms
+    }
 
     def points(arm: str, seed: int) -> float:
         for task, found in said[arm].items():
@@ -77,7 +88,7 @@ def show(
 ) -> Result:
     """Print what the arms are worth on the tasks."""
     console, whole = Console(width=130), 100 * float(np.mean([one.value for one in teachers.values()]))
-    heads = (f"{task}, {'Spearman' if task == 'KorSTS' else 'accuracy'}" for task in TASKS)
+    heads = (f"{task}, {'Spearman' if task == 'KorSTS' else 'accuracy'}" for task in teachers)
     table = Table("arm", *heads, "mean", "by seed", "of the teacher's mean, 95%", box=None)
     table.add_row("teacher", *(f"{100 * one.value:.2f}" for one in teachers.values()), f"{whole:.2f}")
     kept: dict[str, Interval] = {}
@@ -114,7 +125,7 @@ def show(
         "pre-training": PRETRAIN,
         "reading": READ,
         "reviews": {"read": len(run.texts), "general": GENERAL, "held out": len(run.held)},
-        "rates": {arm: {task: run.rate(arm, task) for task in TASKS} for arm in ("teacher", *means)},
+        "rates": {arm: {task: run.rate(arm, task) for task in teachers} for arm in ("teacher", *means)},
         "points": {arm: {task: [100 * one.value for one in runs] for task, runs in tasks.items()}
                    for arm, tasks in said.items()}
         | {"teacher": {task: 100 * one.value for task, one in teachers.items()}},
@@ -123,7 +134,10 @@ def show(
         "verdicts": verdicts,
     }  # fmt: skip
     picture = draw(
-        "Of the teacher's mean of NSMC and KorSTS", kept, "share kept, 95%", papers=dict.fromkeys(kept, PAPER)
+        f"Of the teacher's mean of {' and '.join(teachers)}",
+        kept,
+        "share kept, 95%",
+        papers=dict.fromkeys(kept, PAPER),
     )
     return Result(figures, settings, {"korean.svg": picture})
 
@@ -143,5 +157,5 @@ if __name__ == "__main__":
         quick="a few sentences, tiny models: under a minute",
         threads=1,
         seeds=True,
-        options=arms(list(ARMS)),
+        options=arms(list(ARMS)) | OPTIONS,
     )

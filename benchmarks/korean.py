@@ -9,7 +9,8 @@ teachers. Students have one layer. Their starts:
 - distilled: that layer after reading the same reviews by the triple loss, as DistilBERT was made;
 - fitted: a layer fitted by least squares to the fine-tuned teacher (attar's `init: project`).
 
-Then they learn the task from its labels, or from the fine-tuned teacher without labels, in as many steps. Learning
+Then they learn the task from its labels, or from the fine-tuned teacher without labels, in as many steps; one arm also
+learns what the teacher says of 40,000 reviews that have no label. Learning
 rates are chosen for each arm on rows held out (NSMC) and KorSTS's dev table, at the first seed; NSMC's dev table and
 KorSTS's test table are read once a model. Seeds are of the task; the tokenizer, the pre-trained model and the starts
 are made once.

@@ -24,6 +24,8 @@ from texts import SHARED, korean_reviews
 
 # Reviews held out, read in the general stage, labelled to learn from, and labelled to choose by.
 HELD, GENERAL, ROWS, CHOOSE, VOCABULARY = 2000, 200_000, 20_000, 2000, 8000
+# Reviews without labels beside NSMC's rows, for a student that learns from its teacher alone.
+MORE = 40_000
 SIZES = {
     "hidden_size": 256,
     "num_hidden_layers": 4,
@@ -44,6 +46,7 @@ ARMS: dict[str, tuple[str, str]] = {
     "read on, labels": ("read on", "labels"),
     "distilled, labels": ("distilled", "labels"),
     "distilled, teacher": ("distilled", "teacher"),
+    "distilled, teacher, reviews": ("distilled", "teacher"),
     "fitted, teacher": ("fitted", "teacher"),
 }
 STARTS = ("copied", "read on", "distilled")
@@ -164,6 +167,8 @@ class Korean:
             student = {"layers": len(LAYERS)} if start == "fitted" else self.start(str(start))
             parts: dict[str, Any] = {"intermediate": None, "prediction": phase, "student": student}
             plain = data["train"].remove_columns("label")
+            if arm.endswith("reviews") and task == "NSMC":
+                plain = Dataset.from_dict({"text": [*plain["text"], *self.texts[:MORE]]})
             distill(self.best("teacher", task, 0), out=out, data=plain, **parts, **options)
 
         return once(self.work / f"{arm.replace(' ', '-').replace(',', '')}-{task}-{rate:g}-{seed}", make)
@@ -210,7 +215,7 @@ class Korean:
         left = {name: seconds for name, seconds in parts.items() if not (self.work / name).exists()}
         for arm in ("teacher", *ARMS):
             each = cost[depth if arm == "teacher" else thin, True]
-            each += cost[depth, False] if arm.endswith("teacher") and arm != "teacher" else 0.0
+            each += cost[depth, False] if ARMS.get(arm, ("", ""))[1] == "teacher" else 0.0
             for task, tokens in passes.items():
                 made = len(list(self.work.glob(f"{arm.replace(' ', '-').replace(',', '')}-{task}-*")))
                 runs = max(0, (2 if arm == "teacher" else 4) - made)

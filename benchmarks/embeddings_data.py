@@ -20,6 +20,7 @@ from transformers import AutoTokenizer
 
 from attar.augmentation import Place, VocabularyCandidates, augment
 from attar.demo.data import model_directory, reviews, split_sentences, unlabelled_texts
+from attar.model.pretrained import from_pretrained
 from texts import SHARED, books
 
 # Texts to learn from, and how many of them at most are of each source; books fill up what is left.
@@ -161,7 +162,7 @@ def _wiki() -> Iterator[str]:
 
     Each of its `<unk>`, about eight a paragraph, is a word drawn from the teacher's vocabulary.
     """
-    words = VocabularyCandidates(AutoTokenizer.from_pretrained(model_directory()))
+    words = VocabularyCandidates(from_pretrained(AutoTokenizer, model_directory()))
     for name in ("valid", "test"):
         file = SHARED / "lm_wikitext2_validtest" / f"wiki.{name}.tokens"
         for line in file.read_text(encoding="utf-8").split("\n"):
@@ -175,7 +176,7 @@ def _wiki() -> Iterator[str]:
 
 def _copies(texts: list[str]) -> list[str]:
     """Copies of texts with words replaced by any of the vocabulary."""
-    words, found = VocabularyCandidates(AutoTokenizer.from_pretrained(model_directory())), []
+    words, found = VocabularyCandidates(from_pretrained(AutoTokenizer, model_directory())), []
     for long, copies in COPIES.items():
         some = Dataset.from_dict({"text": [text for text in texts if (len(text.split()) >= LONG) is long]})
         more = augment(some, words, copies=copies, probability=REPLACED, k=2 * copies)

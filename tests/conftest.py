@@ -95,3 +95,19 @@ def _no_console() -> None:
     from attar import progress
 
     progress.attach(None)
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory):
+    """A directory of an embedding model without Dense layers, which normalises."""
+    from embedders import saved
+
+    return saved(tmp_path_factory.mktemp("plain") / "t")
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory):
+    """A directory of an embedding model with Dense layers; many tests have a teacher of their own."""
+    from embedders import with_dense
+
+    return with_dense(tmp_path_factory.mktemp("teacher") / "t")

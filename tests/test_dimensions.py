@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from embedders import TEXTS, embed, embedder, saved, with_dense
+from embedders import TEXTS, embed, embedder
 from sentence_transformers import SentenceTransformer
 from torch.nn import functional as F
 
@@ -13,18 +13,6 @@ from attar import dimensions
 from attar.data.embedding_task import Embedding
 from attar.model.checkpoint import load
 from attar.model.sentence_modules import Head
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    """A directory with Dense layers."""
-    return with_dense(tmp_path_factory.mktemp("teacher") / "t")
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    """A directory without Dense layers, which normalises."""
-    return saved(tmp_path_factory.mktemp("plain") / "t")
 
 
 @pytest.mark.parametrize("name", ["plain", "teacher"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from embedders import TEXTS, embed, embedder, saved, with_dense
+from embedders import TEXTS, embed, embedder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
@@ -24,19 +24,6 @@ from attar.model.checkpoint import load, save
 from attar.model.onnx import OnnxModel
 from attar.model.pooling import MODES, pool
 from attar.model.sentence_modules import Head, Linear
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    """A directory with Dense layers."""
-    return with_dense(tmp_path_factory.mktemp("teacher") / "t")
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    """A directory without Dense layers, which normalises."""
-    return saved(tmp_path_factory.mktemp("plain") / "t")
-
 
 # Pooling and files
 

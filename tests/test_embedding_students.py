@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from embedders import TEXTS, embed, embedder, saved, with_dense
+from embedders import TEXTS, embed, embedder, saved
 from scipy.spatial.distance import pdist
 from sentence_transformers import SentenceTransformer
 from torch.nn import functional as F
@@ -27,19 +27,6 @@ from attar.model.sentence_modules import Head
 from attar.model.views import Need
 from attar.pruning.pruner import Pruner
 from attar.pruning.round import Way
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    """A directory with Dense layers."""
-    return with_dense(tmp_path_factory.mktemp("teacher") / "t")
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    """A directory without Dense layers, which normalises."""
-    return saved(tmp_path_factory.mktemp("plain") / "t")
-
 
 # Losses
 

@@ -4,15 +4,16 @@ MiniLM-L6 with a masked-language-model head, which has read eight million words 
 (`../shared/data/lm_english_books`; its vocabulary trimmed to frequent words, so that the embedding's share of the
 parameters is like BERT-base's), is pruned to the sizes that 4, 3 and 1 of its 6 layers have (77%, 66% and 43%; the
 paper's 9, 6 and 3 of 12 are 81%, 61% and 40%) and recovers on books. "close" learns the alphas by staying close to the
-unpruned model; the others by masked words, as the paper. Every way is measured fitted by least squares and not, and
-recovers by masked words and by distillation, in the same steps; what needs no alphas gets those that the others learn
-alphas in on top. First comes the loss of hidden tokens of books that nobody read, paired by text, over seeds of alphas
-and recovery; then, with `--tasks`, what GLUE's tasks make of the best learned shape, of the uniform one, and of
-dropped layers.
+unpruned model, the others by masked words, as the paper; "inside" leaves the hidden size alone. The first seed says, on
+books to choose by, which learned shape of a size all seeds measure. With `--modes` every way is also measured without
+the least-squares fit, and recovers by distillation in place of masked words, in the same steps; what needs no alphas
+gets those that the others learn alphas in on top. First comes the loss of hidden tokens of books that nobody read,
+paired by text, over seeds of alphas and recovery; then, with `--tasks`, what GLUE's tasks make of the best learned
+shape, of the uniform one, and of dropped layers.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,33 +32,53 @@ from minilm import HELD_BOOKS, READ, WORDS
 from studies import TextLoss, arms, by_seed, loss_apart, verdict
 
 Losses = dict[tuple[str, int, str], list[TextLoss]]
+# The mode that ways are compared in; the others stand beside it.
+MAIN = "fitted"
+# What learned shapes are held against.
+RIVALS = ("dropped", "uniform")
+# What a model is before it recovers, fitted by least squares or not.
+BEFORE = {False: "cut, before", True: "fitted, before"}
 
 
 def main(options: argparse.Namespace, work: Path) -> Result:
     study, ways, sizes = Study(work, quick=options.quick), options.arms, options.sizes
+    modes = [mode for mode in MODES if mode == MAIN or mode in options.modes]
     if options.quick:
         ways, sizes, options.tasks = ["all", "dropped"], [3], ["SST-2"]
     else:
-        study.hours(ways, sizes, options.seeds)
+        study.hours(ways, sizes, modes, options.seeds)
     cells = {
         f"{way}-{layers}": (way, layers) for layers in sizes for way in ways if _possible(study, way, layers)
     }
-    lost: Losses = {}
+    lost: dict[tuple[str, int, str], dict[int, TextLoss]] = {}
 
     def loss(name: str, seed: int) -> float:
         way, layers = cells[name]
-        for mode in MODES:
-            lost.setdefault((way, layers, mode), []).append(study.after(way, layers, mode, seed))
-        for fit in (True, False):
+        for mode in modes:
+            lost.setdefault((way, layers, mode), {})[seed] = study.after(way, layers, mode, seed)
+        for fit in sorted({MODES[mode][0] for mode in modes}):
             found = study.before(way, layers, seed, fit=fit)
-            lost.setdefault((way, layers, "fitted, before" if fit else "cut, before"), []).append(found)
-        return lost[way, layers, "fitted"][-1].mean
+            lost.setdefault((way, layers, BEFORE[fit]), {})[seed] = found
+        return lost[way, layers, MAIN][seed].mean
 
-    pairs = [
-        (f"{way}-{n}", f"{other}-{n}") for n in sizes for way in LEARNED for other in ("uniform", "dropped")
-    ]
-    by_seed(list(cells), options.seeds, loss, pairs)
-    return show(study, lost, options.tasks, options.seeds)
+    # One seed says, on books to choose by, which of the learned shapes all seeds measure.
+    by_seed(list(cells), options.seeds[:1], loss)
+    best = _best(study, cells.values(), options.seeds[0])
+    pairs = [(f"{way}-{n}", f"{other}-{n}") for n, way in best.items() for other in RIVALS]
+    asked = [name for name, (way, n) in cells.items() if way in (best.get(n), *RIVALS)]
+    by_seed(asked, options.seeds, loss, pairs)
+    runs = {cell: [each[seed] for seed in options.seeds if seed in each] for cell, each in lost.items()}
+    return show(study, runs, best, options.tasks, options.seeds)
+
+
+def _best(study: Study, cells: Iterable[tuple[str, int]], seed: int) -> dict[int, str]:
+    """For each size the learned shape that loses least on the books to choose by, at one seed."""
+    found: dict[int, str] = {}
+    for n in dict.fromkeys(layers for _, layers in cells):
+        learned = [way for way, layers in cells if layers == n and way in LEARNED]
+        if learned:
+            found[n] = min(learned, key=lambda way: study.after(way, n, MAIN, seed, "dev").mean)
+    return found
 
 
 def _possible(study: Study, way: str, layers: int) -> bool:
@@ -70,26 +91,22 @@ def _possible(study: Study, way: str, layers: int) -> bool:
     return True
 
 
-def show(study: Study, lost: Losses, tasks: Sequence[str], seeds: Sequence[int]) -> Result:
+def show(
+    study: Study, lost: Losses, best: Mapping[int, str], tasks: Sequence[str], seeds: Sequence[int]
+) -> Result:
     """Print the tables."""
     console, whole = Console(width=140), study.lost_whole()
-    columns = ("cut, before", "fitted, before", *MODES)
+    columns = [column for column in (*BEFORE.values(), *MODES) if any(column == found for *_, found in lost)]
     table = Table("nats a hidden token", *columns, box=None)
-    table.add_row("whole", *[""] * 4, f"{whole.mean:.4f}")
+    table.add_row("whole", *[f"{whole.mean:.4f}" if column == MAIN else "" for column in columns])
     for way, layers in dict.fromkeys((way, layers) for way, layers, _ in lost):
         table.add_row(f"{way}-{layers}", *(f"{_mean(lost[way, layers, column]):.4f}" for column in columns))
     console.print(table)
     figures: dict[str, Figure] = {"held-out loss, whole": figure(whole.mean)}
     bounds: dict[str, Interval] = {}
     verdicts: dict[str, str] = {}
-    best: dict[int, str] = {}
-    for layers in dict.fromkeys(layers for _, layers, _ in lost):
-        learned = [way for way in LEARNED if (way, layers, "fitted") in lost]
-        if learned:
-            best[layers] = min(learned, key=lambda way: _mean(lost[way, layers, "fitted"]))
-        for other in ("uniform", "dropped"):
-            if layers not in best or (other, layers, "fitted") not in lost:
-                continue
+    for layers in best:
+        for other in (other for other in RIVALS if (other, layers, MAIN) in lost):
             for mode in columns:
                 pair = lost[best[layers], layers, mode], lost[other, layers, mode]
                 apart = loss_apart(*pair)
@@ -97,7 +114,7 @@ def show(study: Study, lost: Losses, tasks: Sequence[str], seeds: Sequence[int])
                 bounds[title] = Interval(-apart.value, -apart.high, -apart.low)
                 verdicts[title] = verdict(bounds[title])
                 console.print(f"{title}: {_signed(bounds[title], '.4f')}, {verdicts[title]}", highlight=False)
-                figures[title] = figure(bounds[title].value, 0.0 if mode == "fitted" else None)
+                figures[title] = figure(bounds[title].value, 0.0 if mode == MAIN else None)
     points = _tasks(study, lost, best, tasks, seeds, figures, bounds)
     settings = _settings(study, lost, best, points, bounds, verdicts)
     settings["whole"] = whole.mean
@@ -117,7 +134,7 @@ def _tasks(
     points: dict[str, dict[str, list[float]]] = {}
     if not tasks:
         return points
-    beside = {n: [way for way in ("dropped", "uniform") if (way, n, "fitted") in lost] for n in best}
+    beside = {n: [way for way in RIVALS if (way, n, MAIN) in lost] for n in best}
     chosen = [("whole", 0), *((way, n) for n in best for way in (best[n], *beside[n]))]
     for seed in seeds:
         for way, layers in chosen:
@@ -151,9 +168,7 @@ def _settings(
         "vocab": form.vocab,
         "layers": [list(vars(layer).values()) for layer in form.layers],
     }
-    shapes = {
-        f"{way}-{layers}": study.shape(way, layers, 0) for way, layers, mode in lost if mode == "fitted"
-    }
+    shapes = {f"{way}-{layers}": study.shape(way, layers, 0) for way, layers, mode in lost if mode == MAIN}
     return {
         "words": WORDS,
         "held-out books": HELD_BOOKS,
@@ -163,9 +178,7 @@ def _settings(
         "tasks": {name: TASKS[name]._asdict() for name in TASKS},
         "rates": RATES,
         "losses": {
-            f"{way}-{n}": [one.mean for one in runs]
-            for (way, n, mode), runs in lost.items()
-            if mode == "fitted"
+            f"{way}-{n}": [one.mean for one in runs] for (way, n, mode), runs in lost.items() if mode == MAIN
         },
         "losses by mode": {
             f"{way}-{n}, {mode}": [one.mean for one in runs] for (way, n, mode), runs in lost.items()
@@ -197,6 +210,12 @@ if __name__ == "__main__":
         options={
             **arms(WAYS),
             "--sizes": {"type": int, "nargs": "+", "default": list(SIZES), "choices": list(SIZES)},
+            "--modes": {
+                "nargs": "*",
+                "default": [mode for mode in MODES if mode != MAIN],
+                "choices": [mode for mode in MODES if mode != MAIN],
+                "help": f"how pruned models are mended, beside {MAIN!r}",
+            },
             "--tasks": {
                 "nargs": "*",
                 "default": [],

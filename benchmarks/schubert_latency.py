@@ -30,7 +30,7 @@ from attar.pruning.latency import Latency
 from attar.pruning.reconstruction import reconstruct
 from attar.pruning.rounds import Recovery, recover
 from attar.pruning.schubert import VARIANTS, learn_alphas
-from attar.pruning.selection import Cost, in_order
+from attar.pruning.selection import in_order
 from attar.pruning.units import Kept
 from common import Figure, Result, benchmark, figure, once, remembered
 from studies import TextLoss, by_seed, draw, loss_apart, masked_loss, verdict
@@ -59,12 +59,12 @@ class Duel(Study):
 
     def _plan(self, name: str, seed: int) -> Kept:
         """What stays by a cost, at the latency budget."""
-        of: Cost = self.table if name == "latency" else self.cost
-        model, texts = self.whole.model, self.batches(seed, masked=True)
-        steps = self._steps(ALPHAS)
-        alphas = learn_alphas(model, VARIANTS["all"], MaskedLanguage(model), texts, of, seed=seed, **steps)
         if name == "latency":
-            return in_order(self.form, alphas.scores(), of, self.goal)
+            model, texts = self.whole.model, self.batches(seed, masked=True)
+            learn = MaskedLanguage(model), texts, self.table
+            alphas = learn_alphas(model, VARIANTS["all"], *learn, seed=seed, **self._steps(ALPHAS))
+            return in_order(self.form, alphas.scores(), self.table, self.goal)
+        alphas, of = self.alphas("all", seed), self.cost
         low, high = 0.05, 1.0  # as many parameters as leave a model of that latency
         for _ in range(12):
             middle = (low + high) / 2
@@ -120,7 +120,7 @@ class Duel(Study):
 def main(options: argparse.Namespace, work: Path) -> Result:
     duel = Duel(work, quick=options.quick, threads=options.threads)
     if not options.quick:
-        duel.hours([], [], [])
+        duel.hours([], [], [], [])
     lost: dict[str, list[TextLoss]] = {cost: [] for cost in COSTS}
 
     def loss(cost: str, seed: int) -> float:

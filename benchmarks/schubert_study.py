@@ -4,7 +4,7 @@ import copy
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -24,14 +24,14 @@ from attar.data.model_task import task_of
 from attar.evaluation.prediction import predict
 from attar.evaluation.quality import Evaluation, judge
 from attar.model.checkpoint import Loaded, load, save
-from attar.pruning.alphas import Alphas, alphas_for
+from attar.pruning.alphas import Alphas, alphas_for, betas
 from attar.pruning.apply import apply
 from attar.pruning.cost import Parameters
 from attar.pruning.reconstruction import reconstruct
 from attar.pruning.rounds import Recovery, recover
 from attar.pruning.schubert import VARIANTS, learn_alphas
-from attar.pruning.scores import drop_layers, magnitude, taylor
-from attar.pruning.selection import Scores, in_order, uniform
+from attar.pruning.scores import drop_layers, magnitude, per_cost, taylor
+from attar.pruning.selection import INSIDE, Scores, in_order, uniform
 from attar.pruning.self_distillation import SelfDistillation
 from attar.pruning.units import Kept
 from common import once, remembered
@@ -41,9 +41,10 @@ from studies import TextLoss, masked_loss, say_hours, seconds_a_token
 
 # Layers of the dropped-layers model -> size in the paper, its margins of the best schuBERT over it and over uniform.
 SIZES = {4: ("88M", 1.1, 0.4), 3: ("66M", 1.6, 0.5), 1: ("43M", 6.6, 1.1)}
-# How units are chosen: learned alphas of all axes, of h and of f by masked words, of all by closeness (attar's); the
-# same alphas of all axes shrinking every axis alike; layers dropped; first-order Taylor and magnitude over all axes.
-LEARNED = ("all", "h", "f", "close")
+# How units are chosen: learned alphas of all axes, of h and of f by masked words (the paper's), of all that is inside
+# layers by masked words and of all by closeness (attar's); the alphas of all axes shrinking every axis alike; layers
+# dropped; first-order Taylor a unit of cost over all axes; magnitude shrinking every axis alike.
+LEARNED = ("all", "h", "f", "inside", "close")
 WAYS = (*LEARNED, "uniform", "dropped", "taylor", "magnitude")
 # How a cut model is mended: fitted by least squares or not, then trained by masked words or by the whole model.
 MODES: dict[str, tuple[bool, str]] = {
@@ -93,7 +94,8 @@ class Study:
     def alphas(self, name: str, seed: int) -> Alphas:
         """The alphas of a variant, which serve all sizes; "close" are of all axes, taught without masked words."""
         if (name, seed) not in self._alphas:
-            model, axes = self.whole.model, VARIANTS.get(name, VARIANTS["all"])
+            model = self.whole.model
+            axes = INSIDE if name == "inside" else VARIANTS.get(name, VARIANTS["all"])
 
             def make(out: Path) -> None:
                 loss = (
@@ -118,7 +120,8 @@ class Study:
             return magnitude(model, axes)
         if way == "taylor":
             some, learner = islice(self.batches(seed, masked=True).epoch(), SCORED), MaskedLanguage(model)
-            return taylor(model, axes, some, lambda batch: learner(batch)["mlm"])
+            found = taylor(model, axes, some, lambda batch: learner(batch)["mlm"])
+            return per_cost(found, betas(alphas_for(model, axes), self.cost))
         return self.alphas("all" if way == "uniform" else way, seed).scores()
 
     def kept(self, way: str, layers: int, seed: int) -> Kept:
@@ -127,7 +130,8 @@ class Study:
         budget = self.cost(replace(form, layers=form.layers[:layers]))
         if way == "dropped":
             return drop_layers(self.whole.model, "alternate", self.cost, budget)
-        pick = uniform if way == "uniform" else in_order
+        # Sizes of weights on different axes say nothing of each other.
+        pick = uniform if way in ("uniform", "magnitude") else in_order
         return pick(form, self._scores(way, seed), self.cost, budget)
 
     def cut(self, way: str, layers: int, seed: int, *, fit: bool) -> tuple[PreTrainedModel, Kept]:
@@ -147,6 +151,7 @@ class Study:
             options = self._steps(RECOVERY)
             if way not in LEARNED and way != "uniform":
                 options["steps"] += self._steps(ALPHAS)["steps"]
+            self.before(way, layers, seed, fit=fit, small=small)
             texts, scratch = (
                 self.batches(seed + 100, masked=loss == "mlm"),
                 Path(tempfile.mkdtemp(dir=self.work)),
@@ -165,26 +170,29 @@ class Study:
         """The sizes of a pruned model."""
         return dict(json.loads((self.pruned(way, layers, "fitted", seed) / "shape.json").read_text()))
 
-    def before(self, way: str, layers: int, seed: int, *, fit: bool) -> TextLoss:
-        """What a cut model loses on held-out books before any recovery."""
+    def before(
+        self, way: str, layers: int, seed: int, *, fit: bool, small: PreTrainedModel | None = None
+    ) -> TextLoss:
+        """What a cut model, `small` where it is there, loses on held-out books before any recovery."""
         name = f"{way}-{layers}-{'fitted' if fit else 'cut'}-{seed}-before"
-        return self._lost(name, lambda: self.cut(way, layers, seed, fit=fit)[0])
+        return self._lost(name, lambda: small or self.cut(way, layers, seed, fit=fit)[0])
 
-    def after(self, way: str, layers: int, mode: str, seed: int) -> TextLoss:
-        """What a recovered model loses on held-out books."""
+    def after(self, way: str, layers: int, mode: str, seed: int, part: str = "test") -> TextLoss:
+        """What a recovered model loses on held-out books: those to choose by (dev), or those read once (test)."""
         place = self.pruned(way, layers, mode, seed)
-        return self._lost(place.name, lambda: load(place, head="masked-lm").model)
+        return self._lost(place.name, lambda: load(place, head="masked-lm").model, part)
 
     def lost_whole(self) -> TextLoss:
         """What the whole model loses on held-out books."""
         return self._lost("whole", lambda: self.whole.model)
 
-    def _lost(self, name: str, model: Any) -> TextLoss:
+    def _lost(self, name: str, model: Any, part: str = "test") -> TextLoss:
         def make() -> Any:
-            found = masked_loss(model(), self.texts["test"], self.whole.tokenizer, max_length=LENGTH)
+            found = masked_loss(model(), self.texts[part], self.whole.tokenizer, max_length=LENGTH)
             return [found.nats.tolist(), found.tokens.tolist()]
 
-        return TextLoss(*map(np.array, remembered(self.work / "lost" / f"{name}.json", make)))
+        file = f"{name}.json" if part == "test" else f"{name}-{part}.json"
+        return TextLoss(*map(np.array, remembered(self.work / "lost" / file, make)))
 
     def value(self, way: str, layers: int, task: str, seed: int) -> float:
         """Metric in points of a pruned model (`whole`: of the unpruned one) that learned a task, at its best rate."""
@@ -224,7 +232,9 @@ class Study:
         logits = np.array(remembered(self.work / "said" / f"{place.name}-{part}.json", make))
         return judge(task_of(loaded.model.config), logits, np.array(table["label"][:]))
 
-    def hours(self, ways: list[str], sizes: list[int], seeds: list[int]) -> None:
+    def hours(
+        self, ways: Sequence[str], sizes: Sequence[int], modes: Sequence[str], seeds: Sequence[int]
+    ) -> None:
         """Say what is left to be made and how long it takes."""
         small = small_vocabulary(self.work, self.texts, texts_of(self.tables))
         model = load(small, head="masked-lm", fresh_head=True).model
@@ -234,7 +244,7 @@ class Study:
         learned = [way for way in ways if way in LEARNED]
         made = len(list(self.work.glob("alphas-*")))
         left["alphas"] = max(0, len(learned) * len(seeds) - made) * ALPHAS["steps"] * step
-        cells = len(ways) * len(sizes) * len(MODES) * len(seeds)
+        cells = len(ways) * len(sizes) * len(modes) * len(seeds)
         made = len(list(self.work.glob("*-*-*-[0-9]*/shape.json")))
         left[f"{cells - made} recoveries"] = max(0, cells - made) * RECOVERY["steps"] * step * 0.7
         say_hours({name: seconds for name, seconds in left.items() if seconds})

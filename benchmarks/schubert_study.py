@@ -2,9 +2,9 @@
 
 import copy
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -21,6 +21,7 @@ from attar.anatomy.form import form_of
 from attar.data.batches import Batches, encode
 from attar.data.masking import MaskedBatches, MaskedLanguage
 from attar.data.model_task import task_of
+from attar.errors import PlanError
 from attar.evaluation.prediction import predict
 from attar.evaluation.quality import Evaluation, judge
 from attar.model.checkpoint import Loaded, load, save
@@ -42,9 +43,10 @@ from studies import TextLoss, masked_loss, say_hours, seconds_a_token
 # Layers of the dropped-layers model -> size in the paper, its margins of the best schuBERT over it and over uniform.
 SIZES = {4: ("88M", 1.1, 0.4), 3: ("66M", 1.6, 0.5), 1: ("43M", 6.6, 1.1)}
 # How units are chosen: learned alphas of all axes, of h and of f by masked words (the paper's), of all that is inside
-# layers by masked words and of all by closeness (attar's); the alphas of all axes shrinking every axis alike; layers
-# dropped; first-order Taylor a unit of cost over all axes; magnitude shrinking every axis alike.
-LEARNED = ("all", "h", "f", "inside", "close")
+# layers by masked words and of all by closeness (attar's), the alphas of all axes on those axes that a short recovery
+# finds best (attar's); the alphas of all axes shrinking every axis alike; layers dropped; first-order Taylor a unit of
+# cost over all axes; magnitude shrinking every axis alike.
+LEARNED = ("all", "h", "f", "inside", "close", "searched")
 WAYS = (*LEARNED, "uniform", "dropped", "taylor", "magnitude")
 # How a cut model is mended: fitted by least squares or not, then trained by masked words or by the whole model.
 MODES: dict[str, tuple[bool, str]] = {
@@ -57,6 +59,17 @@ ALPHAS: dict[str, Any] = {"steps": 200, "lr": 0.02}
 RECOVERY: dict[str, Any] = {"steps": 300, "lr": 2e-4}
 SCORED = 16  # batches that Taylor looks at
 RATES = (1e-4, 3e-4)
+# What "searched" chooses from: axes that are cut, the smallest alphas anywhere or every axis alike; and the steps of
+# recovery after which it chooses.
+PATTERNS = {
+    "f": ("ffn",),
+    "inside": INSIDE,
+    "h": ("hidden",),
+    "hf": ("hidden", "ffn"),
+    "ha": ("hidden", "heads", "key", "value"),
+    "all": VARIANTS["all"],
+}
+SEARCH = 40
 
 
 class Study:
@@ -128,11 +141,54 @@ class Study:
         """What stays by a way at the size that so many layers have."""
         form = form_of(self.whole.model.config)
         budget = self.cost(replace(form, layers=form.layers[:layers]))
+        if way == "searched":
+            return self._pattern(self.found(layers)["best"], budget, seed)
         if way == "dropped":
             return drop_layers(self.whole.model, "alternate", self.cost, budget)
         # Sizes of weights on different axes say nothing of each other.
         pick = uniform if way in ("uniform", "magnitude") else in_order
         return pick(form, self._scores(way, seed), self.cost, budget)
+
+    def _pattern(self, name: str, budget: float, seed: int) -> Kept:
+        """What stays by the alphas of all axes where only some axes are cut."""
+        axes, _, alike = name.partition(" ")
+        scores, some = self.alphas("all", seed).scores(), PATTERNS[axes]
+        cut = Scores(
+            {axis: values for axis, values in scores.shared.items() if axis in some},
+            tuple({axis: each[axis] for axis in each if axis in some} for each in scores.layers),
+        )
+        pick = uniform if alike else in_order
+        return pick(form_of(self.whole.model.config), cut, self.cost, budget)
+
+    def found(self, layers: int) -> dict[str, Any]:
+        """The pattern that is best at a size after a short recovery of the first seed, on the books to choose by."""
+
+        def cut(name: str) -> PreTrainedModel:
+            form, model = form_of(self.whole.model.config), self.whole.model
+            kept = self._pattern(name, self.cost(replace(form, layers=form.layers[:layers])), 0)
+            small = apply(model, kept)
+            reconstruct(small, model, kept, self.batches(0, masked=False).epoch())
+            self._recover(small, kept, "mlm", 0, RECOVERY | {"steps": SEARCH})
+            return small
+
+        def make() -> dict[str, Any]:
+            losses = {}
+            for name in (f"{axes}{alike}" for axes in PATTERNS for alike in ("", " alike")):
+                with suppress(PlanError):  # such axes alone do not reach the size
+                    what = f"pattern-{name.replace(' ', '-')}-{layers}"
+                    losses[name] = self._lost(what, lambda name=name: cut(name), "dev").mean
+            return {"losses": losses, "best": min(losses, key=lambda name: losses[name])}
+
+        return dict(remembered(self.work / f"searched-{layers}.json", make))
+
+    def _recover(
+        self, small: PreTrainedModel, kept: Kept, loss: str, seed: int, options: Mapping[str, Any]
+    ) -> None:
+        """Train a cut model for some steps, in place."""
+        texts = self.batches(seed + 100, masked=loss == "mlm")
+        with tempfile.TemporaryDirectory(dir=self.work) as scratch:
+            how = Recovery(loss, seed=seed, **self._steps(options))  # type: ignore[arg-type]
+            recover(small, how, texts, teacher=self.whole.model, kept=kept, task=None, place=Path(scratch))
 
     def cut(self, way: str, layers: int, seed: int, *, fit: bool) -> tuple[PreTrainedModel, Kept]:
         """A pruned model, fitted by least squares or not."""
@@ -148,17 +204,9 @@ class Study:
 
         def make(out: Path) -> None:
             small, kept = self.cut(way, layers, seed, fit=fit)
-            options = self._steps(RECOVERY)
-            if way not in LEARNED and way != "uniform":
-                options["steps"] += self._steps(ALPHAS)["steps"]
             self.before(way, layers, seed, fit=fit, small=small)
-            texts, scratch = (
-                self.batches(seed + 100, masked=loss == "mlm"),
-                Path(tempfile.mkdtemp(dir=self.work)),
-            )
-            how = Recovery(loss, seed=seed, **options)  # type: ignore[arg-type]
-            recover(small, how, texts, teacher=self.whole.model, kept=kept, task=None, place=scratch)
-            shutil.rmtree(scratch)
+            more = 0 if way in LEARNED or way == "uniform" else ALPHAS["steps"]
+            self._recover(small, kept, loss, seed, RECOVERY | {"steps": RECOVERY["steps"] + more})
             save(small, self.whole.tokenizer, out, lineage={"stage": "prune"})
             shape = {"hidden": kept.form.hidden, "vocab": kept.form.vocab, "parameters": self.cost(kept.form),
                      "layers": [list(vars(layer).values()) for layer in kept.form.layers]}  # fmt: skip
@@ -241,7 +289,9 @@ class Study:
         whole = seconds_a_token(model, rows=16, length=100, train=True)
         step = 32 * 100 * whole
         left = {} if (self.work / "teacher").exists() else {"the whole model": 1.35 * WORDS * whole}
-        learned = [way for way in ways if way in LEARNED]
+        learned = {
+            "all" if way in ("searched", "uniform") else way for way in ways if way in (*LEARNED, "uniform")
+        }
         made = len(list(self.work.glob("alphas-*")))
         left["alphas"] = max(0, len(learned) * len(seeds) - made) * ALPHAS["steps"] * step
         cells = len(ways) * len(sizes) * len(modes) * len(seeds)

@@ -61,13 +61,16 @@ SCORED = 16  # batches that Taylor looks at
 RATES = (1e-4, 3e-4)
 # What "searched" chooses from: axes that are cut, the smallest alphas anywhere or every axis alike; and the steps of
 # recovery after which it chooses.
-PATTERNS = {
-    "f": ("ffn",),
-    "inside": INSIDE,
-    "h": ("hidden",),
-    "hf": ("hidden", "ffn"),
-    "ha": ("hidden", "heads", "key", "value"),
-    "all": VARIANTS["all"],
+PATTERNS: dict[str, tuple[tuple[str, ...], bool]] = {
+    "hidden": (("hidden",), False),
+    "feed-forward": (("ffn",), False),
+    "feed-forward alike": (("ffn",), True),
+    "inside": (INSIDE, False),
+    "inside alike": (INSIDE, True),
+    "hidden and feed-forward": (("hidden", "ffn"), False),
+    "hidden and feed-forward alike": (("hidden", "ffn"), True),
+    "all": (VARIANTS["all"], False),
+    "all alike": (VARIANTS["all"], True),
 }
 SEARCH = 40
 
@@ -151,8 +154,7 @@ class Study:
 
     def _pattern(self, name: str, budget: float, seed: int) -> Kept:
         """What stays by the alphas of all axes where only some axes are cut."""
-        axes, _, alike = name.partition(" ")
-        scores, some = self.alphas("all", seed).scores(), PATTERNS[axes]
+        (some, alike), scores = PATTERNS[name], self.alphas("all", seed).scores()
         cut = Scores(
             {axis: values for axis, values in scores.shared.items() if axis in some},
             tuple({axis: each[axis] for axis in each if axis in some} for each in scores.layers),
@@ -173,7 +175,7 @@ class Study:
 
         def make() -> dict[str, Any]:
             losses = {}
-            for name in (f"{axes}{alike}" for axes in PATTERNS for alike in ("", " alike")):
+            for name in PATTERNS:
                 with suppress(PlanError):  # such axes alone do not reach the size
                     what = f"pattern-{name.replace(' ', '-')}-{layers}"
                     losses[name] = self._lost(what, lambda name=name: cut(name), "dev").mean

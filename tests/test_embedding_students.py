@@ -16,7 +16,7 @@ from attar import compare, dimensions, distill, evaluate, prune
 from attar.data.batches import Batches, encode
 from attar.data.embedding_task import Embedding
 from attar.data.model_task import task_of
-from attar.distillation import objective, phases, tinybert
+from attar.distillation import defaults, objective, phases, tinybert
 from attar.distillation.phases import near, teacher_of
 from attar.distillation.student import student
 from attar.errors import RecipeError
@@ -189,6 +189,33 @@ def test_a_student_learns_similarities_from_texts_alone(plain, tmp_path, dense, 
     assert start.rows[1].metrics.get("agreement", -1) < report.student.metrics["agreement"]
     assert report.student.metrics["agreement"] > 0.5
     assert SentenceTransformer(str(tmp_path / "b"), device="cpu").encode(TEXTS[:2]).shape == (2, width)
+
+
+def test_what_is_left_open_is_settled_by_what_the_teacher_is(plain, tmp_path):
+    """An embedding model learns its embeddings alone, at a rate of its own; what is named stays as it is named."""
+    few = {"texts": TEXTS[:30], "student": {"layers": 1}}
+    report = distill(plain, out=tmp_path / "a", prediction={"epochs": 1}, **few)
+    classifier = tiny.saved(tmp_path / "c")
+    other = distill(
+        classifier, out=tmp_path / "b", prediction={"epochs": 1}, intermediate={"epochs": 1}, **few
+    )
+    named = {"intermediate": {"epochs": 1}, "prediction": {"epochs": 2, "lr": 1e-3, "batch_size": 8}}
+    own = distill(plain, out=tmp_path / "d", **named, **few)
+    assert [set(one.curves) for one in (report, other, own)] == [
+        {"prediction"},
+        {"intermediate", "prediction"},
+        {"intermediate", "prediction"},
+    ]
+    found = [one.settings["prediction"] for one in (report, other, own)]
+    assert [(phase["lr"], phase["batch_size"]) for phase in found] == [(5e-4, 64), (3e-5, 32), (1e-3, 8)]
+
+
+def test_the_passes_of_an_embedding_model_go_over_as_many_texts(plain):
+    embeds, classifies = load(plain).model, tiny.model()
+    rows = (2_000, 50_000, 100_000, 1_000_000)
+    assert [defaults.prediction_epochs(None, n, embeds) for n in rows] == [10, 4, 2, 1]
+    assert [defaults.prediction_epochs(None, n, classifies) for n in rows] == [3, 3, 3, 3]
+    assert {defaults.prediction_epochs(5, n, model) for n in rows for model in (embeds, classifies)} == {5}
 
 
 def test_what_is_cut_is_counted_once_a_table(plain, tmp_path, caplog):

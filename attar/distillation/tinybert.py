@@ -20,6 +20,7 @@ from attar.data.language_modeling import same_vocabulary
 from attar.data.streaming import StreamBatches
 from attar.data.tables import read_table, read_texts
 from attar.distillation.cache import Teacher
+from attar.distillation.defaults import intermediate_epochs, prediction_epochs, settled
 from attar.distillation.duration import Phase, say_duration
 from attar.distillation.embedding_head import embedding_match
 from attar.distillation.objective import Intermediate, Match, match
@@ -38,8 +39,6 @@ from attar.training import resuming
 from attar.training.loop import Precision, Source, broadcast, is_main, main_first, processes
 
 Curve = tuple[Point, ...]
-# Rows that the intermediate phase passes over where its epochs are not named, and the bounds of the epochs.
-ROWS, EPOCHS = 20_000, (3, 20)
 # Texts of which the length of a run is told.
 SAMPLED = 1000
 
@@ -61,6 +60,7 @@ def distill(
     """Distil a teacher into a student; see `attar.distill`."""
     check_free(out, overwrite=overwrite)
     loaded = load(teacher, tokenizer=tokenizer, pooling=options.pooling)
+    options = settled(options, loaded.model)
     with resuming.work_directory(out) as place:
         setup = Setup(loaded, options, place, precision)
         train, held = setup.tables(data, texts, dev, columns)
@@ -142,10 +142,12 @@ class TinyBert:
         times = len(table) / len(sample) * (1 + (o.augment.copies if o.augment else 0))
         if o.intermediate is not None:
             batches = self.setup.batches(sample, o.intermediate.batch_size)
-            epochs = self._epochs(round(len(batches.lengths) * times))
+            epochs = intermediate_epochs(o.intermediate.epochs, round(len(batches.lengths) * times))
             yield self._phase("intermediate", self.teacher, batches, epochs, 1 if kept else epochs, times)
         if o.prediction is not None:
-            batches, epochs = self.setup.batches(sample, o.prediction.batch_size), o.prediction.epochs
+            batches = self.setup.batches(sample, o.prediction.batch_size)
+            rows = round(len(batches.lengths) * times)
+            epochs = prediction_epochs(o.prediction.epochs, rows, self.teacher)
             passes = (0 if o.intermediate or self.setup.static else 1) if kept else epochs
             learner = self._prediction_learner
             yield Phase("prediction", self.teacher, Need(), learner, batches, epochs, passes, times)
@@ -192,13 +194,8 @@ class TinyBert:
         self.setup.say_cut(batches)
         teacher = self._teacher(self.teacher, batches)
         learner = self._layer_learner(self.teacher, self.student, teacher)
-        epochs = self._epochs(len(batches.lengths))
+        epochs = intermediate_epochs(o.epochs, len(batches.lengths))
         return self._learn("intermediate", learner, batches, o, epochs), teacher
-
-    def _epochs(self, rows: int) -> int:
-        """Passes of the intermediate phase over so many texts and copies; of long texts, windows."""
-        wanted: int | None = self.options.intermediate.epochs
-        return wanted or max(EPOCHS[0], min(EPOCHS[1], round(ROWS / rows)))
 
     def prediction_distillation(self, table: Dataset, teacher: Teacher | None, judge: Judge | None) -> Curve:
         """Section 3.2, task distillation, second phase: L_pred = CE(z_T / t, z_S / t); the best epoch is kept."""
@@ -211,7 +208,8 @@ class TinyBert:
         others = near(teacher) if o.neighbours and isinstance(self.teacher, SentenceEncoder) else None
         batches.near = others if others is None else others.numpy()
         learner = self._prediction_learner(self.student, teacher, others)
-        return self._learn("prediction", learner, batches, o, o.epochs, judge)
+        epochs = prediction_epochs(o.epochs, len(batches.lengths), self.teacher)
+        return self._learn("prediction", learner, batches, o, epochs, judge)
 
     def _layer_learner(self, teacher: PreTrainedModel, student: PreTrainedModel, view: Teacher) -> Distiller:
         """A student with the losses over its layers and a teacher's."""

@@ -99,7 +99,8 @@ class Intermediate(Options):
     """Task distillation's first phase: attention, hidden and embedding losses.
 
     Attributes:
-        epochs: Passes over the texts and their copies; where None as many as make 20,000 rows, from 3 to 20.
+        epochs: Passes over the texts and their copies; where None as many as make 20,000 rows, from 3 to 20, and of an
+            embedding model no such phase.
         lr: Peak learning rate.
         batch_size: Texts in a step.
     """
@@ -113,9 +114,10 @@ class Prediction(Options):
     """Task distillation's second phase: soft cross-entropy with the teacher's logits.
 
     Attributes:
-        epochs: Passes over the texts and their copies.
-        lr: Peak learning rate.
-        batch_size: Texts in a step.
+        epochs: Passes over the texts and their copies; where None 3, of an embedding model as many as make 200,000
+            rows, from 1 to 10.
+        lr: Peak learning rate; where None 3e-5, of an embedding model 5e-4.
+        batch_size: Texts in a step; where None 32, of an embedding model 64.
         temperature: Divides the logits of both.
         metric: Decides which epoch is best: f1 or matthews where one label is rare; the task's own where None.
         dimensions: Of an embedding model: numbers of leading dimensions that are to be good by themselves (Matryoshka).
@@ -125,9 +127,9 @@ class Prediction(Options):
             by. Texts of a batch are of like topics (2104.06967), and compared with their nearest of all texts, too.
     """
 
-    epochs: Count = 3
-    lr: Rate = 3e-5
-    batch_size: Count = 32
+    epochs: Count | None = None
+    lr: Rate | None = None
+    batch_size: Count | None = None
     temperature: Annotated[float, Field(gt=0)] = 1.0
     metric: str | None = None
     dimensions: Annotated[Sequence[Count], Flag("--dimensions", "Losses")] = ()
@@ -183,7 +185,8 @@ def distill(
         student: A student that exists already (with the teacher's tokenizer) instead of sizes and start.
         general: Options of the general stage on plain text (`General`); None skips it.
         augment: Options of data augmentation (`Augment`); None uses the texts as they are.
-        intermediate: Options of the intermediate phase (`Intermediate`); None skips it.
+        intermediate: Options of the intermediate phase (`Intermediate`); None skips it, and an embedding model has it
+            only where its epochs are named.
         prediction: Options of the prediction phase (`Prediction`); None skips it.
         mapping: Teacher layer of each student layer: uniform, top, bottom, or a list such as 3,6,9,12.
         attention: Compare attention scores, relations of queries, keys and values, none, or what fits (auto).

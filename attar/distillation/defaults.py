@@ -1,0 +1,50 @@
+"""What `distill` does where its options leave it open: it depends on what the teacher is."""
+
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from attar.model.embedding import SentenceEncoder
+from attar.options.base import Options
+
+# Rows that the intermediate phase passes over where its epochs are not named, and the bounds of the epochs.
+ROWS, EPOCHS = 20_000, (3, 20)
+# TinyBERT's prediction phase (1909.10351, section 4.2); and that of an embedding model, whose many plain texts are the
+# only lesson: the rate and the batch are those of docs/lab-notes.md, "what brings an embedding student nearer".
+PREDICTION: dict[str, Any] = {"epochs": 3, "lr": 3e-5, "batch_size": 32}
+EMBEDDING: dict[str, Any] = {"lr": 5e-4, "batch_size": 64}
+EMBEDDING_ROWS, EMBEDDING_EPOCHS = 200_000, (1, 10)
+
+
+def settled(options: Options, teacher: PreTrainedModel) -> Options:
+    """The options of `attar.distill` with what they leave open, but for epochs, which depend on the texts.
+
+    An embedding model has no intermediate phase where its epochs are not named: hidden states of as many texts as it
+    learns from take more disk and time than they bring.
+    """
+    embeds, o = isinstance(teacher, SentenceEncoder), options
+    changes: dict[str, Any] = {}
+    if embeds and o.intermediate is not None and o.intermediate.epochs is None:
+        changes["intermediate"] = None
+    if o.prediction is not None:
+        own = PREDICTION | (EMBEDDING if embeds else {})
+        left = {name: own[name] for name in ("lr", "batch_size") if getattr(o.prediction, name) is None}
+        changes["prediction"] = o.prediction.model_copy(update=left)
+    return o.model_copy(update=changes)
+
+
+def intermediate_epochs(wanted: int | None, rows: int) -> int:
+    """Passes of the intermediate phase over so many texts and copies; of long texts, windows."""
+    return wanted or _bounded(ROWS / rows, EPOCHS)
+
+
+def prediction_epochs(wanted: int | None, rows: int, teacher: PreTrainedModel) -> int:
+    """Passes of the prediction phase over so many texts and copies."""
+    if wanted or not isinstance(teacher, SentenceEncoder):
+        return wanted or int(PREDICTION["epochs"])
+    return _bounded(EMBEDDING_ROWS / rows, EMBEDDING_EPOCHS)
+
+
+def _bounded(passes: float, bounds: tuple[int, int]) -> int:
+    least, most = bounds
+    return max(least, min(most, round(passes)))

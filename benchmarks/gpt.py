@@ -1,10 +1,10 @@
 """A small GPT-2 that read books, and half of its layers: by distillation, from kept logits, and without a teacher.
 
-A GPT-2 of 10M parameters reads eight million words of English books (`../shared/data/lm_english_books`), tokenizer
-included. Students are every second of its layers, copied, and see a third of these words: by distillation from the
+A GPT-2 of 7M parameters reads eight million words of English books (`../shared/data/lm_english_books`), tokenizer
+included. Students are every second of its layers, copied, and see a fifth of these words: by distillation from the
 running teacher, by distillation from its k likeliest tokens and a sample of the others on disk, by the text alone, and
 by the text alone for as many seconds as distillation takes. All are read by a sliding window on books of which nobody
-read a word. Learning rates are chosen for each way at the first seed, on other books held out. Seeds decide the order
+read a word. Learning rates are chosen for each loss at the first seed, on other books held out. Seeds decide the order
 of the texts and the dropout.
 """
 

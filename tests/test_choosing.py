@@ -3,6 +3,7 @@
 import copy
 import inspect
 import json
+import logging
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -234,6 +235,19 @@ def test_a_plan_meets_its_budget_and_touches_nothing(method):
     assert small.num_parameters() == found.after.parameters
     assert attar.Plan.model_validate_json(found.to_json()) == found
     assert attar.Plan.model_validate_json(found.to_json()).kept == found.kept
+
+
+@pytest.mark.parametrize("budget", [0.8, 0.15])
+def test_heads_and_feed_forward_units_go_first_and_all_axes_where_these_are_not_enough(budget, caplog):
+    caplog.set_level(logging.INFO, logger="attar")
+    model = tiny.model()
+    found = plan(model, budget=budget, method="taylor")
+    assert found.after.parameters <= budget * found.before.parameters
+    whole = form_of(model.config)
+    left = found.kept.form
+    inside = all((x.key, x.value) == (y.key, y.value) for x, y in zip(left.layers, whole.layers, strict=True))
+    reached = left.hidden == whole.hidden and inside
+    assert reached is (budget == 0.8) is not ("hidden" in caplog.text)
 
 
 def test_costs_are_counted_in_operations_and_seconds(tmp_path):

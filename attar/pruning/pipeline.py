@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from datasets import Dataset
 from transformers import PreTrainedModel
@@ -18,6 +18,7 @@ from attar.pruning.plan import PLAN, Plan
 from attar.pruning.pruner import Pruner
 from attar.pruning.round import Way, axes_of
 from attar.pruning.rounds import Recovery
+from attar.pruning.scores import Drop
 from attar.pruning.vocabulary import restrict
 from attar.report.report import Report
 from attar.report.shape import Shape
@@ -214,6 +215,8 @@ def _opened(
         o.table,
         o.rounding,
     )
+    if o.axes == "auto" and o.budget is not None and method not in get_args(Drop):
+        found.widen(o.budget)
     return found, held
 
 

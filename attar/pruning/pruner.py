@@ -17,6 +17,7 @@ from attar.errors import DataError, ModelError, PlanError
 from attar.model.checkpoint import Loaded, digest
 from attar.model.embedding import SentenceEncoder
 from attar.progress import say
+from attar.pruning.alphas import alphas_for
 from attar.pruning.apply import apply
 from attar.pruning.cost import Operations, Parameters, cost_model
 from attar.pruning.latency import Latency
@@ -27,7 +28,7 @@ from attar.pruning.reconstruction import TOKENS
 from attar.pruning.round import ALPHAS, LOOKS, Way, axes_of
 from attar.pruning.rounds import Loss, Pruned, Recovery, fitted, recover, rounds
 from attar.pruning.scores import magnitude
-from attar.pruning.selection import best
+from attar.pruning.selection import best, smallest
 from attar.pruning.units import Kept, everything
 from attar.pruning.vocabulary import config_ids, trim
 from attar.report.report import Point
@@ -128,6 +129,18 @@ class Pruner:
                 found=type(self.model).__name__ if self.task is None else "texts without labels",
                 fix="name the label column, or loss='distill', which needs no labels",
             )
+
+    def widen(self, budget: float) -> None:
+        """Let all axes be cut where those that may be do not reach a budget."""
+        scores = alphas_for(self.model, self.way.axes).scores()
+        least = self.costs(smallest(self.form, scores, steps=self.way.rounding))
+        every = axes_of(self.model, "all")
+        if least > self.goal(budget) and every != self.way.axes:
+            say(
+                f"{' and '.join(self.way.axes)} reach {least / self.costs(self.form):.1%} of the cost at least: "
+                f"{', '.join(every)} may be cut"
+            )
+            self.way = replace(self.way, axes=every)
 
     def goal(self, budget: float) -> float:
         """A budget in the unit of the cost; up to 1 it is a part of what the model costs."""

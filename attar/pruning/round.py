@@ -73,7 +73,7 @@ class Way:
 
 
 def axes_of(model: PreTrainedModel, wanted: str | Sequence[str]) -> tuple[str, ...]:
-    """The axes of a name ("all", "h", "f", "a": schuBERT's variants) or a list, checked against the family.
+    """The axes of a name ("auto"; "all", "h", "f", "a": schuBERT's variants) or a list, checked against the family.
 
     Raises:
         PlanError: no such axis, or one that the family does not have.
@@ -83,7 +83,8 @@ def axes_of(model: PreTrainedModel, wanted: str | Sequence[str]) -> tuple[str, .
     if not factorised(bound):
         uncut["embedding"] = "its embedding is as wide as its hidden states, and is cut with them: hidden"
     if isinstance(wanted, str) and wanted in VARIANTS:
-        return tuple(axis for axis in VARIANTS[wanted] if axis not in uncut)
+        found = tuple(axis for axis in VARIANTS[wanted] if axis not in uncut)
+        return found if found or wanted != "auto" else axes_of(model, "all")
     names = (wanted,) if isinstance(wanted, str) else tuple(wanted)
     for name in names:
         if name not in VARIANTS["all"]:

@@ -114,9 +114,14 @@ def check_budget(
     Raises:
         PlanError: as `in_order`.
     """
+    _check_budget(cost, form, smallest(form, scores, steps=steps), budget)
+
+
+def smallest(form: Form, scores: Scores, *, steps: Mapping[str, int] | None = None) -> Form:
+    """The form with one unit of everything that may be cut, or as many as sizes are rounded to."""
     groups = scores.groups()
     sizes = [_rounded(1, len(values), (steps or {}).get(axis, 1)) for axis, _, values in groups]
-    _check_budget(cost, form, _resized(form, groups, sizes), budget)
+    return _resized(form, groups, sizes)
 
 
 def best(form: Form, scores: Scores, sizes: list[int]) -> Kept:

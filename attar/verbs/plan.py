@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 else:
     Latency = Any
 
-# Units of one axis, or schuBERT's variants.
+# Units of one axis, what attar chooses, or schuBERT's variants.
 Axis = Literal["hidden", "embedding", "heads", "key", "value", "ffn"]
-Variant = Literal["all", "h", "f", "a"]
+Variant = Literal["auto", "all", "h", "f", "a"]
 Loss = Literal["distill", "task", "mlm"]
 SCORES = Flag(panel="Which units go")
 COST = Flag(panel="Cost")
@@ -43,7 +43,7 @@ def plan(
     model: ModelSource,
     *,
     budget: Annotated[float, Field(gt=0)] | None = None,
-    axes: Annotated[Axis | Variant | Annotated[tuple[Axis, ...], Field(min_length=1)], SCORES] = "all",
+    axes: Annotated[Axis | Variant | Annotated[tuple[Axis, ...], Field(min_length=1)], SCORES] = "auto",
     method: Literal[
         "schubert",
         "schubert-uniform",
@@ -98,7 +98,8 @@ def plan(
     Args:
         model: Model directory or hub name, or a model (then with its `tokenizer`).
         budget: What may stay: up to 1 a part of the model's cost, else parameters or operations.
-        axes: What may be cut: all, h, f, a (schuBERT's variants), or a list such as ffn,heads.
+        axes: What may be cut: heads and feed-forward units, or all axes where these do not reach the budget (auto);
+            all, h, f, a (schuBERT's variants); or a list such as ffn,hidden.
         method: How units are ranked; alternate, top, bottom and similarity drop layers, vocabulary unused tokens.
         shape: A published shape of BERT-base (2005.06628), its units ranked by magnitude.
         min_count: Of method vocabulary: how often a token occurs in the texts, at least, to stay.

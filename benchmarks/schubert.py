@@ -118,7 +118,15 @@ def show(
     points = _tasks(study, lost, best, tasks, seeds, figures, bounds)
     settings = _settings(study, lost, best, points, bounds, verdicts)
     settings["whole"] = whole.mean
-    return Result(figures, settings, schubert_draw.draw(settings))
+    one = (
+        len({layers for _, layers, _ in lost}) == 1
+    )  # of one size there is no frontier, and a result of its own
+    return Result(
+        figures,
+        settings,
+        {} if one else schubert_draw.draw(settings),
+        next(SIZES[layers][0].lower() for _, layers, _ in lost) if one else "",
+    )
 
 
 def _tasks(

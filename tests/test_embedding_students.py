@@ -195,6 +195,8 @@ def test_what_is_left_open_is_settled_by_what_the_teacher_is(plain, tmp_path):
     """An embedding model learns its embeddings alone, at a rate of its own; what is named stays as it is named."""
     few = {"texts": TEXTS[:30], "student": {"layers": 1}}
     report = distill(plain, out=tmp_path / "a", prediction={"epochs": 1}, **few)
+    layers = distill(plain, out=tmp_path / "e", prediction=None, **few)
+    assert set(layers.curves) == {"intermediate"}
     classifier = tiny.saved(tmp_path / "c")
     other = distill(
         classifier, out=tmp_path / "b", prediction={"epochs": 1}, intermediate={"epochs": 1}, **few

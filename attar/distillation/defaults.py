@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 
 from attar.model.embedding import SentenceEncoder
 from attar.options.base import Options
+from attar.progress import say
 
 # Rows that the intermediate phase passes over where its epochs are not named, and the bounds of the epochs.
 ROWS, EPOCHS = 20_000, (3, 20)
@@ -19,12 +20,15 @@ EMBEDDING_ROWS, EMBEDDING_EPOCHS = 200_000, (1, 10)
 def settled(options: Options, teacher: PreTrainedModel) -> Options:
     """The options of `attar.distill` with what they leave open, but for epochs, which depend on the texts.
 
-    An embedding model has no intermediate phase where its epochs are not named: hidden states of as many texts as it
-    learns from take more disk and time than they bring.
+    An embedding model has no intermediate phase where its epochs are not named and there is another phase: hidden
+    states of as many texts as it learns from take more disk and time than they bring.
     """
     embeds, o = isinstance(teacher, SentenceEncoder), options
     changes: dict[str, Any] = {}
-    if embeds and o.intermediate is not None and o.intermediate.epochs is None:
+    if embeds and o.prediction is not None and o.intermediate is not None and o.intermediate.epochs is None:
+        say(
+            "an embedding model learns its embeddings alone; name intermediate.epochs to learn its layers first"
+        )
         changes["intermediate"] = None
     if o.prediction is not None:
         own = PREDICTION | (EMBEDDING if embeds else {})

@@ -11,6 +11,7 @@ from attar.report.shape import Shape, Sizes, shape_svg
 COLOURS = {
     "all": "#b0413e",
     "close": "#8e5aa8",
+    "searched": "#e07b00",
     "inside": "#d46aa5",
     "h": "#3b6fb6",
     "f": "#4f9d69",
@@ -58,7 +59,11 @@ def shapes(settings: Mapping[str, Any], name: str) -> str:
 
 def draw(settings: Mapping[str, Any]) -> dict[str, str]:
     """All drawings of a result by file name."""
-    named = [name for name in settings["shapes"] if name.rpartition("-")[0] in {"all", "inside", "close"}]
+    named = [
+        name
+        for name in settings["shapes"]
+        if name.rpartition("-")[0] in {"all", "inside", "close", "searched"}
+    ]
     return {"schubert-frontier.svg": frontier(settings)} | {
         f"schubert-{name}.svg": shapes(settings, name) for name in named
     }

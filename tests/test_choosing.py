@@ -241,7 +241,7 @@ def test_a_plan_meets_its_budget_and_touches_nothing(method):
 def test_heads_and_feed_forward_units_go_first_and_all_axes_where_these_are_not_enough(budget, caplog):
     caplog.set_level(logging.INFO, logger="attar")
     model = tiny.model()
-    found = plan(model, budget=budget, method="taylor")
+    found = plan(model, budget=budget, method="taylor", axes="auto")
     assert found.after.parameters <= budget * found.before.parameters
     whole = form_of(model.config)
     left = found.kept.form

@@ -400,7 +400,7 @@ def test_the_time_of_a_run_is_said_before_it_begins_and_changes_nothing(tmp_path
 
 
 def test_passes_over_layers_follow_the_rows_and_their_copies(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("attar.distillation.tinybert.ROWS", 300)
+    monkeypatch.setattr("attar.distillation.defaults.ROWS", 300)
     caplog.set_level(logging.INFO, logger="attar")
     options = {"intermediate": {"batch_size": 16}, "prediction": None}
     run(tmp_path / "few", **options)

@@ -122,7 +122,7 @@ def prune(
             "options": {
                 "method": planned.method,
                 "budget": planned.budget,
-                "axes": found.way.axes,
+                "axes": found.way.axes if o.budget is not None else (),
                 "seed": o.seed,
             },
             "kept_hidden": list(planned.hidden),

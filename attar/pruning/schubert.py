@@ -17,8 +17,8 @@ from attar.pruning.scores import frozen
 from attar.pruning.selection import Cost
 from attar.training.loop import Precision, Source, Step, averaged, fit
 
-# The axes of each variant of the paper, and those whose units cost least to lose here (docs/guide-pruning.md): the
-# default, as far as they reach.
+# The axes of each variant of the paper, and (auto) those whose units cost least to lose here, as far as they reach:
+# docs/guide-pruning.md.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "auto": ("heads", "ffn"),
     "all": ("hidden", "embedding", "heads", "key", "value", "ffn"),

@@ -100,7 +100,7 @@ class Intermediate(Options):
 
     Attributes:
         epochs: Passes over the texts and their copies; where None as many as make 20,000 rows, from 3 to 20, and of an
-            embedding model no such phase.
+            embedding model, where there is a prediction phase, no such phase.
         lr: Peak learning rate.
         batch_size: Texts in a step.
     """
@@ -185,8 +185,8 @@ def distill(
         student: A student that exists already (with the teacher's tokenizer) instead of sizes and start.
         general: Options of the general stage on plain text (`General`); None skips it.
         augment: Options of data augmentation (`Augment`); None uses the texts as they are.
-        intermediate: Options of the intermediate phase (`Intermediate`); None skips it, and an embedding model has it
-            only where its epochs are named.
+        intermediate: Options of the intermediate phase (`Intermediate`); None skips it, and an embedding model with a
+            prediction phase has it only where its epochs are named.
         prediction: Options of the prediction phase (`Prediction`); None skips it.
         mapping: Teacher layer of each student layer: uniform, top, bottom, or a list such as 3,6,9,12.
         attention: Compare attention scores, relations of queries, keys and values, none, or what fits (auto).

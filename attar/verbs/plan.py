@@ -43,7 +43,7 @@ def plan(
     model: ModelSource,
     *,
     budget: Annotated[float, Field(gt=0)] | None = None,
-    axes: Annotated[Axis | Variant | Annotated[tuple[Axis, ...], Field(min_length=1)], SCORES] = "auto",
+    axes: Annotated[Axis | Variant | Annotated[tuple[Axis, ...], Field(min_length=1)], SCORES] = "all",
     method: Literal[
         "schubert",
         "schubert-uniform",

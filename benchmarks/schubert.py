@@ -7,9 +7,9 @@ paper's 9, 6 and 3 of 12 are 81%, 61% and 40%) and recovers on books. "close" le
 unpruned model, the others by masked words, as the paper; "inside" leaves the hidden size alone. The first seed says, on
 books to choose by, which learned shape of a size all seeds measure. With `--modes` every way is also measured without
 the least-squares fit, and recovers by distillation in place of masked words, in the same steps; what needs no alphas
-gets those that the others learn alphas in on top. First comes the loss of hidden tokens of books that nobody read,
-paired by text, over seeds of alphas and recovery; then, with `--tasks`, what GLUE's tasks make of the best learned
-shape, of the uniform one, and of dropped layers.
+gets those that the others learn alphas in on top, but not those after which "searched" chooses axes. First comes the
+loss of hidden tokens of books that nobody read, paired by text, over seeds of alphas and recovery; then, with
+`--tasks`, what GLUE's tasks make of the best learned shape, of the uniform one, and of dropped layers.
 """
 
 import argparse
@@ -46,14 +46,16 @@ def main(options: argparse.Namespace, work: Path) -> Result:
     if options.quick:
         ways, sizes, options.tasks = ["all", "dropped"], [3], ["SST-2"]
     else:
-        study.hours(ways, sizes, modes, options.seeds)
-    cells = {
+        later = sum(way in RIVALS for way in ways) + any(way in LEARNED for way in ways)
+        cells = len(modes) * len(sizes) * (len(ways) + (len(options.seeds) - 1) * later)
+        study.hours(ways, sizes, options.seeds, cells)
+    named = {
         f"{way}-{layers}": (way, layers) for layers in sizes for way in ways if _possible(study, way, layers)
     }
     lost: dict[tuple[str, int, str], dict[int, TextLoss]] = {}
 
     def loss(name: str, seed: int) -> float:
-        way, layers = cells[name]
+        way, layers = named[name]
         for mode in modes:
             lost.setdefault((way, layers, mode), {})[seed] = study.after(way, layers, mode, seed)
         for fit in sorted({MODES[mode][0] for mode in modes}):
@@ -62,10 +64,10 @@ def main(options: argparse.Namespace, work: Path) -> Result:
         return lost[way, layers, MAIN][seed].mean
 
     # One seed says, on books to choose by, which of the learned shapes all seeds measure.
-    by_seed(list(cells), options.seeds[:1], loss)
-    best = _best(study, cells.values(), options.seeds[0])
+    by_seed(list(named), options.seeds[:1], loss)
+    best = _best(study, named.values(), options.seeds[0])
     pairs = [(f"{way}-{n}", f"{other}-{n}") for n, way in best.items() for other in RIVALS]
-    asked = [name for name, (way, n) in cells.items() if way in (best.get(n), *RIVALS)]
+    asked = [name for name, (way, n) in named.items() if way in (best.get(n), *RIVALS)]
     by_seed(asked, options.seeds, loss, pairs)
     runs = {cell: [each[seed] for seed in options.seeds if seed in each] for cell, each in lost.items()}
     return show(study, runs, best, options.tasks, options.seeds)
@@ -110,7 +112,7 @@ def show(
             for mode in columns:
                 pair = lost[best[layers], layers, mode], lost[other, layers, mode]
                 apart = loss_apart(*pair)
-                title = f"{SIZES[layers][0]}, {mode}: best (-{best[layers]}) less than {other}, nats"
+                title = f"{SIZES[layers][0]}, {mode}: {best[layers]} less than {other}, nats"
                 bounds[title] = Interval(-apart.value, -apart.high, -apart.low)
                 verdicts[title] = verdict(bounds[title])
                 console.print(f"{title}: {_signed(bounds[title], '.4f')}, {verdicts[title]}", highlight=False)
@@ -155,7 +157,7 @@ def _tasks(
         for other in beside[layers]:
             margin = over_dropped if other == "dropped" else over_uniform
             apart = seed_interval(list(means[f"{way}-{layers}"] - means[f"{other}-{layers}"]))
-            title = f"{paper}: best (-{way}) over {other}, points of the tasks' mean"
+            title = f"{paper}: {way} over {other}, points of the tasks' mean"
             bounds[title] = apart
             figures[title] = figure(apart.value, margin)
             print(f"{title}: {_signed(apart, '.1f')}, {verdict(apart)}; paper {margin:+.1f}")

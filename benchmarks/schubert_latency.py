@@ -120,7 +120,7 @@ class Duel(Study):
 def main(options: argparse.Namespace, work: Path) -> Result:
     duel = Duel(work, quick=options.quick, threads=options.threads)
     if not options.quick:
-        duel.hours([], [], [], [])
+        duel.hours([], [], [], 0)
     lost: dict[str, list[TextLoss]] = {cost: [] for cost in COSTS}
 
     def loss(cost: str, seed: int) -> float:

@@ -29,7 +29,7 @@ from attar.pruning.alphas import Alphas, alphas_for, betas
 from attar.pruning.apply import apply
 from attar.pruning.cost import Parameters
 from attar.pruning.reconstruction import reconstruct
-from attar.pruning.rounds import Recovery, recover
+from attar.pruning.rounds import Loss, Recovery, recover
 from attar.pruning.schubert import VARIANTS, learn_alphas
 from attar.pruning.scores import drop_layers, magnitude, per_cost, taylor
 from attar.pruning.selection import INSIDE, Scores, in_order, uniform
@@ -49,7 +49,7 @@ SIZES = {4: ("88M", 1.1, 0.4), 3: ("66M", 1.9, 0.5), 1: ("43M", 6.6, 1.1)}
 LEARNED = ("all", "h", "f", "inside", "close", "searched")
 WAYS = (*LEARNED, "uniform", "dropped", "taylor", "magnitude")
 # How a cut model is mended: fitted by least squares or not, then trained by masked words or by the whole model.
-MODES: dict[str, tuple[bool, str]] = {
+MODES: dict[str, tuple[bool, Loss]] = {
     "fitted": (True, "mlm"),
     "unfitted": (False, "mlm"),
     "distilled": (True, "distill"),
@@ -186,12 +186,12 @@ class Study:
         return dict(remembered(self.work / f"searched-{layers}.json", make))
 
     def _recover(
-        self, small: PreTrainedModel, kept: Kept, loss: str, seed: int, options: Mapping[str, Any]
+        self, small: PreTrainedModel, kept: Kept, loss: Loss, seed: int, options: Mapping[str, Any]
     ) -> None:
         """Train a cut model for some steps, in place."""
         texts = self.batches(seed + 100, masked=loss == "mlm")
         with tempfile.TemporaryDirectory(dir=self.work) as scratch:
-            how = Recovery(loss, seed=seed, **self._steps(options))  # type: ignore[arg-type]
+            how = Recovery(loss, seed=seed, **self._steps(options))
             recover(small, how, texts, teacher=self.whole.model, kept=kept, task=None, place=Path(scratch))
 
     def cut(self, way: str, layers: int, seed: int, *, fit: bool) -> tuple[PreTrainedModel, Kept]:
@@ -284,10 +284,8 @@ class Study:
         logits = np.array(remembered(self.work / "said" / f"{place.name}-{part}.json", make))
         return judge(task_of(loaded.model.config), logits, np.array(table["label"][:]))
 
-    def hours(
-        self, ways: Sequence[str], sizes: Sequence[int], modes: Sequence[str], seeds: Sequence[int]
-    ) -> None:
-        """Say what is left to be made and how long it takes."""
+    def hours(self, ways: Sequence[str], sizes: Sequence[int], seeds: Sequence[int], cells: int) -> None:
+        """Say what is left to be made and how long it takes; `cells` models are pruned and recovered."""
         small = small_vocabulary(self.work, self.texts, texts_of(self.tables))
         model = load(small, head="masked-lm", fresh_head=True).model
         whole = seconds_a_token(model, rows=16, length=100, train=True)
@@ -298,7 +296,9 @@ class Study:
         }
         made = len(list(self.work.glob("alphas-*")))
         left["alphas"] = max(0, len(learned) * len(seeds) - made) * ALPHAS["steps"] * step
-        cells = len(ways) * len(sizes) * len(modes) * len(seeds)
+        if "searched" in ways:
+            sought = [n for n in sizes if not (self.work / f"searched-{n}.json").exists()]
+            left["search of axes"] = len(sought) * len(PATTERNS) * SEARCH * step * 0.7
         made = len(list(self.work.glob("*-*-*-[0-9]*/shape.json")))
         left[f"{cells - made} recoveries"] = max(0, cells - made) * RECOVERY["steps"] * step * 0.7
         say_hours({name: seconds for name, seconds in left.items() if seconds})

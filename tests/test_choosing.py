@@ -20,6 +20,7 @@ import attar
 import tiny
 from attar.anatomy.form import form_of
 from attar.data.model_task import task_of
+from attar.errors import PlanError
 from attar.model.checkpoint import digest
 from attar.pruning.alphas import alphas_for, betas, fold, gated
 from attar.pruning.apply import apply
@@ -237,17 +238,22 @@ def test_a_plan_meets_its_budget_and_touches_nothing(method):
     assert attar.Plan.model_validate_json(found.to_json()).kept == found.kept
 
 
-@pytest.mark.parametrize("budget", [0.8, 0.15])
-def test_heads_and_feed_forward_units_go_first_and_all_axes_where_these_are_not_enough(budget, caplog):
+@pytest.mark.parametrize("rounding", [None, 4])
+@pytest.mark.parametrize(("budget", "enough"), [(0.8, True), (0.15, False)])
+def test_heads_and_feed_forward_units_go_first_and_all_axes_where_these_are_not_enough(
+    budget, enough, rounding, caplog
+):
     caplog.set_level(logging.INFO, logger="attar")
     model = tiny.model()
-    found = plan(model, budget=budget, method="taylor", axes="auto")
+    found = plan(model, budget=budget, method="taylor", axes="auto", rounding=rounding)
     assert found.after.parameters <= budget * found.before.parameters
-    whole = form_of(model.config)
-    left = found.kept.form
+    whole, left = form_of(model.config), found.kept.form
     inside = all((x.key, x.value) == (y.key, y.value) for x, y in zip(left.layers, whole.layers, strict=True))
-    reached = left.hidden == whole.hidden and inside
-    assert reached is (budget == 0.8) is not ("hidden" in caplog.text)
+    assert (left.hidden == whole.hidden and inside) == enough
+    assert ("hidden" in caplog.text) != enough
+    if not enough:
+        with pytest.raises(PlanError, match="a budget of at least"):
+            plan(model, budget=budget, method="taylor", axes=("heads", "ffn"), rounding=rounding)
 
 
 def test_costs_are_counted_in_operations_and_seconds(tmp_path):

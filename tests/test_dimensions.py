@@ -29,7 +29,7 @@ def test_fewer_dimensions_are_the_best_ones_and_are_inside_the_model(name, reque
     assert np.abs(small @ small.T - gram).mean() < 0.9 * np.abs(first @ first.T - gram).mean()
     agreed = {row.runtime: row.metrics["agreement"] for row in report.rows}
     width = whole.model.width
-    assert agreed["6 dimensions, fp32"] < agreed[f"{width} dimensions, int8"] <= 1 + 1e-9
+    assert agreed["6 dimensions, fp32"] < agreed[f"{width} dimensions, int8"] < 1
     assert agreed[f"{width} dimensions, binary"] < agreed[f"{width} dimensions, int8"]
     assert agreed["6 dimensions, fp32"] >= agreed["3 dimensions, fp32"] > agreed["3 dimensions, binary"]
     assert agreed["6 dimensions, fp32"] >= agreed["6 dimensions, int8"] - 1e-3

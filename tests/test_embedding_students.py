@@ -19,7 +19,7 @@ from attar.data.model_task import task_of
 from attar.distillation import defaults, objective, phases, tinybert
 from attar.distillation.phases import near, teacher_of
 from attar.distillation.student import student
-from attar.errors import RecipeError
+from attar.errors import ModelError, RecipeError
 from attar.evaluation.table import TableEvaluator
 from attar.maths import losses
 from attar.model.checkpoint import load, save
@@ -194,13 +194,12 @@ def test_a_student_learns_similarities_from_texts_alone(plain, tmp_path, dense, 
 def test_what_is_left_open_is_settled_by_what_the_teacher_is(plain, tmp_path):
     """An embedding model learns its embeddings alone, at a rate of its own; what is named stays as it is named."""
     few = {"texts": TEXTS[:30], "student": {"layers": 1}}
-    report = distill(plain, out=tmp_path / "a", prediction={"epochs": 1}, **few)
+    report = distill(plain, out=tmp_path / "a", **few)
+    assert "learned in 10 passes over 27 texts: epochs were not named" in report.notes
     layers = distill(plain, out=tmp_path / "e", prediction=None, **few)
     assert set(layers.curves) == {"intermediate"}
     classifier = tiny.saved(tmp_path / "c")
-    other = distill(
-        classifier, out=tmp_path / "b", prediction={"epochs": 1}, intermediate={"epochs": 1}, **few
-    )
+    other = distill(classifier, out=tmp_path / "b", intermediate={"epochs": 1}, **few)
     named = {"intermediate": {"epochs": 1}, "prediction": {"epochs": 2, "lr": 1e-3, "batch_size": 8}}
     own = distill(plain, out=tmp_path / "d", **named, **few)
     assert [set(one.curves) for one in (report, other, own)] == [
@@ -209,15 +208,23 @@ def test_what_is_left_open_is_settled_by_what_the_teacher_is(plain, tmp_path):
         {"intermediate", "prediction"},
     ]
     found = [one.settings["prediction"] for one in (report, other, own)]
-    assert [(phase["lr"], phase["batch_size"]) for phase in found] == [(5e-4, 64), (3e-5, 32), (1e-3, 8)]
+    names = ("epochs", "lr", "batch_size")
+    assert [tuple(phase[name] for name in names) for phase in found] == [
+        (None, 5e-4, 64),
+        (3, 3e-5, 32),
+        (2, 1e-3, 8),
+    ]
 
 
-def test_the_passes_of_an_embedding_model_go_over_as_many_texts(plain):
-    embeds, classifies = load(plain).model, tiny.model()
+def test_the_passes_of_an_embedding_model_go_over_as_many_texts():
     rows = (2_000, 50_000, 100_000, 1_000_000)
-    assert [defaults.prediction_epochs(None, n, embeds) for n in rows] == [10, 4, 2, 1]
-    assert [defaults.prediction_epochs(None, n, classifies) for n in rows] == [3, 3, 3, 3]
-    assert {defaults.prediction_epochs(5, n, model) for n in rows for model in (embeds, classifies)} == {5}
+    assert [defaults.prediction_epochs(None, n) for n in rows] == [10, 4, 2, 1]
+    assert {defaults.prediction_epochs(5, n) for n in rows} == {5}
+
+
+def test_an_embedding_wider_than_the_hidden_size_is_refused(plain, tmp_path):
+    with pytest.raises(ModelError, match="at most the hidden size, 24"):
+        distill(plain, out=tmp_path / "s", texts=TEXTS[:30], student={"layers": 1, "embedding": 30})
 
 
 def test_what_is_cut_is_counted_once_a_table(plain, tmp_path, caplog):

@@ -47,6 +47,21 @@ def test_prune_by_a_plan_is_apply(tmp_path):
     assert read_lineage(tmp_path / "small")["stage"] == "prune"
 
 
+@pytest.mark.parametrize(
+    ("options", "axes"),
+    [
+        ({"budget": 0.8, "axes": "auto"}, ["heads", "ffn"]),
+        ({"budget": 0.15, "axes": "auto", "rounds": 2}, ["hidden", "heads", "key", "value", "ffn"]),
+        ({"budget": 0.8, "axes": "auto", "method": "top"}, []),
+    ],
+)
+def test_the_lineage_names_the_axes_that_were_ranked(tmp_path, options, axes):
+    report = prune(tiny.model(num_hidden_layers=3), out=tmp_path / "small", recover=None, **options)
+    assert read_lineage(tmp_path / "small")["options"]["axes"] == axes
+    before, after = (row.parameters for row in report.rows)
+    assert after <= options["budget"] * before
+
+
 def test_rounds_compose(tmp_path):
     model = tiny.model()
     way = Way("magnitude", axes_of(model, "all"))

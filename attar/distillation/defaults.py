@@ -18,7 +18,7 @@ EMBEDDING_ROWS, EMBEDDING_EPOCHS = 200_000, (1, 10)
 
 
 def settled(options: Options, teacher: PreTrainedModel) -> Options:
-    """The options of `attar.distill` with what they leave open, but for epochs, which depend on the texts.
+    """The options of `attar.distill` with what they leave open, but for epochs that depend on the texts.
 
     An embedding model has no intermediate phase where its epochs are not named and there is another phase: hidden
     states of as many texts as it learns from take more disk and time than they bring.
@@ -31,8 +31,8 @@ def settled(options: Options, teacher: PreTrainedModel) -> Options:
         )
         changes["intermediate"] = None
     if o.prediction is not None:
-        own = PREDICTION | (EMBEDDING if embeds else {})
-        left = {name: own[name] for name in ("lr", "batch_size") if getattr(o.prediction, name) is None}
+        own = EMBEDDING if embeds else PREDICTION
+        left = {name: value for name, value in own.items() if getattr(o.prediction, name) is None}
         changes["prediction"] = o.prediction.model_copy(update=left)
     return o.model_copy(update=changes)
 
@@ -42,11 +42,9 @@ def intermediate_epochs(wanted: int | None, rows: int) -> int:
     return wanted or _bounded(ROWS / rows, EPOCHS)
 
 
-def prediction_epochs(wanted: int | None, rows: int, teacher: PreTrainedModel) -> int:
-    """Passes of the prediction phase over so many texts and copies."""
-    if wanted or not isinstance(teacher, SentenceEncoder):
-        return wanted or int(PREDICTION["epochs"])
-    return _bounded(EMBEDDING_ROWS / rows, EMBEDDING_EPOCHS)
+def prediction_epochs(wanted: int | None, rows: int) -> int:
+    """Passes of the prediction phase over so many texts and copies; only an embedding model leaves them open."""
+    return wanted or _bounded(EMBEDDING_ROWS / rows, EMBEDDING_EPOCHS)
 
 
 def _bounded(passes: float, bounds: tuple[int, int]) -> int:

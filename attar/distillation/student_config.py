@@ -53,6 +53,12 @@ def shape_for(
                 found=str(getattr(shape, name)),
                 fix=f"mend {name}",
             )
+    if embedding is not None and embedding > size:
+        raise ModelError(
+            expected=f"an embedding of at most the hidden size, {size}",
+            found=str(embedding),
+            fix="name a smaller embedding, or leave it out",
+        )
     if shape.heads % own.group:
         raise ModelError(
             expected=f"heads in whole groups of {own.group}, which share keys and values",

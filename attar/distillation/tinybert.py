@@ -146,8 +146,7 @@ class TinyBert:
             yield self._phase("intermediate", self.teacher, batches, epochs, 1 if kept else epochs, times)
         if o.prediction is not None:
             batches = self.setup.batches(sample, o.prediction.batch_size)
-            rows = round(len(batches.lengths) * times)
-            epochs = prediction_epochs(o.prediction.epochs, rows, self.teacher)
+            epochs = prediction_epochs(o.prediction.epochs, round(len(batches.lengths) * times))
             passes = (0 if o.intermediate or self.setup.static else 1) if kept else epochs
             learner = self._prediction_learner
             yield Phase("prediction", self.teacher, Need(), learner, batches, epochs, passes, times)
@@ -208,7 +207,13 @@ class TinyBert:
         others = near(teacher) if o.neighbours and isinstance(self.teacher, SentenceEncoder) else None
         batches.near = others if others is None else others.numpy()
         learner = self._prediction_learner(self.student, teacher, others)
-        epochs = prediction_epochs(o.epochs, len(batches.lengths), self.teacher)
+        rows = len(batches.lengths)
+        epochs = prediction_epochs(o.epochs, rows)
+        if o.epochs is None:
+            setup.notes = (
+                *setup.notes,
+                f"learned in {epochs} passes over {rows} texts: epochs were not named",
+            )
         return self._learn("prediction", learner, batches, o, epochs, judge)
 
     def _layer_learner(self, teacher: PreTrainedModel, student: PreTrainedModel, view: Teacher) -> Distiller:

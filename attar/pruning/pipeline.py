@@ -122,7 +122,7 @@ def prune(
             "options": {
                 "method": planned.method,
                 "budget": planned.budget,
-                "axes": found.way.axes if o.budget is not None else (),
+                "axes": found.way.axes,
                 "seed": o.seed,
             },
             "kept_hidden": list(planned.hidden),
@@ -189,7 +189,8 @@ def _opened(
     loaded = load(model, tokenizer=tokenizer, pooling=o.pooling)
     learns = plan is None and o.shape is None and o.method != VOCABULARY
     method: Any = o.method if learns else "magnitude"
-    axes = axes_of(loaded.model, o.axes)
+    ranks = learns and method not in get_args(Drop)
+    axes = axes_of(loaded.model, o.axes)  # a wrong name is refused also where no units are ranked
     data, given, columns = tables
     texts: Any = None if given is None else read_texts(given)
     task = answering_task(loaded.model)
@@ -205,7 +206,7 @@ def _opened(
         texts, held = parted(texts)
     found = Pruner(
         loaded,
-        Way(method, axes, o.steps, o.lr, o.gamma, None, o.seed, precision, fold),
+        Way(method, axes if ranks else (), o.steps, o.lr, o.gamma, None, o.seed, precision, fold),
         o.cost,
         o.loss,
         o.length,
@@ -215,7 +216,7 @@ def _opened(
         o.table,
         o.rounding,
     )
-    if o.axes == "auto" and o.budget is not None and method not in get_args(Drop):
+    if o.axes == "auto" and ranks:
         found.widen(o.budget)
     return found, held
 

@@ -83,8 +83,7 @@ def axes_of(model: PreTrainedModel, wanted: str | Sequence[str]) -> tuple[str, .
     if not factorised(bound):
         uncut["embedding"] = "its embedding is as wide as its hidden states, and is cut with them: hidden"
     if isinstance(wanted, str) and wanted in VARIANTS:
-        found = tuple(axis for axis in VARIANTS[wanted] if axis not in uncut)
-        return found if found or wanted != "auto" else axes_of(model, "all")
+        return tuple(axis for axis in VARIANTS[wanted] if axis not in uncut)
     names = (wanted,) if isinstance(wanted, str) else tuple(wanted)
     for name in names:
         if name not in VARIANTS["all"]:

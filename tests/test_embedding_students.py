@@ -207,6 +207,11 @@ def test_what_is_left_open_is_settled_by_what_the_teacher_is(plain, tmp_path):
         {"intermediate", "prediction"},
         {"intermediate", "prediction"},
     ]
+    near = [
+        distill(plain, out=tmp_path / name, prediction={"epochs": 1}, texts=TEXTS[:30], student=start)
+        for name, start in {"f": tmp_path / "a", "g": {"layers": 1, "init": "layers"}}.items()
+    ]
+    assert [one.settings["prediction"]["lr"] for one in near] == [2e-4, 2e-4]
     found = [one.settings["prediction"] for one in (report, other, own)]
     names = ("epochs", "lr", "batch_size")
     assert [tuple(phase[name] for name in names) for phase in found] == [

@@ -116,7 +116,8 @@ class Prediction(Options):
     Attributes:
         epochs: Passes over the texts and their copies; where None 3, of an embedding model as many as make 200,000
             rows, from 1 to 10.
-        lr: Peak learning rate; where None 3e-5, of an embedding model 5e-4.
+        lr: Peak learning rate; where None 3e-5, of an embedding model 5e-4, or 2e-4 of a student that exists already or
+            has the teacher's layers.
         batch_size: Texts in a step; where None 32, of an embedding model 64.
         temperature: Divides the logits of both.
         metric: Decides which epoch is best: f1 or matthews where one label is rare; the task's own where None.

@@ -16,7 +16,8 @@ from attar import compare, dimensions, distill, evaluate, prune
 from attar.data.batches import Batches, encode
 from attar.data.embedding_task import Embedding
 from attar.data.model_task import task_of
-from attar.distillation import defaults, objective, phases, tinybert
+from attar.data.tables import hold_out
+from attar.distillation import defaults, duration, objective, phases, tinybert
 from attar.distillation.phases import near, teacher_of
 from attar.distillation.student import student
 from attar.errors import ModelError, RecipeError
@@ -325,6 +326,31 @@ def test_texts_of_like_topics_are_learned_together(plain, tmp_path, monkeypatch)
         distill(plain, out=tmp_path / f"{neighbours}", texts=TEXTS, student={"layers": 1}, intermediate=None,
                 prediction={"epochs": 1, "neighbours": neighbours})  # fmt: skip
     assert asked == [(True, True), (False, False)]
+
+
+def test_the_time_that_is_announced_has_the_comparison_with_all_texts_in_it(plain, tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, logger="attar")
+    tried = []
+
+    def say_duration(phases_of_it, made, measured, **given):
+        learner = phases_of_it[-1].learner(made, None)
+        tried.append(learner.embeddings.others)
+        duration.say_duration(phases_of_it, made, measured, **given)
+
+    monkeypatch.setattr(duration, "SHORT", 0)
+    monkeypatch.setattr(tinybert, "say_duration", say_duration)
+    options = {"texts": TEXTS, "student": {"layers": 1}, "intermediate": None}
+    for name, more in (("all", {}), ("none", {"neighbours": False})):
+        distill(plain, out=tmp_path / name, prediction={"epochs": 1, **more}, **options)
+    distill(plain, out=tmp_path / "live", prediction={"epochs": 1}, cache=False, **options)
+    assert "about" in caplog.text
+    rows = len(hold_out(Dataset.from_dict({"text": TEXTS}))[0])
+    assert [None if others is None else tuple(others.shape) for others in tried] == [(rows, load(plain).model.width), None, None]
+    caplog.clear()
+    monkeypatch.setattr(tinybert, "heard", lambda: False)
+    distill(plain, out=tmp_path / "silent", prediction={"epochs": 1}, **options)
+    assert " in all" not in caplog.text
+    assert tiny.identical(load(tmp_path / "all").model, load(tmp_path / "silent").model)
 
 
 def test_a_text_is_compared_with_the_nearest_of_all_and_with_any(monkeypatch):

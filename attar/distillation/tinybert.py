@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor
+from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
 from attar.anatomy.resolve import shape_of
@@ -23,7 +24,7 @@ from attar.distillation.cache import Teacher
 from attar.distillation.defaults import intermediate_epochs, prediction_epochs, settled
 from attar.distillation.duration import Phase, say_duration
 from attar.distillation.embedding_head import embedding_match
-from attar.distillation.objective import Intermediate, Match, match
+from attar.distillation.objective import SEARCHED, Intermediate, Match, match
 from attar.distillation.phases import Distiller, Judge, learn, logits_of, near, projections, teacher_of
 from attar.distillation.setup import Setup
 from attar.errors import DataError
@@ -148,8 +149,16 @@ class TinyBert:
             batches = self.setup.batches(sample, o.prediction.batch_size)
             epochs = prediction_epochs(o.prediction.epochs, round(len(batches.lengths) * times))
             passes = (0 if o.intermediate or self.setup.static else 1) if kept else epochs
-            learner = self._prediction_learner
+            texts = min(round(len(batches.lengths) * times), SEARCHED)
+            learner = partial(self._prediction_learner, others=self._any_embeddings(texts) if kept else None)
             yield Phase("prediction", self.teacher, Need(), learner, batches, epochs, passes, times)
+
+    def _any_embeddings(self, count: int) -> Tensor | None:
+        """(count, E) unit vectors that cost what those of the teacher will, which are not there yet."""
+        if not self._tells_near_texts_apart or processes()[1] > 1:
+            return None
+        drawn = torch.randn(count, self.teacher.width, generator=torch.Generator().manual_seed(0))
+        return normalize(drawn, dim=-1)
 
     def _phase(
         self, name: str, teacher: PreTrainedModel, batches: Source, epochs: int, passes: int, times: float = 1
@@ -204,7 +213,7 @@ class TinyBert:
             setup.say_cut(batches)
         kept: dict[str, Any] = {"cache": self._cache, "precision": setup.precision}
         teacher = logits_of(teacher, self.teacher, batches, name=digest(*batches.content), **kept)
-        others = near(teacher) if o.neighbours and isinstance(self.teacher, SentenceEncoder) else None
+        others = near(teacher) if self._tells_near_texts_apart else None
         batches.near = others if others is None else others.numpy()
         learner = self._prediction_learner(self.student, teacher, others)
         rows = len(batches.lengths)
@@ -276,6 +285,10 @@ class TinyBert:
         """The teacher of layers over some batches, cached where that is possible."""
         need, name = self._match(model).teacher, digest(*batches.content)
         return teacher_of(model, need, batches, cache=self._cache, precision=self.setup.precision, name=name)
+
+    @property
+    def _tells_near_texts_apart(self) -> bool:
+        return self.options.prediction.neighbours and isinstance(self.teacher, SentenceEncoder)
 
     @property
     def _cache(self) -> Path | None:

@@ -1,9 +1,9 @@
 """A smaller all-MiniLM-L6-v2 from plain texts: 8 times as fast and 7 times smaller, or at half of the teacher's time.
 
-The first with layers (wide, small enough in int8) and without (static); the second trained, and the teacher's own export
-in int8. Beside them, on the same texts: the wide student with a random start, model2vec's distillation, plain and
-fine-tuned, sentence-transformers' layer reduction, and the teacher with dropped layers as it stands. All but
-the exports are measured through sentence-transformers: Spearman on STS-B's test, nDCG@10 of SQuAD's questions over the
+The first with layers (wide, small enough in int8) and without (static); the second trained, and the teacher's own
+export in int8. Beside them, on the same texts: the wide student with a random start, model2vec's distillation, plain
+and fine-tuned, sentence-transformers' layer reduction, and the teacher with dropped layers as it stands. All but the
+exports are measured through sentence-transformers: Spearman on STS-B's test, nDCG@10 of SQuAD's questions over the
 paragraphs of articles that nothing was learned from (where dimensions are the teacher's, also over the teacher's index
 of them), accuracy of a logistic probe on SST-2's dev. Latency: ONNX Runtime fp32 (the export's own precision; of static
 models numpy), one text of 128 tokens, one thread, in turns. Speed of learning: attar against sentence-transformers'
@@ -74,7 +74,12 @@ Scores = Mapping[str, Mapping[str, list[Array]]]
 def main(options: argparse.Namespace, work: Path) -> Result:
     study = Study(work, texts=options.texts, passes=options.passes, quick=options.quick)
     if options.quick:
-        options.arms = ["attar, wide", "attar, wide, int8", "model2vec, fine-tuned", "sentence-transformers, 1 layer"]
+        options.arms = [
+            "attar, wide",
+            "attar, wide, int8",
+            "model2vec, fine-tuned",
+            "sentence-transformers, 1 layer",
+        ]
     said: dict[str, dict[str, list[Array]]] = {}
     # Seed by seed, so that what is there after a stop is a whole table of fewer seeds.
     for seed in options.seeds:

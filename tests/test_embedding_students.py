@@ -328,7 +328,7 @@ def test_texts_of_like_topics_are_learned_together(plain, tmp_path, monkeypatch)
     assert asked == [(True, True), (False, False)]
 
 
-def test_the_time_that_is_announced_has_the_comparison_with_all_texts_in_it(plain, tmp_path, caplog, monkeypatch):
+def test_the_announced_time_has_the_comparison_with_all_texts_in_it(plain, tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.INFO, logger="attar")
     tried = []
 
@@ -344,8 +344,8 @@ def test_the_time_that_is_announced_has_the_comparison_with_all_texts_in_it(plai
         distill(plain, out=tmp_path / name, prediction={"epochs": 1, **more}, **options)
     distill(plain, out=tmp_path / "live", prediction={"epochs": 1}, cache=False, **options)
     assert "about" in caplog.text
-    rows = len(hold_out(Dataset.from_dict({"text": TEXTS}))[0])
-    assert [None if others is None else tuple(others.shape) for others in tried] == [(rows, load(plain).model.width), None, None]
+    whole = (len(hold_out(Dataset.from_dict({"text": TEXTS}))[0]), load(plain).model.width)
+    assert [None if others is None else tuple(others.shape) for others in tried] == [whole, None, None]
     caplog.clear()
     monkeypatch.setattr(tinybert, "heard", lambda: False)
     distill(plain, out=tmp_path / "silent", prediction={"epochs": 1}, **options)

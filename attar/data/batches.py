@@ -140,7 +140,9 @@ class Batches:
             meets like ones. All of one process, which has them all.
     """
 
-    POOL, TOPIC, CENTRES = 64, 512, 2048
+    # Of 64,000 texts of 26 tokens in the middle, in batches of 64, pools of 512 like ones had 39% of padding, of 1024 19%,
+    # of 2048 9%; texts in any order 4%.
+    POOL, TOPIC, CENTRES = 64, 1024, 2048
     near: np.ndarray | None = None
 
     def __init__(

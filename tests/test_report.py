@@ -93,6 +93,16 @@ def test_headline_compares_in_one_runtime() -> None:
     )
 
 
+def test_a_teacher_that_agrees_with_itself_needs_no_reason_for_its_interval() -> None:
+    ones = Interval.without(1.0, "every resample gives the same")
+    teacher, _, student = _report().rows[:3]
+    rows = (dataclasses.replace(teacher, quality=ones), student)
+    report = dataclasses.replace(_report(), rows=rows, main="agreement", notes=())
+    assert report.remarks() == ()
+    wrong = dataclasses.replace(student, quality=ones)
+    assert dataclasses.replace(report, rows=(teacher, wrong)).remarks() == (ones.missing,)
+
+
 def test_too_few_texts_have_no_interval_anywhere() -> None:
     two = np.zeros(2, dtype=int)
     found = paired_bootstrap(statistics.accuracy, two, two, two)

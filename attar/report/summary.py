@@ -64,7 +64,13 @@ def footing(report: ReportData) -> str:
 
 
 def remarks(report: ReportData) -> tuple[str, ...]:
-    """The report's notes, and why figures have no interval, each reason once."""
-    intervals = (interval for row in report.rows for interval in (row.retained, row.quality))
+    """The report's notes, and why figures have no interval, each reason once.
+
+    A teacher held against its own answers has none, and needs no reason.
+    """
+    rows = [
+        row for row in report.rows if not (row is report.teacher and row.quality and row.quality.value == 1)
+    ]
+    intervals = [*(row.retained for row in report.rows), *(row.quality for row in rows)]
     missing = dict.fromkeys(interval.missing for interval in intervals if interval and interval.missing)
     return tuple(dict.fromkeys((*report.notes, *missing)))

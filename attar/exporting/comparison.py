@@ -135,7 +135,8 @@ class Comparison:
         return ExportError(
             expected=f"{record.precision} to cost at most {max_drop:g} of {record.metric} on {record.rows} rows",
             found=f"{record.onnx:.4f} instead of {record.torch:.4f}, a drop of {record.drop:.4f}",
-            fix=f"keep the most damaged layers in fp32: {advice}; nothing was written",
+            fix=f"keep the most damaged layers in fp32: {advice}, or the few matrices that it takes: keep_fp32='auto' "
+            "(--keep-fp32 auto); nothing was written",
         )
 
     def enough(

@@ -196,6 +196,19 @@ def test_texts_come_from_files_lists_and_datasets(tmp_path):
     assert read_texts(Dataset.from_dict({"text": ["x"], "n": [1]})).column_names == ["text"]
 
 
+def test_texts_of_a_corpus_have_their_titles_as_they_are_searched(tmp_path):
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text(
+        '{"_id": "1", "title": "A film", "text": "It is good."}\n{"_id": "2", "title": "", "text": "b"}\n'
+    )
+    assert read_texts(corpus)["text"][:] == ["A film It is good.", "b"]
+    other = tmp_path / "other.jsonl"
+    other.write_text(
+        '{"title": "A film", "text": "It is good."}\n'
+    )  # of which nobody knows what the title is for
+    assert read_texts(other)["text"][:] == ["It is good."]
+
+
 def test_a_folder_is_read_as_its_paragraphs(tmp_path):
     inner = tmp_path / "documents" / "more"
     inner.mkdir(parents=True)

@@ -139,6 +139,28 @@ def test_modules_that_attar_does_not_know_are_named(plain, tmp_path):
         load(plain, pooling="cls")
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "what"),
+    [
+        ("modules.json", "{[", "JSON in"),
+        ("modules.json", '[{"type": "sentence_transformers.models.Transformer"}]', "a type and a path"),
+        ("1_Pooling/config.json", None, "1_Pooling/config.json"),
+        ("2_Dense/config.json", None, "2_Dense/config.json"),
+        ("config_sentence_transformers.json", '{"similarity_fn_name": "angle"}', "angle"),
+        ("config_sentence_transformers.json", '{"default_prompt_name": "query"}', "default_prompt_name"),
+    ],
+)
+def test_files_that_are_damaged_or_missing_are_named(file, content, what, teacher, tmp_path):
+    shutil.copytree(teacher, tmp_path / "odd")
+    assert (tmp_path / "odd" / file).is_file()
+    if content is None:
+        (tmp_path / "odd" / file).unlink()
+    else:
+        (tmp_path / "odd" / file).write_text(content)
+    with pytest.raises(ModelError, match=what):
+        load(tmp_path / "odd")
+
+
 def test_a_first_token_that_sees_only_itself_is_no_embedding(tmp_path, caplog):
     """Asked for, it is refused; in a model's own files it is said, and read as sentence-transformers reads it."""
     caplog.set_level(logging.INFO, logger="attar")

@@ -1,6 +1,7 @@
 """Embedding models that learn from pairs: by sentence-transformers' losses, for search that gets better."""
 
 import json
+import logging
 
 import pytest
 import torch
@@ -81,8 +82,10 @@ def test_triplets_teach_as_pairs_with_a_negative(embedder, tmp_path):
     assert report.rows[1].metrics["ndcg@10"] > report.rows[0].metrics["ndcg@10"]
 
 
-def test_scores_are_learned_by_rank(embedder, tmp_path):
-    rows = [{**row, "label": n % 5 / 2} for n, row in enumerate(PAIRS)]
+@pytest.mark.parametrize("labels", [(0.0, 0.5, 1.0, 1.5, 2.0), (0, 2, 10, 3, 1), (0, 1)])
+def test_scores_are_learned_by_rank(labels, embedder, tmp_path):
+    """Whole numbers, too: as `compare` reads them."""
+    rows = [{**row, "label": labels[n % len(labels)]} for n, row in enumerate(PAIRS)]
     report = attar.finetune(embedder, rows * 20, dev=rows, out=tmp_path / "out", **LEARN)
     assert report.main == "spearman"
     assert report.rows[1].metrics["spearman"] > report.rows[0].metrics["spearman"]
@@ -105,8 +108,32 @@ def test_its_encoder_gets_a_head_for_other_labels(embedder, tmp_path):
     assert made.num_labels == 1
 
 
+def test_a_model_of_one_score_learns_scores(tmp_path, caplog):
+    """Grades of a reranker are no classes; a classifier's whole numbers are, and words are."""
+    caplog.set_level(logging.INFO, logger="attar")
+    quick = {"epochs": 1, "batch_size": 24, "precision": "fp32"}
+    rows = [pair | {"label": n % 3} for n, pair in enumerate(PAIRS * 4)]
+    words = [row | {"label": "good" if row["label"] else "bad"} for row in rows]
+    reranker, classifier = (tiny.saved(tmp_path / f"{n}", num_labels=n) for n in (1, 2))
+    outputs = {}
+    for name, model, table in (
+        ("grades", reranker, rows),
+        ("loaded", load(reranker).model, rows),
+        ("words", reranker, words),
+        ("classes", classifier, rows),
+    ):
+        more = {"tokenizer": tiny.tokenizer()} if name == "loaded" else {}
+        attar.finetune(model, table, dev=table, out=tmp_path / name, **quick, **more)
+        outputs[name] = load(tmp_path / name).model.config.num_labels
+    assert outputs == {"grades": 1, "loaded": 1, "words": 2, "classes": 3}
+    assert caplog.text.count("labels are scores") == 2
+
+
 def test_what_cannot_be_learned_from_is_said(embedder, tmp_path, monkeypatch):
     out = tmp_path / "out"
+    scored = [{"anchor": "a film", "positive": "a plot", "score": 0.5}] * 20
+    with pytest.raises(DataError, match="label=score"):
+        attar.finetune(embedder, scored, out=out)
     with pytest.raises(DataError, match="text_pair"):
         attar.finetune(embedder, [{"text": "a film"}] * 20, out=out)
     with pytest.raises(DataError, match="10 rows"):

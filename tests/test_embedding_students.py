@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from datasets import Dataset
 from embedders import TEXTS, embed, embedder, saved
@@ -18,9 +19,10 @@ from attar.data.embedding_task import Embedding
 from attar.data.model_task import task_of
 from attar.data.tables import hold_out
 from attar.distillation import defaults, duration, objective, phases, tinybert
+from attar.distillation.embedding_head import embedding_match
 from attar.distillation.phases import near, teacher_of
 from attar.distillation.student import student
-from attar.errors import ModelError, RecipeError
+from attar.errors import DataError, ModelError, RecipeError
 from attar.evaluation.table import TableEvaluator
 from attar.maths import losses
 from attar.model.checkpoint import load, save
@@ -190,6 +192,35 @@ def test_a_student_learns_similarities_from_texts_alone(plain, tmp_path, dense, 
     assert start.rows[1].metrics.get("agreement", -1) < report.student.metrics["agreement"]
     assert report.student.metrics["agreement"] > 0.5
     assert SentenceTransformer(str(tmp_path / "b"), device="cpu").encode(TEXTS[:2]).shape == (2, width)
+
+
+def test_a_space_of_its_own_has_texts_as_like_each_other_as_the_teachers(plain, teacher):
+    loaded, start = load(plain), {1: 5 * torch.randn(12, 24, generator=torch.Generator().manual_seed(0)) ** 3}
+    made = student(loaded.model, layers=1, hidden=12, heads=2, ffn=24, dense=False, init="random").model
+    match = embedding_match(loaded.model, made, start, (), "similarities")
+    polar, _ = scipy.linalg.polar(start[1].T.double().numpy())
+    np.testing.assert_allclose(match.space, polar, atol=1e-5)
+    torch.testing.assert_close(match.space.T @ match.space, torch.eye(12))
+    # The maps lead to hidden states, which are no embeddings where a Dense layer follows.
+    dense = load(teacher).model
+    narrow = student(dense, layers=1, hidden=8, heads=2, ffn=16, dense=False, init="random").model
+    assert embedding_match(dense, narrow, {1: torch.eye(8, dense.width)}, (), "similarities").space is None
+
+
+def test_options_that_outputs_have_no_use_for_are_refused(plain, tmp_path):
+    classifier, few = tiny.saved(tmp_path / "c"), {"texts": TEXTS[:30], "student": {"layers": 1}}
+    for model, name, given in (
+        (plain, "temperature", 2.0),
+        (classifier, "dimensions", [4]),
+        (classifier, "relations", "distances"),
+    ):
+        with pytest.raises(RecipeError, match=f"no prediction.{name}"):
+            distill(model, out=tmp_path / "s", prediction={name: given}, **few)
+    with pytest.raises(DataError, match="data and texts"):
+        distill(plain, out=tmp_path / "s", data=[{"text": text} for text in TEXTS], **few)
+    with pytest.raises(ModelError, match="--pooling mean"):
+        distill(tiny.saved(tmp_path / "e", head="base"), out=tmp_path / "s", **few)
+    assert not (tmp_path / "s").exists()
 
 
 def test_what_is_left_open_is_settled_by_what_the_teacher_is(plain, tmp_path):

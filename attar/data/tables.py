@@ -104,6 +104,19 @@ def read_table(
     return table.remove_columns("label").add_column("label", encoded), task
 
 
+def has_scores(source: Any, columns: Columns | None = None) -> bool:
+    """Whether a table has labels that can be read as scores: numbers, which are no names of classes."""
+    table = open_table(source, "utf-8-sig")
+    label = (columns or {}).get("label", "label")
+    if label not in table.column_names or isinstance(table.features[label], ClassLabel):
+        return False
+    try:
+        read_table(table, columns=columns, problem_type="regression")
+    except DataError:  # what else is wrong with the table is said where it is read to be learned from
+        return False
+    return True
+
+
 def read_texts(
     source: str | Path | Sequence[str | Path] | Dataset | IterableDataset,
     *,
@@ -164,7 +177,7 @@ def read_texts(
 
 
 def _column(path: Path) -> list[str]:
-    """The column `text` of a table's file."""
+    """The column `text` of a table's file; in BEIR's layout (`_id`, `title`, `text`) after the title, as it is searched."""
     if path.suffix not in TABLES:
         raise DataError(
             expected="files of plain text, or tables", found=f"both: {path} is no table", fix="give one kind"
@@ -176,7 +189,12 @@ def _column(path: Path) -> list[str]:
             found=f"the columns {', '.join(table.column_names)}",
             fix="rename the column, or give the table as data=… (--data), where columns can be named",
         )
-    found = [str(text) for text in table["text"] if text is not None and str(text).strip()]
+    titled = {"_id", "title"} <= set(table.column_names)
+    titles = table["title"] if titled else [""] * len(table)
+    pairs = zip(titles, table["text"], strict=True)
+    found = [
+        text for title, body in pairs if (text := f"{title or ''} {'' if body is None else body}".strip())
+    ]
     if not found:
         raise DataError(expected="at least one text", found=f"none in {path}", fix="check the column 'text'")
     return found

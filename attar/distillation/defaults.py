@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from attar.errors import RecipeError
 from attar.model.embedding import SentenceEncoder
 from attar.options.base import Options
 from attar.progress import say
@@ -24,8 +25,13 @@ def settled(options: Options, teacher: PreTrainedModel) -> Options:
 
     An embedding model has no intermediate phase where its epochs are not named and there is another phase: hidden
     states of as many texts as it learns from take more disk and time than they bring.
+
+    Raises:
+        RecipeError: a temperature for embeddings, or dimensions and relations of embeddings for logits.
     """
     embeds, o = isinstance(teacher, SentenceEncoder), options
+    if o.prediction is not None:
+        _check(o.prediction, embeds)
     changes: dict[str, Any] = {}
     if embeds and o.prediction is not None and o.intermediate is not None and o.intermediate.epochs is None:
         say(
@@ -39,6 +45,19 @@ def settled(options: Options, teacher: PreTrainedModel) -> Options:
         left = {name: value for name, value in own.items() if getattr(o.prediction, name) is None}
         changes["prediction"] = o.prediction.model_copy(update=left)
     return o.model_copy(update=changes)
+
+
+def _check(prediction: Options, embeds: bool) -> None:
+    """Refuse what a teacher's outputs have no use for."""
+    own = {"dimensions": (), "relations": "similarities"}
+    others = {"temperature": 1.0}
+    for name, default in (others if embeds else own).items():
+        if getattr(prediction, name) != default:
+            raise RecipeError(
+                expected=f"no prediction.{name}: it is of {'logits' if embeds else 'embeddings'}",
+                found=f"{getattr(prediction, name)} with a teacher of {'embeddings' if embeds else 'logits'}",
+                fix="leave it out",
+            )
 
 
 def intermediate_epochs(wanted: int | None, rows: int) -> int:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from attar.data.batches import Batch
 from attar.distillation.objective import EmbeddingMatch, Relations
 from attar.errors import RecipeError
-from attar.maths.directions import ridge
+from attar.maths.directions import nearest_orthonormal, ridge
 from attar.model.embedding import SentenceEncoder
 from attar.model.pooling import pool
 from attar.model.sentence_modules import Head, Linear
@@ -81,8 +81,9 @@ def embedding_match(
     """How the embeddings of a student are compared with its teacher's.
 
     Args:
-        start: student layer -> (d, D), the linear maps that its projection found; their last one says what the
-            dimensions of a student without a Dense layer are.
+        start: student layer -> (d, D), the linear maps that its projection found. Of their last one the nearest
+            directions at right angles are the dimensions of a student without a Dense layer, so that its embeddings
+            are as like each other as its teacher's; of a teacher with a Dense layer it does not lead to embeddings.
         dimensions: numbers of leading dimensions that are to be good by themselves.
         relations: what of the texts of a batch is compared.
         others: (N, E) the teacher's embeddings of other texts to compare with.
@@ -97,8 +98,13 @@ def embedding_match(
             fix="name smaller ones",
         )
     space = None
-    if start and isinstance(teacher, SentenceEncoder) and student.width != teacher.width:
+    if (
+        start
+        and isinstance(teacher, SentenceEncoder)
+        and not teacher.head.dense
+        and student.width != teacher.width
+    ):
         last = start[max(start)]
         if teacher.width == last.shape[1] and student.width == last.shape[0]:
-            space = last.T.contiguous()
+            space = nearest_orthonormal(last.T)
     return EmbeddingMatch(space, tuple(dimensions), relations, others)

@@ -76,7 +76,8 @@ class Setup:
             raise ModelError(
                 expected="a fine-tuned teacher: a classifier of texts or of their words, one of scores or of answers",
                 found=f"{type(self.teacher).__name__}",
-                fix="fine-tune it first (attar finetune), or pass prediction=None to distil its layers only",
+                fix="fine-tune it first (attar finetune), pass prediction=None to distil its layers only, or "
+                "pooling='mean' (--pooling mean) to make an embedding model of it",
             )
         if self.task is not None and self.task.per_token and self.options.augment is not None:
             raise RecipeError(
@@ -107,6 +108,12 @@ class Setup:
                 expected="texts of the task",
                 found="neither data nor texts",
                 fix="pass data=… (a table) or texts=… (one text a line)",
+            )
+        if data is not None and texts is not None:
+            raise DataError(
+                expected="the texts once",
+                found="data and texts",
+                fix="pass one of them, or one table of all",
             )
         # Labels of the training texts do not teach; they count where some of these texts are held out to measure.
         table = (

@@ -43,6 +43,13 @@ def leading_directions(moment: Tensor, count: int) -> Tensor:
     return found
 
 
+def nearest_orthonormal(x: Tensor) -> Tensor:
+    """The matrix of orthonormal columns that is nearest to one of full rank (D, d): its polar factor."""
+    left, _, right = torch.linalg.svd(x.double(), full_matrices=False)
+    found: Tensor = left @ right
+    return found.to(x.dtype)
+
+
 def explained(moment: Tensor, directions: Tensor) -> float:
     """Share of a second moment (D, D) inside the span of orthonormal directions (D, d): 0 to 1."""
     inside = (directions.double().T @ moment.double() @ directions.double()).trace()

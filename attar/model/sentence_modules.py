@@ -22,6 +22,7 @@ TRANSFORMER = tuple(
 RERANKER = ("sentence_transformers", "sbert_ce_default_activation_function")
 # Where texts are cut that no file cuts: as sentence-transformers has it, at what the model has positions for.
 LIBRARY = "sentence_transformers.models"
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 ACTIVATIONS = {"Identity": "torch.nn.modules.linear.Identity", "Tanh": "torch.nn.modules.activation.Tanh"}
 # Before sentence-transformers 5, each mode of pooling was a key of its own.
 LEGACY = {
@@ -168,7 +169,13 @@ def encoder_settings(source: str | Path) -> dict[str, Any]:
 
 def _modules(source: str | Path) -> list[dict[str, Any]]:
     listed = file_of(source, MODULES)
-    modules = [] if listed is None else list(json.loads(listed.read_text(encoding="utf-8")))
+    modules = [] if listed is None else _read(listed)
+    if not isinstance(modules, list) or not all({"type", "path"} <= set(module) for module in modules):
+        raise ModelError(
+            expected=f"a list of modules, each with a type and a path, in {MODULES} of {source}",
+            found="something else",
+            fix="fetch the model again, or save it again with sentence-transformers",
+        )
     for module in modules:
         path = PurePosixPath(module["path"])
         if path.is_absolute() or ".." in path.parts:
@@ -190,7 +197,29 @@ def _inside(folder: str, name: str) -> str:
 
 def _json(source: str | Path, name: str) -> dict[str, Any]:
     found = file_of(source, name)
-    return dict(json.loads(found.read_text(encoding="utf-8"))) if found else {}
+    return dict(_read(found)) if found else {}
+
+
+def _config(source: str | Path, path: str) -> dict[str, Any]:
+    """The config of a module, which it cannot do without: what it does would be a guess."""
+    if found := _json(source, f"{path}/config.json"):
+        return found
+    raise ModelError(
+        expected=f"{path}/config.json in {source}, which its {MODULES} names",
+        found="none, or one with nothing in it",
+        fix="fetch the model again, or save it again with sentence-transformers",
+    )
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(
+            expected=f"JSON in {file}",
+            found=str(error),
+            fix="fetch the model again, or save it again with sentence-transformers",
+        ) from None
 
 
 def score_activation(source: str | Path) -> str | None:
@@ -201,17 +230,29 @@ def score_activation(source: str | Path) -> str | None:
 
 def _settings(source: str | Path) -> dict[str, Any]:
     said, tokenizer = _json(source, SETTINGS), _inside(encoder_folder(source), "tokenizer_config.json")
+    similarity, prompts = said.get("similarity_fn_name") or "cosine", said.get("prompts") or {}
+    default = said.get("default_prompt_name")
+    for what, given, known in (
+        ("similarity_fn_name", similarity, SIMILARITIES),
+        ("default_prompt_name", default, (None, *prompts)),
+    ):
+        if given not in known:
+            raise ModelError(
+                expected=f"{what} among {', '.join(map(str, known))} in {SETTINGS} of {source}",
+                found=repr(given),
+                fix="correct that file, or save the model again with sentence-transformers",
+            )
     return {
-        "similarity": said.get("similarity_fn_name") or "cosine",
-        "prompts": said.get("prompts") or {},
-        "default_prompt": said.get("default_prompt_name"),
+        "similarity": similarity,
+        "prompts": prompts,
+        "default_prompt": default,
         "max_length": encoder_settings(source).get("max_seq_length")
         or _json(source, tokenizer).get("max_length"),
     }
 
 
 def _pooling(source: str | Path, path: str) -> tuple[str, ...]:
-    said = _json(source, f"{path}/config.json")
+    said = _config(source, path)
     if "pooling_mode" in said:
         modes = [said["pooling_mode"]] if isinstance(said["pooling_mode"], str) else said["pooling_mode"]
     else:
@@ -232,7 +273,7 @@ def _pooling(source: str | Path, path: str) -> tuple[str, ...]:
 
 
 def _dense(source: str | Path, path: str) -> tuple[Linear, dict[str, torch.Tensor]]:
-    said = _json(source, f"{path}/config.json")
+    said = _config(source, path)
     activation = str(said.get("activation_function", "Tanh")).rpartition(".")[2]
     if activation not in ACTIVATIONS or said.get("use_residual"):
         raise ModelError(

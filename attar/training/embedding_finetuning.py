@@ -11,7 +11,7 @@ from datasets import Dataset
 from attar.anatomy.families import STATIC
 from attar.data.columns import Columns, name_of
 from attar.data.files import open_table
-from attar.data.tables import read_table
+from attar.data.tables import has_scores, read_table
 from attar.errors import DataError, MissingExtraError, ModelError
 from attar.model.checkpoint import digest, load, save, versions
 from attar.model.static import StaticEncoder
@@ -30,13 +30,12 @@ FEWEST = 10
 def teaches_embeddings(data: Any, columns: Columns | None, problem_type: str | None) -> bool:
     """Whether a table is for an embedding model as such, and not for a head on its encoder.
 
-    Pairs and triplets are, and pairs with scores (numbers with a fraction) where no `problem_type` says what head they
-    are for; classes of texts and of pairs, tags and answers are for a head.
+    Pairs and triplets are, and pairs with scores (numbers) where no `problem_type` says what head they are for; classes
+    of texts and of pairs, tags and answers are for a head.
     """
     named = {*open_table(data, "utf-8-sig").column_names, *(columns or {})}
     if "label" in named:
-        task = read_table(data, columns=columns)[1] if "text_pair" in named and problem_type is None else None
-        return task is not None and task.kind == "regression"
+        return "text_pair" in named and problem_type is None and has_scores(data, columns)
     return set(TRIPLET[:2]) <= named or "text_pair" in named or named == {"text"}
 
 
@@ -138,10 +137,18 @@ def _pairs(source: Any, columns: Columns | None) -> Dataset:
     """A table as that library's losses read it: anchor, positive and maybe negative, or two sentences and a score."""
     table = open_table(source, "utf-8-sig")
     if set(TRIPLET[:2]) <= set(table.column_names) and not columns:
+        if left := [name for name in ("score", "label") if name in table.column_names]:
+            raise DataError(
+                expected="anchor and positive without a score: each positive belongs to its anchor",
+                found=f"the column {left[0]} in {name_of(source)}",
+                fix=f'columns={{"text": "anchor", "text_pair": "positive", "label": "{left[0]}"}} (--columns '
+                f"text=anchor,text_pair=positive,label={left[0]}) learns the scores; else drop that column",
+            )
         wanted = [name for name in TRIPLET if name in table.column_names]
         found = table.select_columns(wanted)
     else:
-        read, _ = read_table(table, columns=columns)
+        labelled = "label" in {*table.column_names, *(columns or {})}
+        read, _ = read_table(table, columns=columns, problem_type="regression" if labelled else None)
         if "text_pair" not in read.column_names:
             raise DataError(
                 expected="pairs: the columns text and text_pair (and label: scores), or anchor, positive and "

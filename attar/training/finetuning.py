@@ -5,18 +5,19 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from attar.data.batches import Batches
 from attar.data.columns import Columns
 from attar.data.model_task import task_of
-from attar.data.tables import part, read_table
+from attar.data.tables import has_scores, part, read_table
 from attar.data.tasks import Supervised, Task
 from attar.errors import DataError, ModelError
 from attar.evaluation.quality import Evaluation
 from attar.evaluation.table import TableEvaluator
 from attar.model.checkpoint import digest, load, save, versions
 from attar.model.embedding import SentenceEncoder, embedding_head
+from attar.model.pretrained import from_pretrained
 from attar.options.base import Options
 from attar.progress import say, track
 from attar.report.report import Point, Report, Row
@@ -47,7 +48,13 @@ def finetune(
     ):
         given: dict[str, Any] = {"columns": columns, "options": options, "precision": precision}
         return finetune_embeddings(model, data, out=out, dev=dev, overwrite=overwrite, **given)
-    table, task = read_table(data, columns=columns, problem_type=options.problem_type, require_label=True)
+    problem_type = options.problem_type
+    if problem_type is None and _gives_one_score(model) and has_scores(data, columns):
+        say(
+            "the model gives one score (a reranker, or a regression), so labels are scores: problem_type regression"
+        )
+        problem_type = "regression"
+    table, task = read_table(data, columns=columns, problem_type=problem_type, require_label=True)
     assert task is not None  # a table with labels always has one
     table, held = _held_out(table, dev, columns, task, options.seed)
     with torch.random.fork_rng(devices=[]):
@@ -99,6 +106,16 @@ def finetune(
         settings=settings,
         versions=versions(),
     )
+
+
+def _gives_one_score(model: str | Path | PreTrainedModel) -> bool:
+    """Whether a model is a reranker, or another that gives one number of a text or a pair."""
+    if isinstance(model, PreTrainedModel):
+        config, heads = model.config, [type(model).__name__]
+    else:
+        config = from_pretrained(AutoConfig, model)
+        heads = config.architectures or []
+    return config.num_labels == 1 and any(head.endswith("ForSequenceClassification") for head in heads)
 
 
 def supervise(

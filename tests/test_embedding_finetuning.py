@@ -10,7 +10,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 
 import attar
 import tiny
-from attar.errors import DataError, MissingExtraError
+from attar.errors import DataError, MissingExtraError, ModelError
 from attar.model.checkpoint import load, save
 from attar.model.embedding import KEY, SentenceEncoder
 from attar.model.sentence_modules import Head
@@ -106,6 +106,20 @@ def test_its_encoder_gets_a_head_for_other_labels(embedder, tmp_path):
     attar.finetune(embedder, scored, dev=scored, out=tmp_path / "b", problem_type="regression", **quick)
     made = CrossEncoder(str(tmp_path / "b"), device="cpu")
     assert made.num_labels == 1
+
+
+def test_an_encoder_alone_learns_as_it_is_pooled(tmp_path):
+    encoder = tiny.saved(tmp_path / "encoder", head="base")
+    quick = LEARN | {"epochs": 1}
+    attar.finetune(encoder, PAIRS * 20, dev=PAIRS, out=tmp_path / "out", pooling="max", **quick)
+    assert load(tmp_path / "out").model.head.pooling == ("max",)
+    made = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    assert made[1].pooling_mode == "max"
+    with pytest.raises(ModelError, match="--pooling mean"):
+        attar.finetune(encoder, PAIRS * 20, out=tmp_path / "no")
+    with pytest.raises(DataError, match="leave pooling out"):
+        attar.finetune(encoder, tiny.table(24), out=tmp_path / "no", pooling="max")
+    assert {place.name for place in tmp_path.iterdir()} == {"encoder", "out"}
 
 
 def test_a_model_of_one_score_learns_scores(tmp_path, caplog):

@@ -52,6 +52,13 @@ def test_passages_are_the_nearest_of_all_in_their_order(embedder, collection, tm
     assert open_table(tmp_path / "pairs.csv", "utf-8").to_list() == wanted
 
 
+def test_an_encoder_alone_searches_as_it_is_pooled(collection, tmp_path):
+    plain, own = (tiny.saved(tmp_path / name, head="base") for name in ("plain", "own"))
+    write_head(Head(pooling=("max",), normalize=True), {}, 24, own)
+    asked = mine(plain, collection, out=tmp_path / "a.csv", k=4, pooling="max")
+    assert asked.to_list() == mine(own, collection, out=tmp_path / "b.csv", k=4).to_list()
+
+
 def test_judged_queries_keep_their_grades_and_a_reranker_is_measured_on_them(embedder, collection, tmp_path):
     rows = [f"q{q}\td{d}\t{(d % 3) or 1}" for q in range(6) for d in range(0, len(PASSAGES), 2)]
     (collection / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(rows) + "\n")

@@ -73,7 +73,7 @@ def compress(
     require("onnx", "onnxscript", "onnxruntime")
     check_free(out, overwrite=overwrite)
     clock = Clock(seconds)
-    loaded = load(model, tokenizer=tokenizer)
+    loaded = load(model, tokenizer=tokenizer, pooling=o.pooling)
     given = {"data": data, "texts": texts, "dev": dev, "test": test, "columns": columns}
     read = read_for(loaded, o, **given)
     with _work(out, o.work) as place:

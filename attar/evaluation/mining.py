@@ -52,7 +52,7 @@ def mine(
     o = options
     check_table(out)
     require_library("finds the best passages")
-    embedder = Embedder(open_model(model, tokenizer=tokenizer), o.max_length)
+    embedder = Embedder(open_model(model, tokenizer=tokenizer, pooling=o.pooling), o.max_length)
     if is_collection(data):
         collection = read_collection(data, judged=False)
         passages = list(dict.fromkeys(collection.corpus.values()))

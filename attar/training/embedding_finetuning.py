@@ -33,10 +33,20 @@ def teaches_embeddings(data: Any, columns: Columns | None, problem_type: str | N
     Pairs and triplets are, and pairs with scores (numbers) where no `problem_type` says what head they are for; classes
     of texts and of pairs, tags and answers are for a head.
     """
-    named = {*open_table(data, "utf-8-sig").column_names, *(columns or {})}
+    named = _named(data, columns)
     if "label" in named:
         return "text_pair" in named and problem_type is None and has_scores(data, columns)
-    return set(TRIPLET[:2]) <= named or "text_pair" in named or named == {"text"}
+    return belong_together(data, columns) or named == {"text"}
+
+
+def belong_together(data: Any, columns: Columns | None) -> bool:
+    """Whether a table has pairs or triplets of which nothing is said, so that they teach embeddings alone."""
+    named = _named(data, columns)
+    return "label" not in named and (set(TRIPLET[:2]) <= named or "text_pair" in named)
+
+
+def _named(data: Any, columns: Columns | None) -> set[str]:
+    return {*open_table(data, "utf-8-sig").column_names, *(columns or {})}
 
 
 def finetune_embeddings(
@@ -99,9 +109,10 @@ def finetune_embeddings(
             found=", ".join(held.column_names),
             fix="give both tables one form",
         )
-    tokenizer = load(model).tokenizer  # which stays as it was
+    tokenizer = load(model, pooling=o.pooling).tokenizer  # which stays as it was
     with resuming.work_directory(out) as place:
-        before, after, curve, trained = _train(str(model), train, held, o, precision, place)
+        start = str(model) if o.pooling is None else _pooled(model, o.pooling, place / "start")
+        before, after, curve, trained = _train(start, train, held, o, precision, place)
         loaded = load(trained)
         if isinstance(loaded.model.encoder, StaticEncoder):
             loaded.model.encoder.round()
@@ -131,6 +142,14 @@ def finetune_embeddings(
         versions=versions(),
         notes=(*worse, f"measured on {len(held)} rows, which also chose the best epoch"),
     )
+
+
+def _pooled(model: str | Path, pooling: str, place: Path) -> str:
+    """The directory of an embedding model that an encoder alone becomes."""
+    if not place.is_dir():
+        loaded = load(model, pooling=pooling)
+        save(loaded.model, loaded.tokenizer, place, lineage={})
+    return str(place)
 
 
 def _pairs(source: Any, columns: Columns | None) -> Dataset:

@@ -23,7 +23,7 @@ from attar.progress import say, track
 from attar.report.report import Point, Report, Row
 from attar.storage.writing import check_free
 from attar.training import resuming
-from attar.training.embedding_finetuning import finetune_embeddings, teaches_embeddings
+from attar.training.embedding_finetuning import belong_together, finetune_embeddings, teaches_embeddings
 from attar.training.loop import Precision, Step, broadcast, fit, is_main, processes
 from attar.training.used_embeddings import used_rows
 
@@ -42,12 +42,25 @@ def finetune(
 ) -> Report:
     """Fine-tune an encoder on a table with labels; see `attar.finetune`."""
     check_free(out, overwrite=overwrite)
-    embeds = not isinstance(model, PreTrainedModel) and embedding_head(model, None) is not None
+    pooling = options.pooling
+    embeds = not isinstance(model, PreTrainedModel) and embedding_head(model, pooling) is not None
     if isinstance(model, SentenceEncoder) or (
         embeds and teaches_embeddings(data, columns, options.problem_type)
     ):
         given: dict[str, Any] = {"columns": columns, "options": options, "precision": precision}
         return finetune_embeddings(model, data, out=out, dev=dev, overwrite=overwrite, **given)
+    if pooling is not None:
+        raise DataError(
+            expected="pairs or triplets, for an embedding model",
+            found=f"pooling {pooling}, and labels of another kind",
+            fix="leave pooling out",
+        )
+    if belong_together(data, columns):
+        raise ModelError(
+            expected="an embedding model, for pairs of which nothing is said but that they belong together",
+            found=f"{model if isinstance(model, str | Path) else type(model).__name__}, which is none",
+            fix="pooling='mean' (--pooling mean) makes one of an encoder; a label for each pair teaches a classifier",
+        )
     problem_type = options.problem_type
     if problem_type is None and _gives_one_score(model) and has_scores(data, columns):
         say(
@@ -78,7 +91,7 @@ def finetune(
         "max_length": task.window(loaded.model, options.max_length),
         "precision": precision,
     }
-    training = {name: value for name, value in settings.items() if name != "problem_type"}
+    training = {name: value for name, value in settings.items() if name not in ("problem_type", "pooling")}
     with resuming.work_directory(out) as place:
         evaluation, curve = supervise(
             loaded.model, loaded.tokenizer, table, held, task, place=place, **training

@@ -14,6 +14,7 @@ from attar.options.base import (
     ModelSource,
     OutputPath,
     Overwrite,
+    Pooling,
     Precision,
     SampleBy,
     Seed,
@@ -57,6 +58,7 @@ def compress(
     test: Annotated[TableSource | None, DATA] = None,
     columns: ColumnNames = None,
     sample_by: SampleBy = "line",
+    pooling: Pooling = None,
     max_length: TaskLength = None,
     doc_stride: Stride = 128,
     tokenizer: Tokenizer = None,
@@ -104,6 +106,7 @@ def compress(
         test: Table that the report measures on, once; held out of the texts where left out.
         columns: Which column is what: text=sentence (also label, text_pair; tokens, tags; question, context, answers).
         sample_by: What a text is in a file: a line, a paragraph (up to a blank line), or the whole document.
+        pooling: Makes an embedding model of an encoder alone; others say it themselves.
         max_length: Longest text in tokens; 128 where left out, 384 of questions with contexts.
         doc_stride: Tokens that windows of a long context or sentence share.
         tokenizer: Of a model that is given as an object.

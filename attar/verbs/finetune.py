@@ -11,6 +11,7 @@ from attar.options.base import (
     ModelSource,
     OutputPath,
     Overwrite,
+    Pooling,
     Precision,
     Rate,
     Seed,
@@ -38,6 +39,7 @@ def finetune(
         Literal["single_label_classification", "multi_label_classification", "regression"] | None, DATA
     ] = None,
     tokenizer: Tokenizer = None,
+    pooling: Pooling = None,
     epochs: Count = 3,
     lr: Rate = 3e-5,
     batch_size: BatchSize = 32,
@@ -64,6 +66,7 @@ def finetune(
         problem_type: What labels of whole texts are: one class, any number of labels, or a score; told from the labels
             where left out.
         tokenizer: Of a model that is given as an object.
+        pooling: Makes an embedding model of an encoder alone; others say it themselves.
         epochs: Passes over the table.
         lr: Peak learning rate.
         batch_size: Texts in a step.

@@ -7,6 +7,7 @@ from attar.options.base import (
     Input,
     ModelSource,
     OutputPath,
+    Pooling,
     SampleBy,
     Seed,
     TableSource,
@@ -32,6 +33,7 @@ def mine(
     max_queries: Count = 10_000,
     tokenizer: Tokenizer = None,
     sample_by: SampleBy | None = None,
+    pooling: Pooling = None,
     max_length: TaskLength = None,
     seed: Annotated[Seed, Input()] = 0,
 ) -> "Dataset":
@@ -50,6 +52,7 @@ def mine(
         max_queries: Of more queries, so many are drawn.
         tokenizer: Of a model that is given as an object.
         sample_by: What a passage is in a file; a line where left out, and a paragraph of a folder's files.
+        pooling: Makes an embedding model of an encoder alone; others say it themselves.
         max_length: Longest text in tokens that the embedding model reads; what it was saved with where left out.
         seed: Seed of every random choice.
 

@@ -85,7 +85,10 @@ def test_headline_compares_in_one_runtime() -> None:
     larger = dataclasses.replace(
         report,
         main="agreement",
-        rows=(report.rows[0], dataclasses.replace(report.rows[2], p50=0.06, parameters=45_400_000)),
+        rows=(
+            report.rows[0],
+            dataclasses.replace(report.rows[2], p50=0.06, parameters=45_400_000, bytes=None),
+        ),
     )
     assert (
         larger.headline()
@@ -101,6 +104,19 @@ def test_a_teacher_that_agrees_with_itself_needs_no_reason_for_its_interval() ->
     assert report.remarks() == ()
     wrong = dataclasses.replace(student, quality=ones)
     assert dataclasses.replace(report, rows=(teacher, wrong)).remarks() == (ones.missing,)
+
+
+def test_what_is_stored_in_other_numbers_is_smaller_by_its_bytes() -> None:
+    report = _report()
+    teacher, student = report.teacher, report.student
+    assert report.smaller == teacher.parameters / student.parameters
+    int8 = dataclasses.replace(student, parameters=teacher.parameters, bytes=teacher.bytes // 4)
+    quantized = dataclasses.replace(report, rows=(teacher, int8))
+    assert quantized.smaller == pytest.approx(4, abs=1e-6)
+    assert "4.0× smaller" in quantized.headline()
+    assert "on disk" in render(quantized)
+    unknown = dataclasses.replace(report, rows=(teacher, dataclasses.replace(int8, bytes=None)))
+    assert unknown.smaller == 1
 
 
 def test_too_few_texts_have_no_interval_anywhere() -> None:

@@ -177,7 +177,7 @@ def read_texts(
 
 
 def _column(path: Path) -> list[str]:
-    """The column `text` of a table's file; after the title in BEIR's layout (`_id`, `title`, `text`), as is searched."""
+    """The column `text` of a table's file; after the title in BEIR's layout (`_id`, `title`, `text`)."""
     if path.suffix not in TABLES:
         raise DataError(
             expected="files of plain text, or tables", found=f"both: {path} is no table", fix="give one kind"

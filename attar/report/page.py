@@ -74,7 +74,12 @@ def _tiles(report: ReportData) -> list[tuple[str, ...]]:
         note = ends if student.retained.missing else f"95% interval {ends}"
         found.append((formatting.percent(student.retained.value), what, note))
     if report.smaller is not None:
-        note = f"{formatting.count(teacher.parameters)} → {formatting.count(student.parameters)} parameters"
+        if report.stored_otherwise:
+            note = f"{formatting.size(teacher.bytes)} → {formatting.size(student.bytes)} on disk"
+        else:
+            note = (
+                f"{formatting.count(teacher.parameters)} → {formatting.count(student.parameters)} parameters"
+            )
         found.append((*formatting.change(report.smaller, "smaller", "larger").split(), note))
     reference = report.reference(student)
     if report.faster is not None and reference is not None:

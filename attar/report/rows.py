@@ -1,5 +1,6 @@
 """What a report is made of: models with figures, texts with predictions, training curves; nothing draws or prints."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,6 +13,8 @@ from attar.report.shape import Shape
 Role = Literal["teacher", "student", "baseline"]
 # Training step and the value of each named part there.
 Point = tuple[int, Mapping[str, float]]
+# Bytes of a parameter that differ by more (as a logarithm) are of another number format, not of what is stored beside.
+OTHERWISE = 0.2
 
 
 @dataclass(frozen=True)
@@ -130,10 +133,18 @@ class ReportData:
 
     @property
     def smaller(self) -> float | None:
-        """Parameters of the teacher over those of the student."""
+        """Parameters of the teacher over those of the student; bytes where each stores its numbers in another way."""
         if self.student is None or self.teacher is None:
             return None
-        return _ratio(self.teacher.parameters, self.student.parameters)
+        fewer = _ratio(self.teacher.parameters, self.student.parameters)
+        return _ratio(self.teacher.bytes, self.student.bytes) if self.stored_otherwise else fewer
+
+    @property
+    def stored_otherwise(self) -> bool:
+        """Whether a parameter takes other bytes in the student than in the teacher: in int8, in half precision."""
+        each = [_ratio(row.bytes, row.parameters) if row else None for row in (self.teacher, self.student)]
+        apart = _ratio(*each)
+        return apart is not None and abs(math.log(apart)) > OTHERWISE
 
     @property
     def faster(self) -> float | None:

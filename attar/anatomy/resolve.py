@@ -98,7 +98,7 @@ def family(model_type: str) -> Anatomy:
             expected="a model with layers",
             found="a static model: a vector for each token, and no layer to cut or to learn from",
             fix="name the model that it was made of; a static model goes through evaluate, compare, bench, export, "
-            "mine and finetune",
+            "dimensions, mine and finetune",
         )
     if model_type not in FAMILIES:
         close = get_close_matches(model_type, FAMILIES, n=1, cutoff=0.3)

@@ -1,4 +1,4 @@
-"""Fewer dimensions of an embedding model: principal directions of its embeddings, folded into its last matrix."""
+"""Fewer dimensions of an embedding model: principal directions of its embeddings, folded into its last Dense layer."""
 
 import copy
 from pathlib import Path

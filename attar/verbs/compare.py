@@ -53,7 +53,8 @@ def compare(
         out: Directory for report.html and report.json.
         batch_size: Texts in a forward pass of the evaluation.
         pooling: Makes an embedding model of an encoder alone; others say it themselves.
-        max_length: Longest text in tokens; 128 where left out, 384 of questions with contexts.
+        max_length: Longest text in tokens; 128 where left out, 384 of questions with contexts; of collections, triplets
+            and probes what the embedding model was saved with.
         doc_stride: Tokens that windows of a long context or sentence share.
         latency_batch: Texts in a timed call.
         latency_length: Tokens of each text in a timed call.

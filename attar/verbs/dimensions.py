@@ -43,9 +43,9 @@ def dimensions(
 ) -> "Report":
     """Cut an embedding model to its leading dimensions on your texts, and show what other numbers of them keep.
 
-    Principal directions of the embeddings (not centred, so that cosines stay) are folded into the model's last matrix
-    (of a static model into its token vectors); no step is added for who uses it. The table has each number of
-    dimensions, all of them included, in fp32, int8 and binary.
+    Principal directions of the embeddings (not centred, so that cosines stay) are folded into the model's last Dense
+    layer (one more where it has none that is linear; of a static model into its token vectors); no step is added for
+    who uses it. The table has each number of dimensions, all of them included, in fp32, int8 and binary.
 
     Args:
         model: A sentence-transformers directory, a hub name, or an embedding model (then with its `tokenizer`).

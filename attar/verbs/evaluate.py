@@ -51,7 +51,8 @@ def evaluate(
         tokenizer: Of models that are given as objects.
         batch_size: Texts in a forward pass.
         pooling: Makes an embedding model of an encoder alone; others say it themselves.
-        max_length: Longest text in tokens; 128 where left out, 384 of questions with contexts.
+        max_length: Longest text in tokens; 128 where left out, 384 of questions with contexts; of collections, triplets
+            and probes what the embedding model was saved with.
         doc_stride: Tokens that windows of a long context or sentence share.
         sample_by: Of a language model, what a text is in a file: a line, a paragraph, or the whole document.
 

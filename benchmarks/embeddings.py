@@ -38,7 +38,7 @@ TARGETS: dict[str, tuple[float, float | None, float, float]] = {
     "attar, half": (2.0, None, 0.995, 0.995),
     "teacher, int8": (2.0, None, 0.995, 0.995),
 }
-FASTER_LEARNING = 3.0
+FASTER_LEARNING, TEXTS = 3.0, 250_000
 KINDS = {
     "sts": "STS-B, Spearman",
     "search": "SQuAD, nDCG@10",
@@ -51,7 +51,7 @@ KEPT = {"sts": "sts", "search": "search", "index": "search", "probe": "probe"}
 MEAN = Ratio(lambda values, rows: (values, np.ones(len(rows))))
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--texts": {"type": int, "default": 250_000, "help": "how many are learned from"},
+    "--texts": {"type": int, "default": TEXTS, "help": "how many are learned from"},
     "--passes": {"type": int, "default": 1, "help": "times the passes of each arm over them"},
     "--split": {"choices": ("dev", "test"), "default": "test", "help": "dev to choose settings by"},
     "--all-seeds": {
@@ -158,7 +158,8 @@ def show(study: Study, said: Scores, options: argparse.Namespace) -> Result:
         "speed of learning": learning,
     }  # fmt: skip
     picture = draw(kept, {arm: fast[arm][0] * 1e3 for arm in said})
-    return Result(figures, settings, {"embeddings.svg": picture})
+    part = "" if options.texts == TEXTS else str(options.texts)
+    return Result(figures, settings, {f"embeddings{part and '-'}{part}.svg": picture}, part)
 
 
 def value(kind: str, found: Array, labels: Array) -> float:

@@ -143,6 +143,12 @@ def test_a_kind_of_file_that_is_not_read(tmp_path):
         read_table(csv(tmp_path / "data.xlsx", "x"))
 
 
+def test_a_folder_in_place_of_a_table(tmp_path):
+    with pytest.raises(DataError, match="a directory") as error:
+        read_table(tmp_path)
+    assert "BEIR" in told(error)
+
+
 def test_texts_that_are_not_there(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         read_texts(tmp_path / "no.txt")

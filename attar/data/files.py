@@ -32,7 +32,11 @@ def open_table(source: str | Path | Dataset | Sequence[Mapping[str, Any]], encod
         return Dataset.from_list([{"text": row} if isinstance(row, str) else dict(row) for row in source])
     path = Path(source)
     if not path.is_file():
-        raise DataError(expected=f"a table at {path}", found="no such file", fix="check the path")
+        there, advice = path.is_dir(), "check the path"
+        if there:
+            advice = "name a file in it; a collection in BEIR's layout is read by evaluate, compare, mine and dimensions"
+        found = "a directory" if there else "no such file"
+        raise DataError(expected=f"a table at {path}", found=found, fix=advice)
     reader = _READERS.get(path.suffix)
     if reader is None:
         raise DataError(

@@ -34,7 +34,7 @@ def open_table(source: str | Path | Dataset | Sequence[Mapping[str, Any]], encod
     if not path.is_file():
         there, advice = path.is_dir(), "check the path"
         if there:
-            advice = "name a file in it; a collection in BEIR's layout is read by evaluate, compare, mine and dimensions"
+            advice = "name a file in it; a collection in BEIR's layout is for evaluate, compare, mine and dimensions"
         found = "a directory" if there else "no such file"
         raise DataError(expected=f"a table at {path}", found=found, fix=advice)
     reader = _READERS.get(path.suffix)

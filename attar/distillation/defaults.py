@@ -32,6 +32,12 @@ def settled(options: Options, teacher: PreTrainedModel) -> Options:
     embeds, o = isinstance(teacher, SentenceEncoder), options
     if o.prediction is not None:
         _check(o.prediction, embeds)
+    if not embeds and isinstance(o.student, Options) and not o.student.dense:
+        raise RecipeError(
+            expected="no student.dense: it is of embedding models",
+            found=f"{o.student.dense} with a {type(teacher).__name__}",
+            fix="leave it out",
+        )
     changes: dict[str, Any] = {}
     if embeds and o.prediction is not None and o.intermediate is not None and o.intermediate.epochs is None:
         say(

@@ -216,7 +216,7 @@ def test_options_that_outputs_have_no_use_for_are_refused(plain, tmp_path):
     ):
         with pytest.raises(RecipeError, match=f"no prediction.{name}"):
             distill(model, out=tmp_path / "s", prediction={name: given}, **few)
-    with pytest.raises(RecipeError, match="no student.dense"):
+    with pytest.raises(RecipeError, match=r"no student\.dense"):
         distill(classifier, out=tmp_path / "s", texts=TEXTS[:30], student={"layers": 1, "dense": False})
     with pytest.raises(DataError, match="data and texts"):
         distill(plain, out=tmp_path / "s", data=[{"text": text} for text in TEXTS], **few)

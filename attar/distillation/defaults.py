@@ -17,7 +17,7 @@ PREDICTION: dict[str, Any] = {"epochs": 3, "lr": 3e-5, "batch_size": 32}
 EMBEDDING: dict[str, Any] = {"lr": 5e-4, "batch_size": 64}
 # Of a student that is near its teacher before it learns: 5e-4 throws it back ("the rate of a student that exists").
 NEAR = {"lr": 2e-4}
-EMBEDDING_ROWS, EMBEDDING_EPOCHS = 200_000, (1, 10)
+EMBEDDING_ROWS, EMBEDDING_EPOCHS = 400_000, (1, 10)
 
 
 def settled(options: Options, teacher: PreTrainedModel) -> Options:

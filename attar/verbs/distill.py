@@ -114,7 +114,7 @@ class Prediction(Options):
     """Task distillation's second phase: soft cross-entropy with the teacher's logits.
 
     Attributes:
-        epochs: Passes over the texts and their copies; where None 3, of an embedding model as many as make 200,000
+        epochs: Passes over the texts and their copies; where None 3, of an embedding model as many as make 400,000
             rows, from 1 to 10.
         lr: Peak learning rate; where None 3e-5, of an embedding model 5e-4, or 2e-4 of a student that exists already or
             has the teacher's layers.

@@ -55,8 +55,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "wide, random start": LEARN | {"student": WIDE | {"init": "random"}},
     "model2vec": {"way": "model2vec"},
     "model2vec, fine-tuned": {"way": "model2vec tuned", "lr": 1e-2, "passes": 2},
-    "sentence-transformers, 3 layers": {"way": "trained", "layers": LAYERS["3 layers"], "lr": 1e-4, "passes": 0.2},
-    "sentence-transformers, 1 layer": {"way": "trained", "layers": LAYERS["1 layer"], "lr": 1e-4, "passes": 0.4},
+    "sentence-transformers, 3 layers": {"way": "trained", "layers": LAYERS["3 layers"], "lr": 1e-4, "passes": 0.15},
+    "sentence-transformers, 1 layer": {"way": "trained", "layers": LAYERS["1 layer"], "lr": 1e-4, "passes": 0.3},
     "3 layers, untrained": {"way": "cut", "layers": LAYERS["3 layers"]},
     "1 layer, untrained": {"way": "cut", "layers": LAYERS["1 layer"]},
 }  # fmt: skip

@@ -57,7 +57,7 @@ def test_commands_and_their_options_are_known():
         for name, rest in COMMAND.findall(code):
             if name in known:
                 found += 1
-                assert set(re.findall(r"--[a-z][a-z-]*", rest)) <= known[name] | {"--help"}, (
+                assert set(re.findall(r"--[a-z][a-z0-9-]*", rest)) <= known[name] | {"--help"}, (
                     f"{path}: {name} {rest}"
                 )
             else:

@@ -257,7 +257,7 @@ def test_what_is_left_open_is_settled_by_what_the_teacher_is(plain, tmp_path):
 
 def test_the_passes_of_an_embedding_model_go_over_as_many_texts():
     rows = (2_000, 50_000, 100_000, 1_000_000)
-    assert [defaults.prediction_epochs(None, n) for n in rows] == [10, 4, 2, 1]
+    assert [defaults.prediction_epochs(None, n) for n in rows] == [10, 8, 4, 1]
     assert {defaults.prediction_epochs(5, n) for n in rows} == {5}
 
 

@@ -44,8 +44,8 @@ WIDE = {"layers": 2, "hidden": 384, "heads": 12, "ffn": 768, "embedding": 320}
 LEARN = {"way": "attar", "lr": 5e-4, "passes": 2}
 LAYERS = {"3 layers": (2, 4, 6), "1 layer": (6,)}
 TEACHER = "teacher"
-# Arm -> how it is made, and with what. Passes over the texts are such that learning takes no longer than the wide
-# student's: `--passes` multiplies them, and the table says how long each took.
+# Arm -> how it is made, and with what. Passes over the texts are meant to take no longer than the wide student's, those
+# of sentence-transformers by estimate: `--passes` multiplies them, and the table says how long each took.
 ARMS: dict[str, dict[str, Any]] = {
     "attar, wide": LEARN | {"student": WIDE | {"init": "project"}},
     "attar, wide, int8": {"way": "int8", "of": "attar, wide"},

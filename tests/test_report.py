@@ -87,7 +87,9 @@ def test_headline_compares_in_one_runtime() -> None:
         main="agreement",
         rows=(
             report.rows[0],
-            dataclasses.replace(report.rows[2], p50=0.06, parameters=45_400_000, bytes=None),
+            dataclasses.replace(
+                report.rows[2], p50=0.06, parameters=45_400_000, bytes=2 * report.rows[0].bytes
+            ),
         ),
     )
     assert (

@@ -140,8 +140,7 @@ class Batches:
             meets like ones. All of one process, which has them all.
     """
 
-    # Batches of 64 of 64,000 texts (26 tokens in the middle) had 39% of padding from pools of 512 like ones, 19% from
-    # pools of 1024, 9% from pools of 2048; texts in any order 4%.
+    # Smaller pools are more alike and have more padding: docs/lab-notes.md, "an embedding student in two passes".
     POOL, TOPIC, CENTRES = 64, 1024, 2048
     near: np.ndarray | None = None
 

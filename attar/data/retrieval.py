@@ -1,6 +1,6 @@
 """Collections for retrieval in BEIR's layout: documents, queries, and which documents answer which query."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, load_from_disk
 
 from attar.data.files import open_table
+from attar.data.tables import titled_texts
 from attar.errors import DataError
 from attar.progress import say
 
@@ -141,14 +142,13 @@ def _texts(table: Dataset, name: str) -> dict[str, str]:
     """Text by id, after the title where there is one."""
     key = "_id" if "_id" in table.column_names else "id"
     _need(table, {key, "text"}, name)
-    titles: Iterable[Any] = table["title"] if "title" in table.column_names else [""] * len(table)
     found: dict[str, str] = {}
-    for identity, title, text in zip(table[key], titles, table["text"], strict=True):
+    for identity, text in zip(table[key], titled_texts(table), strict=True):
         if str(identity) in found:
             raise DataError(
                 expected=f"one row of each id in {name}", found=f"{identity!r} twice", fix="drop one of them"
             )
-        found[str(identity)] = f"{title or ''} {text or ''}".strip()
+        found[str(identity)] = text
     return found
 
 

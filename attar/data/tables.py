@@ -189,15 +189,17 @@ def _column(path: Path) -> list[str]:
             found=f"the columns {', '.join(table.column_names)}",
             fix="rename the column, or give the table as data=… (--data), where columns can be named",
         )
-    titled = {"_id", "title"} <= set(table.column_names)
-    titles = table["title"] if titled else [""] * len(table)
-    pairs = zip(titles, table["text"], strict=True)
-    found = [
-        text for title, body in pairs if (text := f"{title or ''} {'' if body is None else body}".strip())
-    ]
+    texts = titled_texts(table) if "_id" in table.column_names else table["text"]
+    found = [str(text) for text in texts if text is not None and str(text).strip()]
     if not found:
         raise DataError(expected="at least one text", found=f"none in {path}", fix="check the column 'text'")
     return found
+
+
+def titled_texts(table: Dataset) -> list[str]:
+    """(N,) texts as they are embedded for search: after the title, where there is one (BEIR's layout)."""
+    titles = table["title"] if "title" in table.column_names else [""] * len(table)
+    return [f"{title or ''} {text or ''}".strip() for title, text in zip(titles, table["text"], strict=True)]
 
 
 def hold_out(table: Dataset, *, seed: int = 0) -> tuple[Dataset, Dataset]:

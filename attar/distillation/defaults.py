@@ -27,17 +27,10 @@ def settled(options: Options, teacher: PreTrainedModel) -> Options:
     states of as many texts as it learns from take more disk and time than they bring.
 
     Raises:
-        RecipeError: a temperature for embeddings, or dimensions and relations of embeddings for logits.
+        RecipeError: a temperature for embeddings, or dimensions, relations and no Dense layer for logits.
     """
     embeds, o = isinstance(teacher, SentenceEncoder), options
-    if o.prediction is not None:
-        _check(o.prediction, embeds)
-    if not embeds and isinstance(o.student, Options) and not o.student.dense:
-        raise RecipeError(
-            expected="no student.dense: it is of embedding models",
-            found=f"{o.student.dense} with a {type(teacher).__name__}",
-            fix="leave it out",
-        )
+    _check(o, embeds)
     changes: dict[str, Any] = {}
     if embeds and o.prediction is not None and o.intermediate is not None and o.intermediate.epochs is None:
         say(
@@ -53,15 +46,20 @@ def settled(options: Options, teacher: PreTrainedModel) -> Options:
     return o.model_copy(update=changes)
 
 
-def _check(prediction: Options, embeds: bool) -> None:
+def _check(options: Options, embeds: bool) -> None:
     """Refuse what a teacher's outputs have no use for."""
-    own = {"dimensions": (), "relations": "similarities"}
-    others = {"temperature": 1.0}
-    for name, default in (others if embeds else own).items():
-        if getattr(prediction, name) != default:
+    of_logits = [("prediction", "temperature", 1.0)]
+    of_embeddings: list[tuple[str, str, Any]] = [
+        ("prediction", "dimensions", ()),
+        ("prediction", "relations", "similarities"),
+        ("student", "dense", True),
+    ]
+    for part, name, default in of_logits if embeds else of_embeddings:
+        found = getattr(getattr(options, part), name, default)
+        if found != default:
             raise RecipeError(
-                expected=f"no prediction.{name}: it is of {'logits' if embeds else 'embeddings'}",
-                found=f"{getattr(prediction, name)} with a teacher of {'embeddings' if embeds else 'logits'}",
+                expected=f"no {part}.{name}: it is of {'logits' if embeds else 'embeddings'}",
+                found=f"{found} with a teacher of {'embeddings' if embeds else 'logits'}",
                 fix="leave it out",
             )
 

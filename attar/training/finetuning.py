@@ -123,12 +123,8 @@ def finetune(
 
 def _gives_one_score(model: str | Path | PreTrainedModel) -> bool:
     """Whether a model is a reranker, or another that gives one number of a text or a pair."""
-    if isinstance(model, PreTrainedModel):
-        config, heads = model.config, [type(model).__name__]
-    else:
-        config = from_pretrained(AutoConfig, model)
-        heads = config.architectures or []
-    return config.num_labels == 1 and any(head.endswith("ForSequenceClassification") for head in heads)
+    source = model if isinstance(model, PreTrainedModel) else from_pretrained(AutoConfig, model)
+    return task_of(source).kind == "regression"
 
 
 def supervise(

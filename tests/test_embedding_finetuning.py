@@ -14,6 +14,7 @@ from attar.errors import DataError, MissingExtraError, ModelError
 from attar.model.checkpoint import load, save
 from attar.model.embedding import KEY, SentenceEncoder
 from attar.model.sentence_modules import Head
+from attar.training.embedding_finetuning import _pairs
 
 # A query and its document share no word.
 PAIRS = [
@@ -86,6 +87,7 @@ def test_triplets_teach_as_pairs_with_a_negative(embedder, tmp_path):
 def test_scores_are_learned_by_rank(labels, embedder, tmp_path):
     """Whole numbers, too: as `compare` reads them."""
     rows = [{**row, "label": labels[n % len(labels)]} for n, row in enumerate(PAIRS)]
+    assert _pairs(rows, None)["score"][:] == [row["label"] for row in rows]
     report = attar.finetune(embedder, rows * 20, dev=rows, out=tmp_path / "out", **LEARN)
     assert report.main == "spearman"
     assert report.rows[1].metrics["spearman"] > report.rows[0].metrics["spearman"]

@@ -224,7 +224,7 @@ def test_what_needs_layers_says_that_there_are_none(made, tmp_path):
     for call in calls.values():
         with pytest.raises(ModelError, match="a vector for each token, and no layer") as refused:
             call()
-    assert "evaluate, compare, bench, export, mine and finetune" in refused.value.fix
+    assert "evaluate, compare, bench, export, dimensions, mine and finetune" in refused.value.fix
     rows = [{"text": text} for text in TEXTS[:9]]
     assert evaluate(made[0], rows, teacher=made[0]).student.metrics["overlap_10"] == 1
     assert bench([made[0]], lengths=[8], repeats=1).rows[0].parameters == load(made[0]).model.num_parameters()
